@@ -180,6 +180,8 @@ Sections, each using only those above it:
                               fired.
     agent/guesses             Wrong passwords: what they cost those who give them, and in which
                               thread they are found out.
+    agent/token               How the agent's own OS user is known where the host does not tell who
+                              is at the other end.
     agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
@@ -191,6 +193,7 @@ Sections, each using only those above it:
     agent/tally               What is counted from the start of the agent on, for METRICS.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/reached             How often each limit on connections was reached.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
                               writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
@@ -215,14 +218,20 @@ Sections, each using only those above it:
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/incoming           A connection as its server sees it: the lines that come in, bounded,
                               and the replies it owes.
-    server/front              The connections that have asked for nothing yet but EXEC and PING, all
-                              in one thread.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
+    server/tls                TLS at the agent's end: its certificate, which is read again, and
+                              connections sealed by it.
+    server/front              The connections that have asked for nothing yet but EXEC and PING, all
+                              in one thread.
+    server/handler            One connection in a thread of its own, by plain lines or TLS, to its
+                              end.
+    server/limits             Who may connect, how many at once, and how long each is waited for.
     server/port               Whose the port is, from before the agent begins anything until it
                               listens.
-    server/server             The port: connections, bounded lines, and replies as fast as they are
-                              taken.
+    server/unix               The UNIX socket that the agent listens on, too, and who is at its
+                              other end.
+    server/server             The port: who comes in, and by what he is served.
     server/systemd            What systemd is told of the agent by the socket that it asks for it
                               (sd_notify(3)).
     main                      The command line, signals, and the order of start and stop.
@@ -251,9 +260,11 @@ Threads, and what ends each:
     follow-ups        does what commits bring about; ends at Inbox.close().
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
+    certificates      reads them again after SIGHUP, tells when one expires; ends at close().
     front             serves them; ends at Front.close().
     usher             starts the threads of those that need one, which may take its time; ends
                       likewise.
+    unix              accepts its connections; ends at UnixDoor.close().
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
     watchdog          where systemd has a watchdog, tells it that the agent lives; ends at
@@ -297,6 +308,7 @@ import random
 import re
 import resource
 import sched
+import select
 import selectors
 import shutil
 import signal
@@ -431,6 +443,7 @@ MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its refere
 MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
+MAX_PER_ADDRESS = 50                # connections from one address, those of the owner aside
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
 MAX_LIST = 1000000                  # rows of a listing
 MAX_BATCH = 500                     # requests that share a commit
@@ -446,7 +459,10 @@ NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STRANGER_S = 30.0       # how long one whom the agent does not know is waited for
+IDLE_S = 3600.0         # how long a user's connection may be silent
+LINE_S = 60.0           # how long a line of a user may take
+SEND_S = 300.0          # how long a user may take for a piece of a reply
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
@@ -1719,9 +1735,20 @@ class CommandOption(NamedTuple):
 COMMAND_OPTIONS = (
     CommandOption("--name", "NAME", "name of the agent; sessions and schedules belong to one",
                   DEFAULT_NAME),
-    CommandOption("--host", "HOST", "loopback address to listen on", "127.0.0.1"),
+    CommandOption("--host", "HOST", "address to listen on; other than loopback it needs a user "
+                  "and --tls-cert", "127.0.0.1"),
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
+    CommandOption("--unix", "PATH", "listen on a UNIX socket, too", is_path=True),
+    CommandOption("--unix-mode", "MODE", "mode of its file, octal", "0600"),
+    CommandOption("--tls-cert", "FILE", "serve TLS, too, with this certificate and those that it "
+                  "needs (PEM); read again at SIGHUP", is_path=True),
+    CommandOption("--tls-key", "FILE", "its key (default: in the file of --tls-cert)",
+                  is_path=True),
+    CommandOption("--tls-client-ca", "FILE", "authorities (PEM) whose certificates say which user "
+                  "a client is", is_path=True),
+    CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
+                  "without TLS", attribute="is_insecure"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
                   "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
@@ -1736,6 +1763,21 @@ COMMAND_OPTIONS = (
                   (1, 10 ** 9)),
     CommandOption("--max-connections", "N", "connections at once; one more is BUSY",
                   MAX_CONNECTIONS, (1, 100000)),
+    CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
+                  "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
+    CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
+                  "read later", MAX_BATCH, (1, 100000)),
+    CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
+                  "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
+    CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "
+                  "of the agent's own OS user: for ever)" % IDLE_S, limits=(1, 10 ** 8),
+                  attribute="idle_s"),
+    CommandOption("--line-timeout", "SECONDS", "how long a line may take from its first byte on "
+                  "(default %d; of the agent's own OS user: for ever)" % LINE_S,
+                  limits=(1, 10 ** 8), attribute="line_s"),
+    CommandOption("--send-timeout", "SECONDS", "how long 64 KiB of a reply may take (default %d; "
+                  "of the agent's own OS user: for ever)" % SEND_S, limits=(1, 10 ** 8),
+                  attribute="send_s"),
     CommandOption("--max-line", "BYTES", "bytes of a request; a longer one is TOO_LONG", MAX_LINE,
                   (MIN_LINE, MAX_IMPORT_LINE)),
     CommandOption("--max-output", "BYTES", "bytes kept of what a task prints", MAX_OUTPUT,
@@ -16325,6 +16367,40 @@ def make_hash(password):
 
 
 # ======================================================================================
+# agent/token.py
+# How the agent's own OS user is known where the host does not tell who is at the other end.
+# ======================================================================================
+
+TOKEN_NAME = "-"        # AUTH - TOKEN: no user has this name
+HOST_TELLS = sys.platform.startswith("linux")
+
+
+class OwnerToken:
+    """A text in a file beside the master, new with each start, which only the agent's own OS user
+    and root can read: whoever knows it is one of them. The file goes with the agent.
+    CannotStart."""
+
+    def __init__(self, master, name):
+        self.path, self._text = "%s.%s.token" % (master, name), os.urandom(32).hex()
+        self._owners = own_users(master)
+        remove_own(self.path, self._owners)
+        try:
+            with contextlib.closing(os.fdopen(open_new(self.path), "w")) as file:
+                file.write(self._text + "\n")
+        except OSError as error:
+            raise CannotStart("the token %s, by which the agent's own OS user is known on this "
+                              "host, cannot be written: %s" % (self.path, error.strerror)) from None
+
+    def is_right(self, text):
+        """Whether it is this one, compared in constant time."""
+        return hmac.compare_digest(self._text.encode(), text.encode("utf-8", "surrogatepass"))
+
+    def close(self):
+        """Removes the file."""
+        remove_own(self.path, self._owners)
+
+
+# ======================================================================================
 # agent/access.py
 # Who may ask the agent: its owner, and the users of the master.
 # ======================================================================================
@@ -16345,6 +16421,7 @@ class Access:
     def __init__(self, settings, clock):
         self.revision = 0
         self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._settings, self._token = settings, None    # the token where the host does not tell
         self._owners = {0, os.getuid()}
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
@@ -16363,6 +16440,8 @@ class Access:
         if not self._has_owner and not any(user.is_full for user in self._users.values()):
             raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
                               "start without it and USERS ADD one")
+        if self._has_owner and not HOST_TELLS:
+            self._token = OwnerToken(self._settings.master, self._settings.name)
 
     def read(self):
         """Takes the users over as they are in the master now. RepositoryError."""
@@ -16400,6 +16479,8 @@ class Access:
 
     def close(self):
         """No password is compared any more."""
+        if self._token is not None:
+            self._token.close()
         self._desk.close()
 
     # -- who is it ---------------------------------------------------------------------
@@ -16439,6 +16520,8 @@ class Access:
     def log_in(self, peer, name, password):
         """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
         check_private(peer)
+        if name == TOKEN_NAME and self._token is not None and self._token.is_right(password):
+            return Client(ADMINISTRATOR, "owner by token", peer=peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
         user = self._users.get(name)
@@ -18090,6 +18173,37 @@ def tell_ending(ending):
 
 
 # ======================================================================================
+# agent/reached.py
+# How often each limit on connections was reached.
+# ======================================================================================
+
+# name in METRICS -> what was reached
+CONNECTION_LIMITS = {
+    "connections": "--max-connections", "strangers": "a tenth of it, for who is not known",
+    "per_address": "--max-per-address", "files": "the host's open files",
+    "threads": "the host's threads", "requests": "--max-requests", "line_bytes": "--max-line",
+    "idle": "--idle-timeout", "line": "--line-timeout", "send": "--send-timeout",
+    "handshake": "--stranger-timeout, of TLS",
+}
+
+
+class Reached:
+    """Counts them, from any thread."""
+
+    def __init__(self):
+        self._counts, self._lock = dict.fromkeys(CONNECTION_LIMITS, 0), threading.Lock()
+
+    def count(self, limit):
+        """One of CONNECTION_LIMITS was reached once more."""
+        with self._lock:
+            self._counts[limit] += 1
+
+    def list_counts(self):
+        """[(its name, how often)]."""
+        return list(self._counts.items())
+
+
+# ======================================================================================
 # agent/inbox.py
 # What is to be done after commits, done by a thread of its own: a writer only puts it here.
 #
@@ -18306,7 +18420,7 @@ class Agent:
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
@@ -18319,11 +18433,15 @@ class Agent:
 
     # -- life cycle --------------------------------------------------------------------
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
+    def start(self, host, port, needs_user=False):
+        """Connects, takes over what its name owns in every repository, computes the schedule.
+        CannotStart."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
         self.access.open(self.master)
+        if needs_user and not self.access.has_users():
+            raise CannotStart("--host %s: there is no user, so nobody could do anything; start on "
+                              "loopback and USERS ADD one (--insecure starts without)" % host)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
@@ -18564,6 +18682,8 @@ def metrics(agent):
     yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
     yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
     yield from _gauge("connections", "that are open", agent.connections())
+    yield from _family("limits_reached_total", "counter", "how often limits were reached", [
+        ("", {"limit": limit}, count) for limit, count in agent.reached.list_counts()])
     yield from _gauge("sessions_running", "sessions that run", running)
     yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
     yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "
@@ -18870,6 +18990,36 @@ class ObjectFormatter(logging.Formatter):
                            "message": LineFormatter.tell_loss(count)})
 
 
+def start_logging():
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
+
+
+@contextlib.contextmanager
+def log_to_file(settings, writer):
+    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
+    if settings.log_format == "json":
+        writer.setFormatter(ObjectFormatter())
+    if settings.log is None:
+        yield None
+        return
+    file = LogFile(settings.log, settings.log_size)
+    own = LogWriter(file, writer.formatter)
+    log.addHandler(own)
+    log.removeHandler(writer)
+    try:
+        yield own
+    finally:
+        log.addHandler(writer)
+        log.removeHandler(own)
+        own.close()
+        file.close()
+
+
 # ======================================================================================
 # agent/service.py
 # The systemd unit that runs the agent on this host.
@@ -18879,7 +19029,9 @@ class ObjectFormatter(logging.Formatter):
 HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
             "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
             "RestrictSUIDSGID", "LockPersonality")
-SYSTEM, USER = "system", "user"
+USER = "user"
+# options that do not belong to an agent that serves
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
 
 UNIT = """# {where}
 # {commands}
@@ -18902,6 +19054,16 @@ KillMode=mixed
 [Install]
 WantedBy={target}
 """
+
+
+def list_unit_words(settings):
+    """The command line that gives these settings: [(word, whether it is a path)]."""
+    words = []
+    for option in COMMAND_OPTIONS:
+        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
+        if value not in (None, False, option.default):
+            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
+    return words
 
 
 def make_unit(kind, name, arguments):
@@ -19519,10 +19681,16 @@ class Conversation:
             raise BadRequest("the first line has control characters")
         return text
 
-    def refuse(self, error):
-        """A Reply for what is no request; the connection ends with it."""
+    def refuse(self, error, data=b""):
+        """A Reply for what is no request, or for the bytes of a line that is not to be read; the
+        connection ends with it."""
         self.is_over = True
-        return Reply(error)
+        return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
+
+    @property
+    def client(self):
+        """Who asks."""
+        return self._client
 
     @property
     def is_administrator(self):
@@ -20596,8 +20764,7 @@ QUIT is `ERR AUTH`, until he is known as a user (topic `users`).
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
 - Connections of those whom the agent does not know count against nobody else's. They may be as
-  many as a tenth of `--max-connections` beside these, and each line of theirs may take
-  <<STRANGER_S>>.
+  many as a tenth of `--max-connections`, and are waited for <<STRANGER_S>> (topic `connections`).
 - Until the agent listens, its port is bound in such a way that no other user can listen on it.
 
 ### Closing
@@ -20903,6 +21070,103 @@ to.
 
 <<verb USERS DEL>>
 """
+MANUAL_CONNECTIONS = r"""
+## connections: other hosts, TLS, the UNIX socket, and how long the agent waits
+
+By itself the agent listens on 127.0.0.1, and its own OS user and root need nothing more.
+
+### Other hosts
+
+`--host` names another address (`0.0.0.0` and `::` are all). Other hosts can reach it, so there
+has to be a certificate (`--tls-cert`) and at least one user (`USERS ADD`, which you do on
+loopback first); else the agent does not start. `--insecure` says that you know better: it starts
+without a user, and where there is no certificate it serves plain lines there, passwords too.
+
+With a certificate the port serves both: what begins with the byte 0x16 is TLS, all else is
+plain lines. Those are served on loopback and the UNIX socket alone; from another host each is
+answered with `ERR AUTH`, and the connection is closed.
+
+### TLS
+
+`--tls-cert FILE` has the agent's certificate and those between it and the authority, in PEM;
+`--tls-key FILE` its key, which may be in the same file, without a passphrase. TLS 1.2 and newer
+is spoken, and no session is resumed. One for yourself, which clients take as their authority:
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout agent.key -out agent.pem \
+        -subj /CN=myhost -addext subjectAltName=DNS:myhost \
+        -addext keyUsage=critical,digitalSignature,keyCertSign
+    python agent.py --host 0.0.0.0 --tls-cert agent.pem --tls-key agent.key
+    python agentcli.py --host myhost --tls --tls-ca agent.pem ping
+    openssl s_client -quiet -connect myhost:20910 -CAfile agent.pem
+
+The client verifies the certificate and its name. `--tls-ca` names the authority; without it
+those count that the host trusts.
+
+SIGHUP has the agent read its certificates again. What is wrong with them is in the log, and the
+old ones stay; open connections go on. From two weeks before a certificate expires that is in
+the log once a day. When it has expired it is still served: the clients refuse it.
+
+A beginning of TLS that fails or takes longer than `--stranger-timeout` costs its own connection
+alone. The log tells of one a minute at most.
+
+### Client certificates
+
+With `--tls-client-ca FILE` a client may show a certificate of these authorities. It is then the
+user whose name is the certificate's common name, without a password; the name of no user, or no
+certificate, means AUTH as for everybody. A certificate of another authority ends the connection.
+The agent's own user on loopback stays what he is.
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout ca.key -out ca.pem \
+        -subj "/CN=our users" -addext keyUsage=critical,keyCertSign
+    openssl req -new -newkey rsa:2048 -nodes -keyout alice.key -out alice.csr -subj /CN=alice
+    openssl x509 -req -in alice.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 90 -out alice.pem
+    python agentcli.py --host myhost --tls-ca agent.pem --tls-cert alice.pem \
+        --tls-key alice.key ping
+
+A certificate that must not count any more: `USERS DEL`, or another authority. Lists of revoked
+certificates are not looked at.
+
+### UNIX socket
+
+`--unix PATH` listens there, too. The file is made with mode 0600, or `--unix-mode`, and goes
+when the agent ends. What a dead agent of yours has left there is replaced; a socket on which
+somebody listens, of another user, a link or another file is not, and the agent does not start.
+Who may write to the file may connect; the kernel says who it is, so the agent's own user and
+root need nothing more, and users with `-OS_USER` neither. `agentcli.py --unix PATH` connects.
+
+### Where the host does not tell
+
+Linux tells the agent who is at the other end of a connection. Other systems do so for the UNIX
+socket alone. There the agent makes a token at its start, in a file that its own OS user and root
+alone can read: `NAME.token` behind the path of the master and a dot, such as
+`sqlite_repos/master.db.AGENT.token`. `AUTH - TOKEN` makes its connection the owner's.
+
+    python agentcli.py --user - --password-file sqlite_repos/master.db.AGENT.token ping
+
+With `--no-owner` there is none.
+
+### How long, how many
+
+The agent's own OS user may leave his connections open as long as he likes, unless the option is
+given. All others are closed:
+
+- who is silent for <<IDLE_S>> (`--idle-timeout`)
+- whose line takes longer than <<LINE_S>> from its first byte on (`--line-timeout`)
+- who does not take 64 KiB of a reply within <<SEND_S>> (`--send-timeout`), so that no more than
+  about that much is ever kept for a client
+- of whom it is not known who they are, after <<STRANGER_S>> for each of these, and for the
+  beginning of TLS (`--stranger-timeout`)
+
+A connection too many is told `ERR BUSY` and closed. The agent's own OS user may have
+`--max-connections`. All others together have nine tenths of that, those of whom it is not known
+who they are a tenth, and one address (on this host: one OS user) <<MAX_PER_ADDRESS>>
+(`--max-per-address`). So strangers keep out no user, and users not the owner.
+
+Of one connection <<MAX_BATCH>> requests can be under way (`--max-requests`); what it sends
+beyond them waits in the network until then.
+
+METRICS counts how often each limit was reached: `agent_limits_reached_total`.
+"""
 MANUAL_USERS = r"""
 ## users: who may do what
 
@@ -21015,6 +21279,7 @@ and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
   `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+  `--unix PATH`, `--tls` and what belongs to it are told under `connections`.
 - `--user alice` says that you are the user alice of the agent. The password is asked for at the
   terminal, which does not show it, or is the first line of `--password-file FILE`, which must be
   readable by you alone (`chmod 600`). `users password alice` asks for the new password, or reads
@@ -21413,7 +21678,8 @@ MANUAL_TROUBLES = r"""
     port N of H cannot be taken                      another program has it: --port
     the master repository X does not exist           --create makes it
     the file has schema version N                    a newer agent.py made it: use that one
-    no loopback address                              this version listens on loopback alone
+    HOST is no loopback address                      --tls-cert, and a user (topic connections)
+    --unix PATH: another program listens there       stop that one, or give another path
     --no-owner: there is no user ...                 start without it and USERS ADD one
 
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
@@ -21593,6 +21859,10 @@ MANUAL_CHANGES = r"""
   length and the age of its head, and each repository's state.
 - `--service` prints a systemd unit, with a watchdog; `--log`, `--log-size` and `--log-format json`;
   each begin and end of a session is a line of the log.
+- The agent can be reached from other hosts by TLS, with and without client certificates, and on
+  this one by a UNIX socket, where the kernel says who asks. Clients that are silent or slow, or do
+  not take their replies, are closed after a while, all but the owner's; one address has a part of
+  the connections alone; and METRICS tells how often each limit was reached.
 - Users: others than the agent's OS user and root may be let in by a password, as an OS user of the
   host, or by a certificate, each with a role and, where wanted, for some scenarios alone (topic
   `users`). `--no-owner` asks everybody who he is. STATUS tells in `by=` who has asked for a
@@ -21602,8 +21872,9 @@ MANUAL_CHANGES = r"""
   as root. Its own umask is 077; tasks keep the one that it was started with.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CLIENT,
-                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST,
+                MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -21654,7 +21925,16 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known is waited for "
+          "(`--stranger-timeout`)"),
+    Limit("MAX_BATCH", MAX_BATCH, "", "requests of one connection under way (`--max-requests`)"),
+    Limit("MAX_PER_ADDRESS", MAX_PER_ADDRESS, "", "connections of one address, those of the "
+          "agent's own user aside (`--max-per-address`)"),
+    Limit("IDLE_S", IDLE_S, "seconds", "that a user's connection may be silent "
+          "(`--idle-timeout`)"),
+    Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
+    Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
+          "(`--send-timeout`)"),
     Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
     Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
     Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
@@ -22324,12 +22604,49 @@ _HELP = list_help()
 # A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
 # ======================================================================================
 
-class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already.
-    find_line_s() gives the seconds that the next line may take, None: as many as it wants."""
+WIRE_PIECE = 65536      # bytes that are taken or given at once
 
-    def __init__(self, connection, find_line_s=lambda: None):
-        self._connection, self._find_line_s, self._is_timed = connection, find_line_s, False
+
+class Outwaited(OSError):
+    """A client has let the agent wait for too long; `limit` is the name of what it has reached."""
+
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.limit = limit
+
+
+def receive(channel, limit, limit_s, begun):
+    """What comes in next, within so many seconds (None: for ever) after an instant of the steady
+    clock; nothing: that was all. Outwaited, with the name of this limit; OSError."""
+    left_s = None if limit_s is None else begun + limit_s - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        raise Outwaited(limit)
+    if channel.gettimeout() != left_s:
+        channel.settimeout(left_s)
+    try:
+        return channel.recv(WIRE_PIECE)
+    except socket.timeout:
+        raise Outwaited(limit) from None
+
+
+def send_whole(channel, data, piece_s):
+    """Sends data, each WIRE_PIECE of it within so many seconds (None: for ever). Outwaited;
+    OSError."""
+    if channel.gettimeout() != piece_s:
+        channel.settimeout(piece_s)
+    try:
+        for begin in range(0, len(data), WIRE_PIECE):
+            channel.sendall(data[begin:begin + WIRE_PIECE])
+    except socket.timeout:
+        raise Outwaited("send") from None
+
+
+class Lines:
+    """The lines that come in by a channel, bounded, and what of them is here already.
+    find_patience() gives the Patience with which they are waited for."""
+
+    def __init__(self, channel, find_patience):
+        self._channel, self._find_patience = channel, find_patience
         self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
         self.is_over = False            # nothing more comes in
 
@@ -22372,30 +22689,65 @@ class Lines:
         return line[:-1] if line.endswith(b"\r") else line
 
     def read(self, find_limit):
-        """Waits for the next line -> take(); None is the end of the input."""
-        line_s, begun = self._find_line_s(), time.monotonic()
-        if line_s is None and self._is_timed:
-            self._connection.settimeout(None)
-        self._is_timed = line_s is not None
+        """Waits for the next line -> take(); None is the end of the input. Outwaited."""
+        begun, is_amid = time.monotonic(), bool(self._data)
         while True:
             line = self.take(find_limit)
             if line is not None or self.is_over:
-                break
-            if line_s is not None:
-                self._connection.settimeout(max(0.001, begun + line_s - time.monotonic()))
-            self.feed(self._connection.recv(65536))
-        if line_s is not None:
-            self._connection.settimeout(line_s)
-        return line
+                return line
+            if self._data and not is_amid:
+                begun, is_amid = time.monotonic(), True
+            patience = self._find_patience()
+            limit, limit_s = ("line", patience.line_s) if is_amid else ("idle", patience.idle_s)
+            self.feed(receive(self._channel, limit, limit_s, begun))
 
 
 class Caller:
-    """One connection: its Conversation, its Lines, and the replies that it is still to get."""
+    """One connection: its Conversation, its Lines, and the replies that it is still to get.
 
-    def __init__(self, connection, conversation, max_line):
-        self.connection, self.conversation, self._max_line = connection, conversation, max_line
-        self.lines = Lines(connection, lambda: None if conversation.is_known else STRANGER_S)
+    Its `channel` is what its thread reads and writes: the connection, or what seals it by TLS.
+    While it `is_fresh` nothing has come in, and the first byte is to be looked at before it is
+    taken: it may be one of TLS.
+    """
+
+    def __init__(self, connection, peer, conversation, limits, is_fresh):
+        self.connection = self.channel = connection
+        self.peer, self.conversation, self._limits = peer, conversation, limits
+        self.is_fresh = is_fresh
+        self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.since = time.monotonic()   # the front has waited for it
+
+    @property
+    def patience(self):
+        """How long it is waited for."""
+        return _find_patience(self._limits, self.conversation)
+
+    @property
+    def stranger_s(self):
+        """Within how many seconds it must be known who asks, and by what."""
+        return self._limits.stranger_s
+
+    def recognise(self, channel, peer, conversation):
+        """Now it is known better who asks, and by which channel."""
+        self.channel, self.peer, self.conversation = channel, peer, conversation
+        self.lines = Lines(channel, functools.partial(_find_patience, self._limits, conversation))
+        self.is_fresh = False
+
+    def settle(self):
+        """Its first byte is one of plain lines."""
+        self.is_fresh = False
+
+    def note_time(self):
+        """The front waits from now on."""
+        self.since = time.monotonic()
+
+    def find_overdue(self):
+        """The name of the limit by which the front has waited too long for it, or None."""
+        patience = self.patience
+        limit, limit_s = ("line", patience.line_s) if self.lines.size else ("idle", patience.idle_s)
+        is_over = limit_s is not None and time.monotonic() > self.since + limit_s
+        return limit if is_over and not self.replies else None
 
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
@@ -22419,302 +22771,18 @@ class Caller:
         """How many bytes a line that starts like this may have."""
         is_import = start.upper().split()[:1] == [b"IMPORT"]
         return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
-            else self._max_line
+            else self._limits.max_line
+
+
+def _find_patience(limits, conversation):
+    """How long whoever asks is waited for: he may have said meanwhile who he is."""
+    return limits.find_patience(conversation.client)
 
 
 def encode(lines):
     """Lines of text -> bytes with their ends; what is FLUSH is none."""
     text = "".join(line + "\n" for line in lines if line is not FLUSH)
     return text.encode("utf-8", "backslashreplace")
-
-
-# ======================================================================================
-# server/front.py
-# The connections that have asked for nothing yet but EXEC and PING, all in one thread.
-#
-# A thread for each would be woken twice a request: when it comes, and after its commit. Here what
-# comes together is begun together, and answered together. Nothing here may wait, for anybody: what
-# could, goes on in a thread of its own, and its connection stays there.
-#
-# Thread front: serves them; ends at Front.close().
-# Thread usher: starts the threads of those that need one, which may take its time; ends likewise.
-# ======================================================================================
-
-NO_THREAD = "the host has no thread for a further connection"
-TURN = 64               # lines of one connection until another has its turn
-INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
-
-
-class Front:
-    """Serves Callers whose requests wait for a commit alone, or for nothing."""
-
-    def __init__(self, serve_alone, end):
-        self._end = end                         # of a connection
-        self._usher, self._waker = Usher(serve_alone, self.add), Waker()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
-        # all, those of whom more is read, and those whose client is gone
-        self._callers, self._watched, self._lost = set(), set(), set()
-        self._woken = collections.deque()       # Callers that are new, or for whom there is news
-        self._is_asleep = self._is_closing = False
-        self._thread = Worker(self._run, name="front")
-
-    def start(self):
-        """Serves from now on. RuntimeError: the host has no thread for it."""
-        self._usher.start()
-        self._thread.start()
-
-    def add(self, caller):
-        """Takes a Caller in, also once more. From any thread."""
-        self._callers.add(caller)
-        self._wake(caller)
-
-    def close(self):
-        """Ends the threads, and the connections that are still here."""
-        if self._is_closing:
-            return
-        self._usher.close()
-        self._is_closing = True
-        self._wake(None)
-        if self._thread.is_alive():
-            self._thread.join()
-        for caller in list(self._callers):
-            self._leave(caller)
-            self._end(caller.connection)
-        self._selector.close()
-        self._waker.close()
-
-    def _wake(self, caller):
-        """There is news for a Caller. From any thread; waits for nothing."""
-        self._woken.append(caller)
-        if self._is_asleep:
-            self._is_asleep = False
-            self._waker.ring()
-
-    def _run(self):
-        """Whatever goes wrong, as when memory is short: the thread stays for others."""
-        while not self._is_closing:
-            try:
-                self._serve()
-            except Exception:
-                with contextlib.suppress(Exception):
-                    log.exception("connections")
-                time.sleep(0.1)
-
-    def _serve(self):
-        """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
-        gives news while it does not sleep need not wake it: it looks once more before."""
-        self._is_asleep = True
-        ready = self._selector.select(0 if self._woken else None)
-        self._is_asleep = False
-        for key, _ in ready:
-            if key.data is None:
-                self._waker.hear()
-            else:
-                self._guard(self._read, key.data)
-        for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
-            if caller in self._callers:
-                self._guard(self._go_on, caller)
-
-    def _guard(self, work, caller):
-        """work(caller); what goes wrong costs this connection alone."""
-        try:
-            work(caller)
-        except Exception:
-            with contextlib.suppress(Exception):
-                log.exception("connection")
-            self._lose(caller)
-
-    def _read(self, caller):
-        """Takes what has come in."""
-        try:
-            data = caller.connection.recv(INTAKE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:                 # it is gone; what it has asked for goes on
-            data = b""
-        caller.lines.feed(data)
-        self._go_on(caller)
-
-    def _go_on(self, caller):
-        """Begins what is here, answers what can be answered, and watches for more."""
-        if caller in self._lost:
-            self._settle(caller)
-            return
-        if caller.unsent:               # no thread waits for a client that does not read
-            self._lose(caller)
-            return
-        if not self._begin(caller) or not self._answer(caller):
-            return                      # it is no more here, or lost
-        lines, is_last = caller.lines, caller.conversation.is_over
-        is_free = len(caller.replies) < MAX_BATCH and not is_last
-        if is_free and lines.has_next:
-            self._watch(caller, False)  # nothing more is taken in before that
-            self._woken.append(caller)  # after the others
-        elif not caller.replies and (lines.is_over or is_last):
-            self._drop(caller)
-        else:
-            self._watch(caller, is_free and not lines.is_over)
-
-    def _begin(self, caller):
-        """Begins what has come in, in its order -> whether the connection is still here."""
-        conversation, lines, replies = caller.conversation, caller.lines, caller.replies
-        for _ in range(min(TURN, MAX_BATCH - len(replies))):
-            if conversation.is_over:
-                break
-            try:
-                line = lines.take(caller.find_limit)
-            except (TooLong, BadRequest):       # the thread meets it, too
-                return self._give_away(caller)
-            if line is None:
-                return lines.size <= INTAKE or self._give_away(caller)
-            reply = conversation.begin(line)
-            if reply is not None:
-                replies.append(reply)
-                if conversation.is_over or not reply.is_quick:
-                    return self._give_away(caller)
-                reply.start()
-        return True
-
-    def _answer(self, caller):
-        """Sends the replies up to the first that waits for its commit; the last that does has it
-        called again. Whether the connection is still here, and not lost."""
-        lines = []
-        while caller.replies and caller.replies[0].is_ready:
-            lines += caller.replies.pop(0).chunks()
-        if not self._send(caller, encode(lines)):
-            return False
-        for reply in reversed(caller.replies):
-            if not reply.is_ready:
-                reply.call_when_ready(functools.partial(self._wake, caller))
-                return True
-        if caller.replies:              # they are ready by now
-            self._woken.append(caller)
-        return True
-
-    def _send(self, caller, data):
-        """Sends what the client takes now; the rest is for a thread. Whether that was all."""
-        try:
-            sent = caller.connection.send(data) if data else 0
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return self._lose(caller)
-        if sent < len(data):
-            caller.keep(data[sent:])    # the client does not read
-            return self._give_away(caller)
-        return True
-
-    def _watch(self, caller, is_watched):
-        """Whether more is read of it: not while much of it is under way."""
-        if is_watched and caller not in self._watched:
-            self._selector.register(caller.connection, selectors.EVENT_READ, caller)
-            self._watched.add(caller)
-        elif not is_watched and caller in self._watched:
-            self._watched.discard(caller)
-            self._selector.unregister(caller.connection)
-
-    def _leave(self, caller):
-        self._watch(caller, False)
-        self._callers.discard(caller)
-        self._lost.discard(caller)
-
-    def _drop(self, caller):
-        """Ends a connection, of which nothing is under way."""
-        if caller in self._callers:
-            self._leave(caller)
-            self._end(caller.connection)
-
-    def _give_away(self, caller):
-        """A thread of its own goes on with a connection: False, it is no more here."""
-        self._leave(caller)
-        self._usher.take(caller)
-        return False
-
-    def _lose(self, caller):
-        """The client is gone, or nothing can be done for it: False. What it has asked for takes its
-        course all the same."""
-        if caller in self._callers:
-            self._watch(caller, False)
-            self._lost.add(caller)
-            self._settle(caller)
-        return False
-
-    def _settle(self, caller):
-        """Ends a lost connection, once all that is under way has its place in the queue."""
-        while caller.replies:
-            if not caller.replies[0].is_ready:
-                caller.replies[0].call_when_ready(functools.partial(self._wake, caller))
-                return
-            for _ in caller.replies.pop(0).chunks():
-                pass                    # nobody reads it
-        self._drop(caller)
-
-
-class Usher:
-    """Has a thread go on with a Caller, or gives it back: the host has none, and what may have to
-    wait is refused."""
-
-    def __init__(self, serve_alone, give_back):
-        self._serve_alone, self._give_back = serve_alone, give_back
-        self._waiting = queue.Queue()
-        self._thread = Worker(self._run, name="usher")
-
-    def start(self):
-        """From now on. RuntimeError: the host has no thread for it."""
-        self._thread.start()
-
-    def take(self, caller):
-        """Has a thread go on with it, soon."""
-        self._waiting.put(caller)
-
-    def close(self):
-        """Ends the thread after all that was put in."""
-        self._waiting.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self):
-        """Thread usher."""
-        while True:
-            caller = self._waiting.get()
-            if caller is None:
-                return
-            try:
-                self._serve_alone(caller)
-            except Exception as error:          # RuntimeError, MemoryError
-                if not isinstance(error, RuntimeError):
-                    with contextlib.suppress(Exception):
-                        log.exception("connection")
-                caller.refuse(Busy(NO_THREAD))
-                self._give_back(caller)
-
-
-class Waker:
-    """Wakes one that waits for a descriptor, which nobody else can have before the last ring."""
-
-    def __init__(self):
-        self.descriptor, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        self._lock, self._is_closed = threading.Lock(), False
-
-    def ring(self):
-        """From any thread; nothing after close()."""
-        with self._lock:
-            if not self._is_closed:
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._button, b".")
-
-    def hear(self):
-        """After a ring."""
-        os.read(self.descriptor, 4096)
-
-    def close(self):
-        """Gives the descriptors back."""
-        with self._lock:
-            self._is_closed = True
-            os.close(self._button)
-            os.close(self.descriptor)
 
 
 # ======================================================================================
@@ -22890,22 +22958,899 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
+def plain_address(address):
+    """A numeric address as people write it: an IPv4-mapped one as IPv4."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
-    Only Linux can tell: the kernel shows nobody at that end then.
+    Only Linux can tell, of this host's own clients: the kernel shows nobody at that end then.
     """
+    before = connection.gettimeout()
+    connection.settimeout(0.0)
     try:
-        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+        if connection.recv(1, socket.MSG_PEEK):
             return False
+        if connection.family == socket.AF_UNIX:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            return any(events & select.POLLHUP for _, events in poll.poll(0))
+        if not sys.platform.startswith("linux") or not is_loopback(connection.getpeername()[0]):
+            return False
+        return ask_peer_uid(connection) is None
     except BlockingIOError:
         return False
-    except OSError:
-        return True
-    try:
-        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
     except OSError as error:
         return error.errno not in NO_DESCRIPTOR
+    finally:
+        connection.settimeout(before)
+
+
+# ======================================================================================
+# server/tls.py
+# TLS at the agent's end: its certificate, which is read again, and connections sealed by it.
+#
+# Thread certificates: reads them again after SIGHUP, tells when one expires; ends at close().
+# ======================================================================================
+
+TLS_BYTE = b"\x16"          # what begins with it is TLS: a handshake (RFC 8446, 5.1)
+EXPIRY_LOOK_S = 86400.0            # between two looks whether the certificate expires
+EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
+TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
+# reasons of OpenSSL that are plainer in other words
+TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+             "PEM lib": "it is no PEM text of this",
+             "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it"}
+
+
+def load_ssl(option):
+    """The module ssl. CannotStart where this host's Python has none."""
+    try:
+        import ssl
+    except ImportError:
+        raise CannotStart("%s: this host's Python has no TLS (no module ssl)" % option) from None
+    return ssl
+
+
+def tell_tls(error):
+    """In words, what is wrong by an error of ssl, or of a file."""
+    text = getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None) or ("PEM lib" if "PEM lib" in text else "")
+    return (TLS_WORDS.get(reason) or getattr(error, "verify_message", None)
+            or reason.lower().replace("_", " ") or text)
+
+
+class Certificates:
+    """What the agent shows to who connects by TLS, and the authorities whose certificates it takes
+    from them: as they were read last."""
+
+    def __init__(self, certificate, key, client_ca, clock):
+        self._certificate, self._key = certificate, key or certificate
+        self._client_ca, self._clock = client_ca, clock
+        self._ssl = load_ssl("--tls-cert")
+        self._context = self._load()
+        self._expiry = self._read_expiry()      # seconds since 1970, or None
+        self._quiet_until, self._unsaid = 0.0, 0    # of failed connections
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._thread = Worker(self._run, name="certificates")
+
+    def start(self):
+        """Looks after them from now on. RuntimeError: the host has no thread for it."""
+        with contextlib.suppress(OSError):
+            if os.stat(self._key).st_mode & 0o007:
+                log.warning("everybody on this host can read the key %s (chmod 600)", self._key)
+        self._tell_expiry()
+        self._thread.start()
+
+    def reread(self):
+        """Has them read again, soon. For a signal's handler: it takes no lock."""
+        if self._wake_in is not None:
+            with contextlib.suppress(BlockingIOError):      # that was asked for often enough
+                os.write(self._wake_in, b"!")
+
+    def close(self):
+        """Ends the thread."""
+        wake_in, self._wake_in = self._wake_in, None
+        os.close(wake_in)                       # it reads the end
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._wake_out)
+
+    def _run(self):
+        """Thread certificates."""
+        while True:
+            is_asked = select.select([self._wake_out], [], [], EXPIRY_LOOK_S)[0]
+            if is_asked:
+                if not os.read(self._wake_out, 4096):
+                    return
+                self.read_again()
+            self._tell_expiry()
+
+    def read_again(self):
+        """Takes what the files have now; what is wrong with them is logged, and the old stay."""
+        try:
+            self._context, self._expiry = self._load(), self._read_expiry()
+            log.info("the TLS certificates were read again")
+        except CannotStart as error:
+            log.error("%s; the TLS certificates from before stay", error.message)
+
+    def _load(self):
+        """A new context of ssl. CannotStart."""
+        context = self._ssl.SSLContext(self._ssl.PROTOCOL_TLS_SERVER)
+        if hasattr(context, "minimum_version"):         # from 3.7 on
+            context.minimum_version = self._ssl.TLSVersion.TLSv1_2
+        else:
+            context.options |= (self._ssl.OP_NO_SSLv2 | self._ssl.OP_NO_SSLv3
+                                | self._ssl.OP_NO_TLSv1 | self._ssl.OP_NO_TLSv1_1)
+        # no session is resumed: who shows a certificate shows it each time; and nothing starts over
+        context.options |= (self._ssl.OP_NO_COMPRESSION | self._ssl.OP_NO_TICKET
+                            | self._ssl.OP_CIPHER_SERVER_PREFERENCE
+                            | getattr(self._ssl, "OP_NO_RENEGOTIATION", 0))
+        if hasattr(context, "num_tickets"):             # from 3.8 on
+            context.num_tickets = 0
+        self._read([("--tls-cert", self._certificate), ("--tls-key", self._key)],
+                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
+        if self._client_ca:
+            context.verify_mode = self._ssl.CERT_OPTIONAL
+            self._read([("--tls-client-ca", self._client_ca)],
+                       lambda: context.load_verify_locations(self._client_ca))
+        return context
+
+    @staticmethod
+    def _read(files, function):
+        """Calls a function of these files [(option, path)]. CannotStart, which names them."""
+        for option, path in files:
+            try:
+                with open(path, "rb") as file:
+                    needs_passphrase = b"ENCRYPTED" in file.read()
+            except OSError as error:
+                raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
+            if needs_passphrase:                       # ssl would ask for it at the terminal
+                raise CannotStart("%s %s: the key has a passphrase, and nobody is there to type it"
+                                  % (option, path))
+        try:
+            function()
+        except (OSError, ValueError) as error:          # SSLError is an OSError
+            raise CannotStart("%s: %s" % (" ".join("%s %s" % file for file in files),
+                                          tell_tls(error))) from None
+
+    def _read_expiry(self):
+        """When the certificate expires, seconds since 1970; None: this Python cannot tell."""
+        try:        # no public function of Python reads a certificate from a file
+            fields = self._ssl._ssl._test_decode_cert(self._certificate)
+            return self._ssl.cert_time_to_seconds(fields["notAfter"])
+        except (AttributeError, KeyError, ValueError, OSError):
+            return None
+
+    def _tell_expiry(self):
+        """Warns of a certificate that has expired, or is about to."""
+        if self._expiry is None:
+            return
+        left_s, when = self._expiry - self._clock.now(), local_iso(self._expiry)
+        if left_s <= 0:
+            log.error("the TLS certificate %s expired at %s: clients that verify it refuse to "
+                      "connect; replace it and send SIGHUP", self._certificate, when)
+        elif left_s <= EXPIRY_S:
+            log.warning("the TLS certificate %s expires at %s, in %d days; replace it and send "
+                        "SIGHUP", self._certificate, when, left_s // 86400)
+
+    # -- connections -------------------------------------------------------------------
+
+    def seal(self, connection, within_s):
+        """The Sealed of a connection whose client begins TLS. Outwaited: it took too long; OSError:
+        it has failed, which is in the log, once a minute at most."""
+        sealed = Sealed(connection, self._ssl, self._context)
+        try:
+            sealed.shake_hands(within_s)
+        except Outwaited:
+            raise
+        except OSError as error:
+            self._tell_failure(connection, tell_tls(error))
+            raise
+        return sealed
+
+    def _tell_failure(self, connection, reason):
+        """Logs that TLS with a client has failed, unless that was just done of another."""
+        if time.monotonic() < self._quiet_until:
+            self._unsaid += 1
+            return
+        self._quiet_until = time.monotonic() + TLS_QUIET_S
+        more, self._unsaid = self._unsaid, 0
+        try:
+            where = plain_address(connection.getpeername()[0]) or "the UNIX socket"
+        except (OSError, IndexError):
+            where = "a client that is gone"
+        log.warning("TLS with %s failed: %s%s", where, reason,
+                    "; %d others before, which were not told" % more if more else "")
+
+
+class Sealed:
+    """A connection by TLS, for the one thread that uses it as it would use the connection. What has
+    a time-out takes no longer as a whole. OSError."""
+
+    def __init__(self, connection, ssl, context):
+        self._connection, self._ssl, self._timeout_s = connection, ssl, None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def shake_hands(self, within_s):
+        """Begins TLS. Outwaited; OSError."""
+        self.settimeout(within_s)
+        try:
+            self._do(self._tls.do_handshake)
+        except socket.timeout:
+            raise Outwaited("handshake") from None
+
+    @property
+    def certificate(self):
+        """The common name of the client's certificate, which is verified; "" without one."""
+        fields = self._tls.getpeercert() or {}
+        names = [value for part in fields.get("subject", ()) for key, value in part
+                 if key == "commonName"]
+        return names[0] if len(names) == 1 else ""
+
+    def gettimeout(self):
+        """Seconds, or None."""
+        return self._timeout_s
+
+    def settimeout(self, timeout_s):
+        """How long a call may take; None: for ever."""
+        self._timeout_s = timeout_s
+
+    def recv(self, size):
+        """What comes in; nothing at its end, or where it is cut."""
+        try:
+            return self._do(self._tls.read, size)
+        except (self._ssl.SSLZeroReturnError, self._ssl.SSLEOFError):
+            return b""
+
+    def sendall(self, data):
+        """Sends data."""
+        while data:
+            data = data[self._do(self._tls.write, data):]
+
+    def shutdown(self, how):
+        """Tells the client that nothing more comes."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()                  # the client's own farewell is not waited for
+        with contextlib.suppress(OSError):
+            self._flush()
+        self._connection.shutdown(how)
+
+    def has_hung_up(self):
+        """Whether the client has ended the connection; some of what it has sent is taken in."""
+        self._connection.settimeout(0.0)
+        try:
+            while self._incoming.pending < WIRE_PIECE:
+                data = self._connection.recv(WIRE_PIECE)
+                if not data:
+                    self._incoming.write_eof()
+                    return True
+                self._incoming.write(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _do(self, step, *arguments):
+        """Calls a function of TLS until it needs nothing more of the client -> its value."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return step(*arguments)
+            except self._ssl.SSLWantReadError:
+                pass
+            finally:
+                self._connection.settimeout(self._timeout_s)
+                self._flush()                   # an alert, too
+            try:
+                data = receive(self._connection, "", self._timeout_s, begun)
+            except Outwaited:
+                raise socket.timeout("timed out") from None
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self):
+        """Sends what TLS has to say."""
+        if self._outgoing.pending:
+            self._connection.sendall(self._outgoing.read())
+
+
+# ======================================================================================
+# server/front.py
+# The connections that have asked for nothing yet but EXEC and PING, all in one thread.
+#
+# A thread for each would be woken twice a request: when it comes, and after its commit. Here what
+# comes together is begun together, and answered together. Nothing here may wait, for anybody: what
+# could, goes on in a thread of its own, and its connection stays there.
+#
+# Thread front: serves them; ends at Front.close().
+# Thread usher: starts the threads of those that need one, which may take its time; ends likewise.
+# ======================================================================================
+
+NO_THREAD = "the host has no thread for a further connection"
+TURN = 64               # lines of one connection until another has its turn
+INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
+PATROL_S = 0.5          # between two looks for who is waited for too long
+
+
+class Front:
+    """Serves Callers whose requests wait for a commit alone, or for nothing. count(limit) is told
+    of each WireLimit that is reached."""
+
+    def __init__(self, serve_alone, end, limits, count):
+        self._end = end                         # of a connection
+        self._max_requests, self._count = limits.max_requests, count
+        self._is_timed = not (limits.idle_s is limits.line_s is None)
+        self._next_patrol = 0.0
+        self._usher, self._waker = Usher(serve_alone, self.add), Waker()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
+        # all, those of whom more is read, and those whose client is gone
+        self._callers, self._watched, self._lost = set(), set(), set()
+        self._woken = collections.deque()       # Callers that are new, or for whom there is news
+        self._is_asleep = self._is_closing = False
+        self._thread = Worker(self._run, name="front")
+
+    def start(self):
+        """Serves from now on. RuntimeError: the host has no thread for it."""
+        self._usher.start()
+        self._thread.start()
+
+    def add(self, caller):
+        """Takes a Caller in, also once more. From any thread."""
+        self._callers.add(caller)
+        self._wake(caller)
+
+    def close(self):
+        """Ends the threads, and the connections that are still here."""
+        if self._is_closing:
+            return
+        self._usher.close()
+        self._is_closing = True
+        self._wake(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        for caller in list(self._callers):
+            self._leave(caller)
+            self._end(caller.connection)
+        self._selector.close()
+        self._waker.close()
+
+    def _wake(self, caller):
+        """There is news for a Caller. From any thread; waits for nothing."""
+        self._woken.append(caller)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._waker.ring()
+
+    def _run(self):
+        """Whatever goes wrong, as when memory is short: the thread stays for others."""
+        while not self._is_closing:
+            try:
+                self._serve()
+            except Exception:
+                with contextlib.suppress(Exception):
+                    log.exception("connections")
+                time.sleep(0.1)
+
+    def _serve(self):
+        """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
+        gives news while it does not sleep need not wake it: it looks once more before."""
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
+        self._is_asleep = True
+        ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
+        self._is_asleep = False
+        for key, _ in ready:
+            if key.data is None:
+                self._waker.hear()
+            else:
+                self._guard(self._read, key.data)
+        for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
+            if caller in self._callers:
+                self._guard(self._go_on, caller)
+
+    def _patrol(self):
+        """Ends the connections that are waited for too long."""
+        self._next_patrol = time.monotonic() + PATROL_S
+        for caller in list(self._watched):
+            limit = caller.find_overdue()
+            if limit is not None:
+                self._count(limit)
+                self._drop(caller)
+
+    def _guard(self, work, caller):
+        """work(caller); what goes wrong costs this connection alone."""
+        try:
+            work(caller)
+        except Exception:
+            with contextlib.suppress(Exception):
+                log.exception("connection")
+            self._lose(caller)
+
+    def _read(self, caller):
+        """Takes what has come in. What begins as TLS is for a thread."""
+        try:
+            if caller.is_fresh:
+                if caller.connection.recv(1, socket.MSG_PEEK) == TLS_BYTE:
+                    self._give_away(caller)
+                    return
+                caller.settle()
+            data = caller.connection.recv(INTAKE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:                 # it is gone; what it has asked for goes on
+            data = b""
+        if self._is_timed and not caller.lines.size:
+            caller.note_time()
+        caller.lines.feed(data)
+        self._go_on(caller)
+
+    def _go_on(self, caller):
+        """Begins what is here, answers what can be answered, and watches for more."""
+        if caller in self._lost:
+            self._settle(caller)
+            return
+        if caller.unsent:               # no thread waits for a client that does not read
+            self._lose(caller)
+            return
+        if not self._begin(caller) or not self._answer(caller):
+            return                      # it is no more here, or lost
+        lines, is_last = caller.lines, caller.conversation.is_over
+        is_free = len(caller.replies) < self._max_requests and not is_last
+        if not is_free and not is_last:
+            self._count("requests")
+        if is_free and lines.has_next:
+            self._watch(caller, False)  # nothing more is taken in before that
+            self._woken.append(caller)  # after the others
+        elif not caller.replies and (lines.is_over or is_last):
+            self._drop(caller)
+        else:
+            self._watch(caller, is_free and not lines.is_over)
+
+    def _begin(self, caller):
+        """Begins what has come in, in its order -> whether the connection is still here."""
+        conversation, lines, replies = caller.conversation, caller.lines, caller.replies
+        for _ in range(min(TURN, self._max_requests - len(replies))):
+            if conversation.is_over:
+                break
+            try:
+                line = lines.take(caller.find_limit)
+            except (TooLong, BadRequest):       # the thread meets it, too
+                return self._give_away(caller)
+            if line is None:
+                return lines.size <= INTAKE or self._give_away(caller)
+            reply = conversation.begin(line)
+            if self._is_timed:
+                caller.note_time()
+            if reply is not None:
+                replies.append(reply)
+                if conversation.is_over or not reply.is_quick:
+                    return self._give_away(caller)
+                reply.start()
+        return True
+
+    def _answer(self, caller):
+        """Sends the replies up to the first that waits for its commit; the last that does has it
+        called again. Whether the connection is still here, and not lost."""
+        lines = []
+        while caller.replies and caller.replies[0].is_ready:
+            lines += caller.replies.pop(0).chunks()
+        if not self._send(caller, encode(lines)):
+            return False
+        for reply in reversed(caller.replies):
+            if not reply.is_ready:
+                reply.call_when_ready(functools.partial(self._wake, caller))
+                return True
+        if caller.replies:              # they are ready by now
+            self._woken.append(caller)
+        return True
+
+    def _send(self, caller, data):
+        """Sends what the client takes now; the rest is for a thread. Whether that was all."""
+        try:
+            sent = caller.connection.send(data) if data else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._lose(caller)
+        if sent < len(data):
+            caller.keep(data[sent:])    # the client does not read
+            return self._give_away(caller)
+        return True
+
+    def _watch(self, caller, is_watched):
+        """Whether more is read of it: not while much of it is under way."""
+        if is_watched and caller not in self._watched:
+            self._selector.register(caller.connection, selectors.EVENT_READ, caller)
+            self._watched.add(caller)
+        elif not is_watched and caller in self._watched:
+            self._watched.discard(caller)
+            self._selector.unregister(caller.connection)
+
+    def _leave(self, caller):
+        self._watch(caller, False)
+        self._callers.discard(caller)
+        self._lost.discard(caller)
+
+    def _drop(self, caller):
+        """Ends a connection, of which nothing is under way."""
+        if caller in self._callers:
+            self._leave(caller)
+            self._end(caller.connection)
+
+    def _give_away(self, caller):
+        """A thread of its own goes on with a connection: False, it is no more here."""
+        self._leave(caller)
+        self._usher.take(caller)
+        return False
+
+    def _lose(self, caller):
+        """The client is gone, or nothing can be done for it: False. What it has asked for takes its
+        course all the same."""
+        if caller in self._callers:
+            self._watch(caller, False)
+            self._lost.add(caller)
+            self._settle(caller)
+        return False
+
+    def _settle(self, caller):
+        """Ends a lost connection, once all that is under way has its place in the queue."""
+        while caller.replies:
+            if not caller.replies[0].is_ready:
+                caller.replies[0].call_when_ready(functools.partial(self._wake, caller))
+                return
+            for _ in caller.replies.pop(0).chunks():
+                pass                    # nobody reads it
+        self._drop(caller)
+
+
+class Usher:
+    """Has a thread go on with a Caller, or gives it back: the host has none, and what may have to
+    wait is refused."""
+
+    def __init__(self, serve_alone, give_back):
+        self._serve_alone, self._give_back = serve_alone, give_back
+        self._waiting = queue.Queue()
+        self._thread = Worker(self._run, name="usher")
+
+    def start(self):
+        """From now on. RuntimeError: the host has no thread for it."""
+        self._thread.start()
+
+    def take(self, caller):
+        """Has a thread go on with it, soon."""
+        self._waiting.put(caller)
+
+    def close(self):
+        """Ends the thread after all that was put in."""
+        self._waiting.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self):
+        """Thread usher."""
+        while True:
+            caller = self._waiting.get()
+            if caller is None:
+                return
+            try:
+                self._serve_alone(caller)
+            except Exception as error:          # RuntimeError, MemoryError
+                if not isinstance(error, RuntimeError):
+                    with contextlib.suppress(Exception):
+                        log.exception("connection")
+                caller.refuse(Busy(NO_THREAD))
+                self._give_back(caller)
+
+
+class Waker:
+    """Wakes one that waits for a descriptor, which nobody else can have before the last ring."""
+
+    def __init__(self):
+        self.descriptor, self._button = os.pipe()
+        os.set_blocking(self._button, False)
+        self._lock, self._is_closed = threading.Lock(), False
+
+    def ring(self):
+        """From any thread; nothing after close()."""
+        with self._lock:
+            if not self._is_closed:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._button, b".")
+
+    def hear(self):
+        """After a ring."""
+        os.read(self.descriptor, 4096)
+
+    def close(self):
+        """Gives the descriptors back."""
+        with self._lock:
+            self._is_closed = True
+            os.close(self._button)
+            os.close(self.descriptor)
+
+
+# ======================================================================================
+# server/handler.py
+# One connection in a thread of its own, by plain lines or TLS, to its end.
+# ======================================================================================
+
+NEEDS_TLS = ("lines that are not sealed are served on loopback and the UNIX socket alone: connect "
+             "by TLS")
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """One connection, in its thread."""
+
+    def handle(self):
+        caller = self.server.find_caller(self.request)
+        try:
+            if caller.is_fresh and not self._greet(caller):
+                return
+            self._converse(caller)
+        except Outwaited as error:
+            self.server.count(error.limit)
+        except OSError:                             # the client went away
+            pass
+
+    def _greet(self, caller):
+        """Looks at the first byte: TLS, or plain lines -> whether to go on. Outwaited, OSError."""
+        self.request.settimeout(caller.patience.idle_s)
+        try:
+            first = self.request.recv(1, socket.MSG_PEEK)
+        except socket.timeout:
+            raise Outwaited("idle") from None
+        if first == TLS_BYTE and self.server.certificates is not None:
+            sealed = self.server.certificates.seal(self.request, caller.stranger_s)
+            peer = caller.peer._replace(is_private=True, certificate=sealed.certificate)
+            caller.recognise(sealed, peer, self.server.make_conversation(
+                self.request, peer, sealed.has_hung_up))
+            return True
+        caller.settle()
+        if caller.peer.is_private:
+            return True
+        line = b""
+        with contextlib.suppress(TooLong, BadRequest):
+            line = caller.lines.read(caller.find_limit) or b""
+        self._send(caller, [caller.conversation.refuse(AuthError(NEEDS_TLS), line)])
+        self._linger(caller, LINGER)
+        return False
+
+    def _converse(self, caller):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
+        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
+        fresh = caller.replies          # which the front has not sent, or not even begun
+        if caller.unsent:
+            send_whole(caller.channel, caller.unsent, caller.patience.send_s)
+        while fresh or not conversation.is_over:
+            if replies and not (fresh or lines.has_next and not self._is_full(replies)):
+                self._send(caller, replies)     # the client waits for them
+                replies = []
+            try:
+                if fresh:
+                    reply = fresh.pop(0)
+                else:
+                    line = lines.read(caller.find_limit)
+                    if line is None:
+                        break
+                    reply = conversation.begin(line)
+            except (TooLong, BadRequest) as error:
+                # most of a long line
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
+                if isinstance(error, TooLong):
+                    self.server.count("line_bytes")
+            if reply is not None:
+                reply.start()
+                replies.append(reply)
+                if not reply.is_under_way:
+                    self._send(caller, replies)
+                    replies = []
+        self._send(caller, replies)
+        self._linger(caller, rest)
+
+    def _is_full(self, replies):
+        """Whether as many requests are under way as may be."""
+        is_full = len(replies) >= self.server.limits.max_requests
+        if is_full:
+            self.server.count("requests")
+        return is_full
+
+    @staticmethod
+    def _send(caller, replies):
+        """Sends replies in their order. All that are under way are waited for first, so that a
+        client that has gone costs no session its place in the queue."""
+        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
+        last = [reply.chunks() for reply in replies if not reply.is_under_way]
+        parts, size = [], 0
+        for chunk in itertools.chain.from_iterable(waited + last):
+            if chunk is not FLUSH:
+                parts.append(chunk)
+                size += len(chunk)
+            if chunk is FLUSH or size > WIRE_PIECE:
+                send_whole(caller.channel, encode(parts), caller.patience.send_s)
+                parts, size = [], 0
+        send_whole(caller.channel, encode(parts), caller.patience.send_s)
+
+    def _linger(self, caller, most):
+        """What the client has still sent is read and thrown away, so that the close does not cut
+        the reply: `most` bytes for LINGER_S at most."""
+        until, size = time.monotonic() + LINGER_S, 0
+        with contextlib.suppress(OSError):
+            caller.channel.shutdown(socket.SHUT_WR)
+            while size < most and time.monotonic() < until:
+                self.request.settimeout(max(0.01, until - time.monotonic()))
+                data = self.request.recv(WIRE_PIECE)
+                if not data:
+                    return
+                size += len(data)
+
+
+# ======================================================================================
+# server/limits.py
+# Who may connect, how many at once, and how long each is waited for.
+# ======================================================================================
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+
+
+class Patience(NamedTuple):
+    """How long a connection is waited for, in seconds; None: for ever."""
+    idle_s: Optional[float] = None      # until a line begins
+    line_s: Optional[float] = None      # until it is whole
+    send_s: Optional[float] = None      # until a piece of a reply is taken
+
+
+class WireLimits(NamedTuple):
+    """The limits on connections. Of the times None is the default: none for the agent's own user,
+    who may leave his terminals open, and a fixed one for other users."""
+    max_connections: int = MAX_CONNECTIONS
+    max_line: int = MAX_LINE            # bytes
+    max_per_address: int = MAX_PER_ADDRESS
+    max_requests: int = MAX_BATCH       # of one connection, under way
+    stranger_s: float = STRANGER_S      # for everything, until it is known who asks
+    idle_s: Optional[float] = None
+    line_s: Optional[float] = None
+    send_s: Optional[float] = None
+
+    def find_patience(self, client):
+        """The Patience with a Client."""
+        if client.role is None:
+            return Patience(self.stranger_s, self.stranger_s, self.stranger_s)
+        if is_of_owner(client):
+            return Patience(self.idle_s, self.line_s, self.send_s)
+        return Patience(self.idle_s or IDLE_S, self.line_s or LINE_S, self.send_s or SEND_S)
+
+
+def read_limits(settings):
+    """The WireLimits of the command line."""
+    return WireLimits(settings.max_connections, settings.max_line, settings.max_per_address,
+                      settings.max_requests, settings.stranger_s, settings.idle_s,
+                      settings.line_s, settings.send_s)
+
+
+def is_of_owner(client):
+    """Whether a Client is known by the host's word alone: the user of the agent, and root."""
+    return client.role is not None and not client.user
+
+
+class OpenConnections:
+    """The connections that are open, and whether one more may come in.
+
+    Those of the agent's own user may be `max_connections`. All others together are nine tenths of
+    that at most, and those of whom the agent does not know who they are a tenth; so neither keep
+    the owner out, nor strangers a user who is known. Nobody gets a descriptor of the last ones
+    that `file_limit` allows: the agent needs them itself.
+    """
+
+    def __init__(self, agent, limits, is_sealing, file_limit=None):
+        self._agent, self.limits, self._is_sealing = agent, limits, is_sealing
+        self._file_limit = file_limit
+        max_files = file_limit and file_limit.kept_from     # maybe None, too
+        most = limits.max_connections
+        self._max_strangers = max(1, min(most, max_files or most) // 10)
+        self._max_others = max(1, most - most // 10)
+        self._callers = {}              # connection -> its Caller
+        self._places = {}               # connection -> where it is from, of all but the owner's
+        self._strangers = set()         # of these, those whom the agent did not know lately
+        self._per_place = collections.Counter()
+        self._lock = threading.Lock()   # guards these four
+
+    def __len__(self):
+        return len(self._callers)
+
+    def find(self, connection):
+        """The Caller of a connection."""
+        return self._callers[connection]
+
+    def list_all(self):
+        """The connections that are open."""
+        with self._lock:
+            return list(self._callers)
+
+    def admit(self, connection, peer):
+        """Takes a connection in, or tells why not: the limit in words."""
+        conversation = self.make_conversation(connection, peer)
+        with self._lock:
+            limit, reason = self._find_limit(connection, peer, conversation.client)
+            if limit is None:
+                self._callers[connection] = Caller(
+                    connection, peer, conversation, self.limits,
+                    is_fresh=self._is_sealing or not peer.is_private)
+                self._note(connection, peer, conversation.client)
+                return None
+        self.count(limit)
+        return reason
+
+    def _find_limit(self, connection, peer, client):
+        """The limit that keeps a connection out: its name and the words for it, or (None, None).
+        What it is of the owner's counts for no limit of others."""
+        most = self.limits.max_connections
+        checks = [("connections", len(self._callers) - len(self._strangers), most)]
+        if not is_of_owner(client):
+            checks = [("connections", len(self._places), self._max_others),
+                      ("per_address", self._per_place[_place_of(peer)],
+                       self.limits.max_per_address)]
+            if client.role is None:
+                checks.append(("strangers", self._count_strangers(), self._max_strangers))
+        for name, count, limit in checks:
+            if count >= limit:
+                where = " from this address" if name == "per_address" else ""
+                return name, "%d connections%s are open, the limit" % (limit, where)
+        # a new descriptor has the lowest number that is free
+        if self._file_limit is not None and not self._file_limit.use(connection.fileno()):
+            return "files", NO_FILES
+        return None, None
+
+    def _count_strangers(self):
+        """How many they are; who has said who he is since is none any more."""
+        if len(self._strangers) >= self._max_strangers:
+            self._strangers = {connection for connection in self._strangers
+                               if self._callers[connection].conversation.client.role is None}
+        return len(self._strangers)
+
+    def _note(self, connection, peer, client):
+        """Counts a connection."""
+        if is_of_owner(client):
+            return
+        place = self._places[connection] = _place_of(peer)
+        self._per_place[place] += 1
+        if client.role is None:
+            self._strangers.add(connection)
+
+    def forget(self, connection):
+        """It is closed."""
+        with self._lock:
+            self._callers.pop(connection, None)
+            self._strangers.discard(connection)
+            place = self._places.pop(connection, None)
+            if place is not None:
+                self._per_place[place] -= 1
+                if not self._per_place[place]:
+                    del self._per_place[place]
+
+    def make_conversation(self, connection, peer, has_left=None):
+        """The Conversation with whoever is at the other end."""
+        access = self._agent.access
+        return Conversation(self._agent, access.identify(peer),
+                            has_left or functools.partial(has_hung_up, connection), access)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._agent.reached.count(limit)
+
+
+def _place_of(peer):
+    """What counts as one address: of this host, one user of it."""
+    return peer.address, peer.uid
 
 
 # ======================================================================================
@@ -22919,15 +23864,16 @@ IS_LINUX = sys.platform.startswith("linux")
 # the same user, and old ends that had it too are no hindrance (net/ipv4/inet_connection_sock.c,
 # inet_bind_conflict). Elsewhere SO_REUSEADDR allows no second one.
 SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
+ALL_ADDRESSES = ("0.0.0.0", "::")
 _CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
 
 
-def claim_port(host, port):
-    """A socket that no second agent of this user can have while this one has the port, which he
-    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+def claim_name(name):
+    """A socket that no second program of this user, or root, can have while this one has the
+    abstract name; None elsewhere, and where a stranger has it. OSError: there is another."""
     if not IS_LINUX:
         return None
-    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(name)
         claim.listen(128)               # so that others can ask whose it is
@@ -22937,10 +23883,33 @@ def claim_port(host, port):
         if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
             raise
     log.warning("another user has taken the name by which agents of one user know each other")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     return None
+
+
+def claim_port(host, port):
+    """claim_name for a port, which one user could share. OSError: there is another agent."""
+    claim = claim_name("\0agent.py:%s:%d" % (host, port))
+    if claim is not None and has_overlap(host, port):
+        claim.close()
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if claim is None and IS_LINUX:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if probe.connect_ex((host, port)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return claim
+
+
+def has_overlap(host, port):
+    """Whether another agent of this user has the port by an address that is one of these, or has
+    all: the kernel lets one user share it."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
+            others = re.findall(r" @agent\.py:(\S+):%d$" % port, table.read(), re.M)
+    except OSError:
+        return False
+    return any(find_name_owner("\0agent.py:%s:%d" % (other, port)) in (os.getuid(), 0)
+               for other in set(others) - {host}
+               if other in ALL_ADDRESSES or host in ALL_ADDRESSES)
 
 
 def find_name_owner(name):
@@ -22958,121 +23927,188 @@ def find_name_owner(name):
 
 
 # ======================================================================================
+# server/unix.py
+# The UNIX socket that the agent listens on, too, and who is at its other end.
+#
+# Thread unix: accepts its connections; ends at UnixDoor.close().
+# ======================================================================================
+
+UNIX = "unix"               # the address of who comes by it
+PEER = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+MAC_PEER = struct.Struct("2Ih")     # struct xucred begins so: version, uid, groups (sys/ucred.h)
+MAC_PEER_SIZE = 76
+
+
+def find_unix_uid(connection):
+    """The uid of who is at the other end of a UNIX socket, as it was when he connected; None where
+    this host does not tell. Never raises."""
+    try:
+        if sys.platform == "darwin":
+            # SOL_LOCAL, LOCAL_PEERCRED (sys/un.h)
+            credentials = connection.getsockopt(0, 1, MAC_PEER_SIZE)
+            return MAC_PEER.unpack_from(credentials)[1]
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        return choose_uid([(PEER.unpack(credentials)[1], 1)])
+    except (OSError, AttributeError, struct.error):
+        return None
+
+
+def find_unix_peer(connection):
+    """The Peer at the other end of a UNIX socket."""
+    uid = find_unix_uid(connection)
+    return Peer(uid, "uid unknown" if uid is None else name_user(uid), UNIX)
+
+
+def read_mode(text):
+    """The mode that an octal number says, or None."""
+    return int(text, 8) if re.fullmatch("0?[0-7]{3}", text) else None
+
+
+class UnixDoor:
+    """A UNIX socket. Its file is made early, so that what is wrong is told before anything is
+    touched; it listens last, and the file goes with it. CannotStart."""
+
+    def __init__(self, path, mode=0o600):
+        self.path, self._is_closing = path, False
+        self._socket, self._claim = socket.socket(socket.AF_UNIX), None
+        self._thread = self._take_in = self._place = None
+        try:
+            self._take(mode)
+        except OSError as error:
+            self.close()
+            raise CannotStart("--unix %s: %s" % (path, error.strerror or error)) from None
+        except CannotStart:
+            self.close()
+            raise
+
+    def _take(self, mode):
+        """Makes its file, in place of that of an agent that is gone. OSError, CannotStart."""
+        folder, name = os.path.split(os.path.abspath(self.path))
+        status = os.stat(folder)
+        self._claim = claim_name("\0agent.py:unix:%d:%d:%s" % (status.st_dev, status.st_ino,
+                                                               name[-50:]))
+        remove_stale(self.path)
+        before = os.umask(0o777 & ~mode)        # so it never has another mode
+        try:
+            self._socket.bind(self.path)
+        finally:
+            os.umask(before)
+        status = os.lstat(self.path)
+        self._place = status.st_dev, status.st_ino
+
+    def listen(self, take_in):
+        """Hands the connections to take_in(connection, Peer), in a thread of its own."""
+        self._take_in = take_in
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        self._thread = Worker(self._run, name="unix")
+        self._thread.start()
+
+    def _run(self):
+        """Thread unix."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not self._is_closing:
+            poll.poll(1000)                     # where closing does not wake it
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if not self._is_closing:
+                    log.debug("the UNIX socket: %s", error)
+                    poll.poll(50)               # no file is free, or it is closed
+                continue
+            connection.setblocking(True)
+            self._take_in(connection, find_unix_peer(connection))
+
+    def close(self):
+        """Nobody is let in any more; the file goes, unless it is another by now."""
+        self._is_closing = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        if self._place is not None:
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self._place:
+                    os.unlink(self.path)
+        if self._claim is not None:
+            self._claim.close()
+
+
+def remove_stale(path):
+    """Makes room for a UNIX socket: removes one that is ours and on which nobody listens.
+    CannotStart: there is something else; OSError."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise CannotStart("--unix %s: there is a file already, which is no socket" % path)
+    if status.st_uid != os.geteuid():
+        raise CannotStart("--unix %s: there is a socket of another user (uid %d)"
+                          % (path, status.st_uid))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        if caller.connect_ex(path) != errno.ECONNREFUSED:
+            raise CannotStart("--unix %s: another program listens there" % path)
+    os.unlink(path)
+
+
+# ======================================================================================
 # server/server.py
-# The port: connections, bounded lines, and replies as fast as they are taken.
+# The port: who comes in, and by what he is served.
 #
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
 
 
-def check_host(host):
-    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+def find_address(host):
+    """The numeric address of --host. CannotStart."""
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-    if not is_loopback(address):
-        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
-                          % host)
-    return address
 
 
-class Handler(socketserver.BaseRequestHandler):
-    """One connection, in its thread."""
+def check_reach(settings, address):
+    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
+    they could, and what has to be there for that is not."""
+    if is_loopback(address):
+        return False
+    if settings.tls_cert is None and not settings.is_insecure:
+        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
+                          "passwords would be sent in the clear; --insecure serves it without"
+                          % settings.host)
+    return not settings.is_insecure
 
-    def handle(self):
-        with contextlib.suppress(OSError):          # the client went away
-            self._converse(self.server.find_caller(self.request))
-
-    def _converse(self, caller):
-        """Answers request after request until one side ends it. Replies that wait for a commit are
-        gathered as long as further requests are there already, so they share it."""
-        self.request.settimeout(None)   # the front waits for nothing, its thread does
-        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
-        fresh = caller.replies          # which the front has not sent, or not even begun
-        if caller.unsent:
-            self.request.sendall(caller.unsent)
-        while fresh or not conversation.is_over:
-            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
-                self._send(replies)     # the client waits for them
-                replies = []
-            try:
-                if fresh:
-                    reply = fresh.pop(0)
-                else:
-                    line = lines.read(caller.find_limit)
-                    if line is None:
-                        break
-                    reply = conversation.begin(line)
-            except (TooLong, BadRequest) as error:
-                # most of a long line
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
-            if reply is not None:
-                reply.start()
-                replies.append(reply)
-                if not reply.is_under_way:
-                    self._send(replies)
-                    replies = []
-        self._send(replies)
-        self._linger(rest)
-
-    def _send(self, replies):
-        """Sends replies in their order. All that are under way are waited for first, so that a
-        client that has gone costs no session its place in the queue."""
-        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
-        last = [reply.chunks() for reply in replies if not reply.is_under_way]
-        parts, size = [], 0
-        for chunk in itertools.chain.from_iterable(waited + last):
-            if chunk is not FLUSH:
-                parts.append(chunk)
-                size += len(chunk)
-            if chunk is FLUSH or size > 65536:
-                self.request.sendall(encode(parts))
-                parts, size = [], 0
-        self.request.sendall(encode(parts))
-
-    def _linger(self, most):
-        """What the client has still sent is read and thrown away, so that the close does not cut
-        the reply: `most` bytes for LINGER_S at most."""
-        until, size = time.monotonic() + LINGER_S, 0
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while size < most and time.monotonic() < until:
-                self.request.settimeout(max(0.01, until - time.monotonic()))
-                data = self.request.recv(65536)
-                if not data:
-                    return
-                size += len(data)
 
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port. It is bound early, so that a taken port is told before anything
     is touched, and listens last. The connections are served by the Front, or a thread each.
 
-    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
-    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
+    Who is at the other end is asked when a connection is accepted. `certificates` is None where
+    there is no TLS.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
-        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
-        max_files = file_limit and file_limit.kept_from     # maybe None, too
-        self._max_owners = max_connections
-        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> its Caller
-        self._strangers = set()             # those of nobody that the agent knows
-        self._lock = threading.Lock()       # guards these two
-        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
+        self._agent, self.limits, self.certificates = agent, limits, certificates
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
+        # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = None
-        self._front = Front(self._serve_alone, self.shutdown_request)
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
+        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -23087,6 +24123,11 @@ class Server(socketserver.ThreadingTCPServer):
                               % (port, host, error.strerror)) from None
 
     @property
+    def host(self):
+        """The address that it listens on."""
+        return self.server_address[0]
+
+    @property
     def port(self):
         """The number of its port, also where that was left to the system."""
         return self.server_address[1]
@@ -23096,14 +24137,36 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
+    def open_door(self, path, mode):
+        """Has it listen on a UNIX socket, too. CannotStart: it is closed then."""
+        try:
+            self._door = UnixDoor(path, mode)
+        except CannotStart:
+            self.close(0.0)
+            raise
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
         self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
                                         name="server", daemon=True)
         self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
 
     # -- who comes in ------------------------------------------------------------------
 
@@ -23124,6 +24187,7 @@ class Server(socketserver.ThreadingTCPServer):
                 os.close(self._spare)
                 self._spare = None
                 connection, _ = self.socket.accept()
+                self.count("files")
                 _say_busy(connection, NO_FILES)
                 connection.close()
                 is_answered = True
@@ -23131,39 +24195,36 @@ class Server(socketserver.ThreadingTCPServer):
         return is_answered
 
     def verify_request(self, request, client_address):
-        uid = find_peer_uid(request)
-        with self._lock:
-            reason = self._find_limit(request, self._is_owner(uid))
-            if reason is None:
-                self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid, client_address[0]),
-                    self.max_line)
-                if not self._is_owner(uid):
-                    self._strangers.add(request)
-                return True
-        _say_busy(request, reason)
-        return False
+        address = plain_address(client_address[0])
+        is_near, uid, name = is_loopback(address), None, ""
+        if is_near:
+            uid = find_peer_uid(request)
+            name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        else:
+            _keep_alive(request)
+        # without TLS only --insecure listens there
+        return self._admit(request, Peer(uid, name, address,
+                                         is_near or self.certificates is None))
 
-    def _find_limit(self, request, is_owner):
-        """The limit that keeps a connection out, in words, or None."""
-        count, limit = len(self._strangers), self._max_strangers
-        if is_owner:
-            count, limit = len(self._connections) - count, self._max_owners
-        if count >= limit:
-            return "%d connections are open, the limit" % limit
-        # a new descriptor has the lowest number that is free
-        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
-            return NO_FILES
-        return None
+    def _admit(self, connection, peer):
+        """Takes a connection in -> whether that was done; one too many is told so."""
+        reason = self._connections.admit(connection, peer)
+        if reason is not None:
+            _say_busy(connection, reason)
+        return reason is None
 
-    def _is_owner(self, uid):
-        return uid in self._owners
+    def take_in(self, connection, peer):
+        """Serves a connection that came by another door."""
+        if self._admit(connection, peer):
+            self.process_request(connection, None)
+        else:
+            self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):      # a UNIX socket has no such option
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if caller.conversation.is_administrator:
+        if is_of_owner(caller.conversation.client):
             request.setblocking(False)
             self._front.add(caller)
             return
@@ -23175,27 +24236,31 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _serve_alone(self, caller):
         """A thread of its own goes on with a connection. RuntimeError: the host has none."""
-        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
-               caller.connection, None).start()
+        try:
+            Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+                   caller.connection, None).start()
+        except RuntimeError:
+            self.count("threads")
+            raise
 
     def find_caller(self, connection):
         """The Caller of a connection."""
-        return self._connections[connection]
+        return self._connections.find(connection)
+
+    def make_conversation(self, connection, peer, has_left):
+        """The Conversation with a Peer of whom more is known by now."""
+        return self._connections.make_conversation(connection, peer, has_left)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._connections.count(limit)
 
     def shutdown_request(self, request):
-        with self._lock:
-            self._connections.pop(request, None)
-            self._strangers.discard(request)
+        self._connections.forget(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
-
-    def _make_conversation(self, connection, uid, address):
-        """The Conversation of a connection, by the kernel's word on its other end."""
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        return Conversation(self._agent, self._agent.access.identify(Peer(uid, name, address)),
-                            functools.partial(has_hung_up, connection), self._agent.access)
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -23204,17 +24269,19 @@ class Server(socketserver.ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self.server_close()
         if self._claim:
             self._claim.close()
         until = time.monotonic() + within_s
         for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            with self._lock:
-                connections = list(self._connections)
-            for connection in connections:
+            for connection in self._connections.list_all():
                 with contextlib.suppress(OSError):
                     connection.shutdown(how)
-            while self._connections and time.monotonic() < until:
+            while len(self._connections) and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
         self._front.close()
@@ -23224,6 +24291,14 @@ class Server(socketserver.ThreadingTCPServer):
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def _keep_alive(connection):
+    """Has the kernel notice when another host is gone."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
 
 
 def _say_busy(connection, reason):
@@ -23301,10 +24376,6 @@ class Notifier:
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-# options that do not belong to an agent that serves
-NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
-
-
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
     parser = Parser(
@@ -23322,6 +24393,10 @@ def parse_arguments(arguments):
         check_bounds(settings)
     except ValueError as error:
         parser.error(str(error))
+    if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
+        parser.error("--tls-key and --tls-client-ca go with --tls-cert")
+    if read_mode(settings.unix_mode) is None:
+        parser.error("--unix-mode takes an octal mode such as 0660")
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -23362,36 +24437,6 @@ def _between(low, high):
         return value
     whole_number.__name__ = "whole number"
     return whole_number
-
-
-def start_logging():
-    """The agent's own log, on stderr -> its LogWriter."""
-    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
-    log.addHandler(writer)
-    log.setLevel(logging.INFO)
-    return writer
-
-
-@contextlib.contextmanager
-def log_to_file(settings, writer):
-    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
-    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
-    if settings.log_format == "json":
-        writer.setFormatter(ObjectFormatter())
-    if settings.log is None:
-        yield None
-        return
-    file = LogFile(settings.log, settings.log_size)
-    own = LogWriter(file, writer.formatter)
-    log.addHandler(own)
-    log.removeHandler(writer)
-    try:
-        yield own
-    finally:
-        log.addHandler(writer)
-        log.removeHandler(own)
-        own.close()
-        file.close()
 
 
 def import_files(settings, clock, writer):
@@ -23456,12 +24501,7 @@ def print_manual(topic):
 
 def print_unit(settings):
     """--service: exit code 0, or 1 for a full disk."""
-    words = []
-    for option in COMMAND_OPTIONS:
-        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
-        if value not in (None, False, option.default):
-            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
-    reason = _print(make_unit(settings.service, settings.name, words))
+    reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
     return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
@@ -23507,8 +24547,13 @@ def serve(settings, clock, writer, own, umask):
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
-    address = check_host(settings.host)
+    address = find_address(settings.host)
     check_address(settings, is_loopback(address))
+    needs_user = check_reach(settings, address)
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
+                                    clock)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -23517,11 +24562,14 @@ def serve(settings, clock, writer, own, umask):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock, file_limit, umask)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        file_limit)
+        server = Server(agent, address, settings.port, read_limits(settings), file_limit,
+                        certificates)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer, own)
+        if settings.unix is not None:
+            server.open_door(settings.unix, read_mode(settings.unix_mode))
+            tell_doors("--unix", settings.unix)
+        run_to_end(agent, server, needs_user, writer, own)
         log.info("stopped")
     finally:
         lock.release()
@@ -23531,7 +24579,7 @@ def serve(settings, clock, writer, own, umask):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer, own):
+def run_to_end(agent, server, needs_user, writer, own):
     """Starts the agent, listens, and waits until it is to stop. `own`: the writer of the log, where
     that is not stderr."""
     wake_out, wake_in = os.pipe()
@@ -23540,6 +24588,10 @@ def run_to_end(agent, server, address, writer, own):
     def wake():
         with contextlib.suppress(BlockingIOError):
             os.write(wake_in, WAKE)
+    def read_again():
+        if own is not None:
+            own.reopen()
+        server.reread()
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
@@ -23548,17 +24600,17 @@ def run_to_end(agent, server, address, writer, own):
     take_orphans()
     notifier = Notifier(os.environ)
     try:
-        agent.start(address, server.port)
+        agent.start(server.host, server.port, needs_user)
         server.listen()
         tell_user(agent.settings)
-        ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
-            agent.name, address, server.port, VERSION, ping(agent)["repositories"])
+        ready = "agent %s ready on %s:%d version=%s repositories=%s%s" % (
+            agent.name, server.host, server.port, VERSION, ping(agent)["repositories"],
+            server.tell_doors())
         writer.say(ready)
         if own is not None:
             log.info(ready)
         notifier.ready(lambda: tell_status(agent))
-        agent.run_until_stopped(wake_out, wake, own.reopen if own else lambda: None,
-                                notifier.stopping)
+        agent.run_until_stopped(wake_out, wake, read_again, notifier.stopping)
     finally:
         server.close()
         agent.close()

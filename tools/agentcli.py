@@ -11,7 +11,9 @@ Options stand before or behind the other words. One in the protocol's own form, 
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
 neither option nor variable.
 
-Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910; or
+--unix. With --tls its certificate is verified, by the authorities of --tls-ca or those of the host;
+--tls-cert and --tls-key are a certificate that says who you are.
 Who you are there: --user; the password is asked for, or read with --password-file from a file that
 nobody else may read.
 
@@ -54,6 +56,7 @@ change. Sections, each using only those above it:
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
+    client/place        Where the agent is: its port or UNIX socket, by TLS or not.
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
@@ -193,6 +196,7 @@ MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its refere
 MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
+MAX_PER_ADDRESS = 50                # connections from one address, those of the owner aside
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
 MAX_LIST = 1000000                  # rows of a listing
 MAX_BATCH = 500                     # requests that share a commit
@@ -208,7 +212,10 @@ NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STRANGER_S = 30.0       # how long one whom the agent does not know is waited for
+IDLE_S = 3600.0         # how long a user's connection may be silent
+LINE_S = 60.0           # how long a line of a user may take
+SEND_S = 300.0          # how long a user may take for a piece of a reply
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
@@ -1244,10 +1251,19 @@ def port_number(text):
 def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+        default = None if defaults else argparse.SUPPRESS
+        parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
+    add("tls", action="store_true", help="connect by TLS, and verify who answers")
+    add("tls-ca", dest="tls_ca", metavar="FILE",
+        help="authorities for --tls (PEM; else those that this host trusts)")
+    add("tls-cert", dest="tls_cert", metavar="FILE",
+        help="certificate that says which user you are (PEM)")
+    add("tls-key", dest="tls_key", metavar="FILE",
+        help="its key (else in the file of --tls-cert)")
     add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
         "for")
     add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
@@ -1407,23 +1423,79 @@ def reason_of(error):
 
 
 # ======================================================================================
-# client/connection.py
-# One connection to an agent, and a reply as it comes.
+# client/place.py
+# Where the agent is: its port or UNIX socket, by TLS or not.
 # ======================================================================================
 
 CONNECT_S = 10
 
 
-class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
-
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
+def open_socket(options):
+    """(A socket that is connected to the agent of these options, what to call that place).
+    ClientError."""
+    place = options.unix or "%s:%d" % (options.host, options.port)
+    context = make_context(options)
+    try:
+        if options.unix:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(CONNECT_S)
+            connection.connect(options.unix)
+        else:
+            connection = socket.create_connection((options.host, options.port), CONNECT_S)
+    except (OSError, ValueError) as error:              # a name that is none is a ValueError
+        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (place, reason_of(error)))
+    if context is not None:
         try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
-                              % (self.place, reason_of(error)))
+            connection = context.wrap_socket(connection, server_hostname=options.host)
+        except (OSError, ValueError) as error:          # CertificateError was one before 3.7
+            connection.close()
+            raise ClientError(NO_CONNECTION, "cannot connect to %s by TLS: %s"
+                              % (place, _tell_tls(error)))
+    return connection, place
+
+
+def make_context(options):
+    """What verifies the agent by TLS, of module ssl; None: no TLS is wanted. ClientError."""
+    if not (options.tls or options.tls_ca or options.tls_cert):
+        return None
+    if options.unix:
+        raise ClientError(USAGE, "--unix goes without --tls: nobody else reads there")
+    try:
+        import ssl
+    except ImportError:
+        raise ClientError(USAGE, "--tls: this Python has no TLS (no module ssl)")
+    path = options.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=path)
+        if options.tls_cert:
+            path = options.tls_cert
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:                            # SSLError is one
+        raise ClientError(USAGE, "%s: %s" % (path, reason_of(error)))
+    return context
+
+
+def _tell_tls(error):
+    """Why TLS has failed, and what to do."""
+    reason = getattr(error, "verify_message", None)
+    if getattr(error, "reason", None) == "CERTIFICATE_VERIFY_FAILED":
+        return ("its certificate is not valid here: %s (--tls-ca FILE names the authority that has "
+                "signed it)" % (reason or reason_of(error)))
+    if getattr(error, "reason", None) in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return "what answers there speaks no TLS"
+    return reason_of(error)
+
+
+# ======================================================================================
+# client/connection.py
+# One connection to an agent, and a reply as it comes.
+# ======================================================================================
+
+class Connection:
+    """One connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, options):
+        self._socket, self.place = open_socket(options)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self):
@@ -1861,10 +1933,10 @@ MAX_PASSWORD_FILE = 4096        # bytes of it that are read
 def connect(options):
     """A Connection to the agent, as the user whom the options name. Raises ClientError."""
     if options.user is None:
-        return Connection(options.host, options.port)
+        return Connection(options)
     # before: the agent does not wait long for one whom it does not know
     password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
-    connection = Connection(options.host, options.port)
+    connection = Connection(options)
     try:
         reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
                                                quote(as_typed(password))))

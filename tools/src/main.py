@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import errno
 import gc
-import logging
 import os
 import signal
 import sys
@@ -33,21 +32,19 @@ from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.exchange import import_into
 from .agent.figures import ping
-from .agent.logfile import LogFile, Terminal
-from .agent.logwriter import LogWriter, ObjectFormatter
-from .agent.service import make_unit
+from .agent.logwriter import log_to_file, start_logging
+from .agent.service import list_unit_words, make_unit
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
+from .server.limits import read_limits
 from .server.peer import is_loopback
-from .server.server import Server, check_host
+from .server.server import Server, check_reach, find_address
 from .server.systemd import Notifier
+from .server.tls import Certificates
+from .server.unix import read_mode
 
 # which subprocess gives back to every process that it starts
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-
-
-# options that do not belong to an agent that serves
-NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
 
 
 def parse_arguments(arguments):
@@ -67,6 +64,10 @@ def parse_arguments(arguments):
         check_bounds(settings)
     except ValueError as error:
         parser.error(str(error))
+    if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
+        parser.error("--tls-key and --tls-client-ca go with --tls-cert")
+    if read_mode(settings.unix_mode) is None:
+        parser.error("--unix-mode takes an octal mode such as 0660")
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -107,36 +108,6 @@ def _between(low, high):
         return value
     whole_number.__name__ = "whole number"
     return whole_number
-
-
-def start_logging():
-    """The agent's own log, on stderr -> its LogWriter."""
-    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
-    log.addHandler(writer)
-    log.setLevel(logging.INFO)
-    return writer
-
-
-@contextlib.contextmanager
-def log_to_file(settings, writer):
-    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
-    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
-    if settings.log_format == "json":
-        writer.setFormatter(ObjectFormatter())
-    if settings.log is None:
-        yield None
-        return
-    file = LogFile(settings.log, settings.log_size)
-    own = LogWriter(file, writer.formatter)
-    log.addHandler(own)
-    log.removeHandler(writer)
-    try:
-        yield own
-    finally:
-        log.addHandler(writer)
-        log.removeHandler(own)
-        own.close()
-        file.close()
 
 
 def import_files(settings, clock, writer):
@@ -201,12 +172,7 @@ def print_manual(topic):
 
 def print_unit(settings):
     """--service: exit code 0, or 1 for a full disk."""
-    words = []
-    for option in COMMAND_OPTIONS:
-        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
-        if value not in (None, False, option.default):
-            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
-    reason = _print(make_unit(settings.service, settings.name, words))
+    reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
     return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
@@ -252,8 +218,13 @@ def serve(settings, clock, writer, own, umask):
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
-    address = check_host(settings.host)
+    address = find_address(settings.host)
     check_address(settings, is_loopback(address))
+    needs_user = check_reach(settings, address)
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
+                                    clock)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -262,11 +233,14 @@ def serve(settings, clock, writer, own, umask):
     lock = NameLock(settings.master, settings.name).take()
     try:
         agent = Agent(settings, clock, file_limit, umask)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        file_limit)
+        server = Server(agent, address, settings.port, read_limits(settings), file_limit,
+                        certificates)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer, own)
+        if settings.unix is not None:
+            server.open_door(settings.unix, read_mode(settings.unix_mode))
+            tell_doors("--unix", settings.unix)
+        run_to_end(agent, server, needs_user, writer, own)
         log.info("stopped")
     finally:
         lock.release()
@@ -276,7 +250,7 @@ def serve(settings, clock, writer, own, umask):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer, own):
+def run_to_end(agent, server, needs_user, writer, own):
     """Starts the agent, listens, and waits until it is to stop. `own`: the writer of the log, where
     that is not stderr."""
     wake_out, wake_in = os.pipe()
@@ -285,6 +259,10 @@ def run_to_end(agent, server, address, writer, own):
     def wake():
         with contextlib.suppress(BlockingIOError):
             os.write(wake_in, WAKE)
+    def read_again():
+        if own is not None:
+            own.reopen()
+        server.reread()
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
@@ -293,17 +271,17 @@ def run_to_end(agent, server, address, writer, own):
     take_orphans()
     notifier = Notifier(os.environ)
     try:
-        agent.start(address, server.port)
+        agent.start(server.host, server.port, needs_user)
         server.listen()
         tell_user(agent.settings)
-        ready = "agent %s ready on %s:%d version=%s repositories=%s" % (
-            agent.name, address, server.port, VERSION, ping(agent)["repositories"])
+        ready = "agent %s ready on %s:%d version=%s repositories=%s%s" % (
+            agent.name, server.host, server.port, VERSION, ping(agent)["repositories"],
+            server.tell_doors())
         writer.say(ready)
         if own is not None:
             log.info(ready)
         notifier.ready(lambda: tell_status(agent))
-        agent.run_until_stopped(wake_out, wake, own.reopen if own else lambda: None,
-                                notifier.stopping)
+        agent.run_until_stopped(wake_out, wake, read_again, notifier.stopping)
     finally:
         server.close()
         agent.close()

@@ -12,6 +12,7 @@ from ..base.hashes import make_unusable_hash
 from ..base.vocabulary import ADMINISTRATOR, MAX_NAME
 from ..store.users import User, Users
 from .guesses import Guesses, PasswordDesk
+from .token import HOST_TELLS, TOKEN_NAME, OwnerToken
 
 ONE_TIME_S = 86400.0    # within which a password for one use has to be used
 # of its characters: none that is taken for another
@@ -29,6 +30,7 @@ class Access:
     def __init__(self, settings, clock):
         self.revision = 0
         self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._settings, self._token = settings, None    # the token where the host does not tell
         self._owners = {0, os.getuid()}
         self._master, self._store = None, Users()
         self._users, self._os_users = {}, {}    # name -> User, uid -> User
@@ -47,6 +49,8 @@ class Access:
         if not self._has_owner and not any(user.is_full for user in self._users.values()):
             raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
                               "start without it and USERS ADD one")
+        if self._has_owner and not HOST_TELLS:
+            self._token = OwnerToken(self._settings.master, self._settings.name)
 
     def read(self):
         """Takes the users over as they are in the master now. RepositoryError."""
@@ -84,6 +88,8 @@ class Access:
 
     def close(self):
         """No password is compared any more."""
+        if self._token is not None:
+            self._token.close()
         self._desk.close()
 
     # -- who is it ---------------------------------------------------------------------
@@ -123,6 +129,8 @@ class Access:
     def log_in(self, peer, name, password):
         """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
         check_private(peer)
+        if name == TOKEN_NAME and self._token is not None and self._token.is_right(password):
+            return Client(ADMINISTRATOR, "owner by token", peer=peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
         user = self._users.get(name)

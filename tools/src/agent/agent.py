@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TERM_S, WAKE,
                                WRITE_S)
+from ..base.errors import CannotStart
 from ..base.program import log
 from ..base.times import Clock
 from ..store.endings import tell_stop
@@ -32,6 +33,7 @@ from .housekeeping import Cleaner, Keeper
 from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .reached import Reached
 from .inbox import Inbox
 from .exchange import export_from, import_into, list_dues
 
@@ -83,7 +85,7 @@ class Agent:
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
@@ -96,11 +98,15 @@ class Agent:
 
     # -- life cycle --------------------------------------------------------------------
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
+    def start(self, host, port, needs_user=False):
+        """Connects, takes over what its name owns in every repository, computes the schedule.
+        CannotStart."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
         self.access.open(self.master)
+        if needs_user and not self.access.has_users():
+            raise CannotStart("--host %s: there is no user, so nobody could do anything; start on "
+                              "loopback and USERS ADD one (--insecure starts without)" % host)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)

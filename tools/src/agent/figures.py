@@ -41,6 +41,8 @@ def metrics(agent):
     yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
     yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
     yield from _gauge("connections", "that are open", agent.connections())
+    yield from _family("limits_reached_total", "counter", "how often limits were reached", [
+        ("", {"limit": limit}, count) for limit, count in agent.reached.list_counts()])
     yield from _gauge("sessions_running", "sessions that run", running)
     yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
     yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "

@@ -5,10 +5,13 @@ Thread log: writes the lines; ends at LogWriter.close(), or with the program whe
 import contextlib
 import json
 import logging
+import sys
 import threading
 
 from ..base.controls import show_controls
+from ..base.program import log
 from ..base.times import local_iso
+from .logfile import LogFile, Terminal
 
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
@@ -147,3 +150,33 @@ class ObjectFormatter(logging.Formatter):
         """The line that says how many lines were lost."""
         return json.dumps({"level": "error", "lost": count,
                            "message": LineFormatter.tell_loss(count)})
+
+
+def start_logging():
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
+
+
+@contextlib.contextmanager
+def log_to_file(settings, writer):
+    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
+    if settings.log_format == "json":
+        writer.setFormatter(ObjectFormatter())
+    if settings.log is None:
+        yield None
+        return
+    file = LogFile(settings.log, settings.log_size)
+    own = LogWriter(file, writer.formatter)
+    log.addHandler(own)
+    log.removeHandler(writer)
+    try:
+        yield own
+    finally:
+        log.addHandler(writer)
+        log.removeHandler(own)
+        own.close()
+        file.close()

@@ -3,13 +3,16 @@ import os
 import re
 import sys
 
+from ..base.options import COMMAND_OPTIONS
 from ..base.program import program_path
 
 # what no unit of its own may do; all of it costs a task nothing that it needs (systemd.exec(5))
 HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
             "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
             "RestrictSUIDSGID", "LockPersonality")
-SYSTEM, USER = "system", "user"
+USER = "user"
+# options that do not belong to an agent that serves
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
 
 UNIT = """# {where}
 # {commands}
@@ -32,6 +35,16 @@ KillMode=mixed
 [Install]
 WantedBy={target}
 """
+
+
+def list_unit_words(settings):
+    """The command line that gives these settings: [(word, whether it is a path)]."""
+    words = []
+    for option in COMMAND_OPTIONS:
+        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
+        if value not in (None, False, option.default):
+            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
+    return words
 
 
 def make_unit(kind, name, arguments):

@@ -1,9 +1,10 @@
 """The options of the agent's command line, as data."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from .vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, KEEP_DAYS, MAX_CONNECTIONS,
-                         MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT, MAX_QUEUE, MIN_LINE,
-                         SESSIONS_PER_CORE)
+from .vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, IDLE_S, KEEP_DAYS, LINE_S,
+                         MAX_BATCH, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
+                         MAX_PER_ADDRESS, MAX_QUEUE, MIN_LINE, SEND_S, SESSIONS_PER_CORE,
+                         STRANGER_S)
 
 
 class CommandOption(NamedTuple):
@@ -39,9 +40,20 @@ class CommandOption(NamedTuple):
 COMMAND_OPTIONS = (
     CommandOption("--name", "NAME", "name of the agent; sessions and schedules belong to one",
                   DEFAULT_NAME),
-    CommandOption("--host", "HOST", "loopback address to listen on", "127.0.0.1"),
+    CommandOption("--host", "HOST", "address to listen on; other than loopback it needs a user "
+                  "and --tls-cert", "127.0.0.1"),
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
+    CommandOption("--unix", "PATH", "listen on a UNIX socket, too", is_path=True),
+    CommandOption("--unix-mode", "MODE", "mode of its file, octal", "0600"),
+    CommandOption("--tls-cert", "FILE", "serve TLS, too, with this certificate and those that it "
+                  "needs (PEM); read again at SIGHUP", is_path=True),
+    CommandOption("--tls-key", "FILE", "its key (default: in the file of --tls-cert)",
+                  is_path=True),
+    CommandOption("--tls-client-ca", "FILE", "authorities (PEM) whose certificates say which user "
+                  "a client is", is_path=True),
+    CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
+                  "without TLS", attribute="is_insecure"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
                   "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
@@ -56,6 +68,21 @@ COMMAND_OPTIONS = (
                   (1, 10 ** 9)),
     CommandOption("--max-connections", "N", "connections at once; one more is BUSY",
                   MAX_CONNECTIONS, (1, 100000)),
+    CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
+                  "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
+    CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
+                  "read later", MAX_BATCH, (1, 100000)),
+    CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
+                  "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
+    CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "
+                  "of the agent's own OS user: for ever)" % IDLE_S, limits=(1, 10 ** 8),
+                  attribute="idle_s"),
+    CommandOption("--line-timeout", "SECONDS", "how long a line may take from its first byte on "
+                  "(default %d; of the agent's own OS user: for ever)" % LINE_S,
+                  limits=(1, 10 ** 8), attribute="line_s"),
+    CommandOption("--send-timeout", "SECONDS", "how long 64 KiB of a reply may take (default %d; "
+                  "of the agent's own OS user: for ever)" % SEND_S, limits=(1, 10 ** 8),
+                  attribute="send_s"),
     CommandOption("--max-line", "BYTES", "bytes of a request; a longer one is TOO_LONG", MAX_LINE,
                   (MIN_LINE, MAX_IMPORT_LINE)),
     CommandOption("--max-output", "BYTES", "bytes kept of what a task prints", MAX_OUTPUT,

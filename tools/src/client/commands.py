@@ -94,10 +94,19 @@ def port_number(text):
 def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+        default = None if defaults else argparse.SUPPRESS
+        parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
+    add("tls", action="store_true", help="connect by TLS, and verify who answers")
+    add("tls-ca", dest="tls_ca", metavar="FILE",
+        help="authorities for --tls (PEM; else those that this host trusts)")
+    add("tls-cert", dest="tls_cert", metavar="FILE",
+        help="certificate that says which user you are (PEM)")
+    add("tls-key", dest="tls_key", metavar="FILE",
+        help="its key (else in the file of --tls-cert)")
     add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
         "for")
     add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "

@@ -16,10 +16,10 @@ MAX_PASSWORD_FILE = 4096        # bytes of it that are read
 def connect(options):
     """A Connection to the agent, as the user whom the options name. Raises ClientError."""
     if options.user is None:
-        return Connection(options.host, options.port)
+        return Connection(options)
     # before: the agent does not wait long for one whom it does not know
     password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
-    connection = Connection(options.host, options.port)
+    connection = Connection(options)
     try:
         reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
                                                quote(as_typed(password))))

@@ -120,10 +120,16 @@ class Conversation:
             raise BadRequest("the first line has control characters")
         return text
 
-    def refuse(self, error):
-        """A Reply for what is no request; the connection ends with it."""
+    def refuse(self, error, data=b""):
+        """A Reply for what is no request, or for the bytes of a line that is not to be read; the
+        connection ends with it."""
         self.is_over = True
-        return Reply(error)
+        return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
+
+    @property
+    def client(self):
+        """Who asks."""
+        return self._client
 
     @property
     def is_administrator(self):

@@ -3,11 +3,12 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS,
-                               KILL_S, LATE_S, LINGER_S, MAX_CONNECTIONS, MAX_EXPRESSION,
-                               MAX_IMPORT_LINE, MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED,
-                               MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT,
-                               MAX_VALUE, MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S,
+from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, IDLE_S,
+                               KEEP_DAYS, KILL_S, LATE_S, LINE_S, LINGER_S, MAX_BATCH,
+                               MAX_CONNECTIONS, MAX_EXPRESSION, MAX_IMPORT_LINE, MAX_LINE,
+                               MAX_LIST, MAX_LOG_LINE, MAX_MISSED, MAX_NAME, MAX_OUTPUT,
+                               MAX_PER_ADDRESS, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT, MAX_VALUE,
+                               MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S, SEND_S,
                                SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
                                TRANSITIONS, TRY_S, WAITING, WARNING, WRITE_S, YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
@@ -38,6 +39,7 @@ MANUAL_TASKS = ""  # embedded: manual/tasks.md
 MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
 MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
 MANUAL_VERBS = ""  # embedded: manual/verbs.md
+MANUAL_CONNECTIONS = ""  # embedded: manual/connections.md
 MANUAL_USERS = ""  # embedded: manual/users.md
 MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
@@ -49,8 +51,9 @@ MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CLIENT,
-                MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST,
+                MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -101,7 +104,16 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known is waited for "
+          "(`--stranger-timeout`)"),
+    Limit("MAX_BATCH", MAX_BATCH, "", "requests of one connection under way (`--max-requests`)"),
+    Limit("MAX_PER_ADDRESS", MAX_PER_ADDRESS, "", "connections of one address, those of the "
+          "agent's own user aside (`--max-per-address`)"),
+    Limit("IDLE_S", IDLE_S, "seconds", "that a user's connection may be silent "
+          "(`--idle-timeout`)"),
+    Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
+    Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
+          "(`--send-timeout`)"),
     Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
     Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
     Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
