@@ -30,6 +30,7 @@ from .processes.orphans import take_orphans
 from .tasks.task import run_helper
 from .agent.opening import open_master
 from .agent.agent import Agent
+from .agent.doctor import consult
 from .agent.exchange import import_into
 from .agent.figures import ping
 from .agent.logwriter import LogWriter
@@ -159,6 +160,16 @@ def print_manual(topic):
     return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def look_after(settings, clock):
+    """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
+    if not settings.is_doctor:
+        return _complain("--repair goes with --doctor", EXIT_USAGE)
+    lines, code = consult(settings, clock)
+    reason = _print("".join(line + "\n" for line in lines))
+    return code if reason in (None, errno.EPIPE) else _complain(
+        "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
 def _complain(text, code):
     """Tells on stderr what is wrong, as far as that can be -> this exit code."""
     with contextlib.suppress(OSError):
@@ -282,6 +293,8 @@ def main(arguments=None, clock=None):
         return run_helper(settings.task)
     if settings.spool is not None:
         return run_minder(settings.spool)
+    if settings.is_doctor or settings.is_repairing:
+        return look_after(settings, clock)
     writer = start_logging()
     try:
         if settings.files:

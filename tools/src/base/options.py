@@ -60,6 +60,10 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
+    CommandOption("--doctor", "", "look at the repositories, also beside a running agent, tell "
+                  "what is wrong and what to do, and exit", attribute="is_doctor"),
+    CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
+                  "the master", attribute="is_repairing"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
