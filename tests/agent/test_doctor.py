@@ -43,7 +43,7 @@ class Place:
 
     def check_healthy(self):
         lines, code = self.consult()
-        assert code == 0 and re.fullmatch("healthy: .*/master.db; work repositories: 1, sessions: 1, .*", lines[0]), lines
+        assert code == 0 and re.match("healthy: .*/master.db; work repositories: 1, sessions: 1, ", lines[0]), lines
 
     def repaired(self):
         """What --repair says it did; after it all is well."""
@@ -156,7 +156,7 @@ def make_folder_there(path):
     (lambda path: change(path, "pragma user_version=999"), "has schema version 999, and this agent.py knows up to "),
     (lambda path: change(path, "update repository set kind='other'"), "is a other repository, not a "),
     (lambda path: change(path, "drop table repository"), "a SQLite file, but no repository; "),
-    (lambda path: change(path, "pragma user_version=1"), "has schema version 1, .* start the agent, which brings it up")])
+    (lambda path: change(path, "pragma user_version=1"), "has schema version 1, .* start the agent, which ")])
 def test_a_file_that_is_none(rest, name, spoil, expected):
     path = getattr(rest, name)
     spoil(path)
@@ -169,7 +169,8 @@ def test_a_file_that_is_none(rest, name, spoil, expected):
 @needs_root
 def test_a_file_that_this_user_may_not_read(rest):
     """In a child that is another user by the time it looks."""
-    code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import agent; agent.network_file_system('/'); agent.own_identity('', '')\n"
+    code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import agent\n"
+            "agent.network_file_system('/'); agent.own_identity('', '')\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "s = agent.parse_arguments(['--doctor', '--master', sys.argv[2]])\n"
             "lines, code = agent.consult(s, agent.Clock()); print('\\n'.join(lines)); sys.exit(code)")
@@ -199,7 +200,8 @@ def test_an_index_that_is_damaged_is_made_anew(rest):
 @pytest.mark.parametrize("statement, expected", [
     ("update work_repository set uuid='x'", "carries another UUID than the one attached as WORKREP; "),
     ("update work_repository set id=7", "is a work repository of id 1, and attached as 7; "),
-    ("insert into work_repository values (2, 'AGAIN', 'workrep.db', null)", "is attached twice, as WORKREP and AGAIN; ")])
+    ("insert into work_repository values (2, 'AGAIN', 'workrep.db', null)",
+     "is attached twice, as WORKREP and AGAIN; ")])
 def test_an_attachment_that_does_not_fit(rest, statement, expected):
     change(rest.master, statement)
     assert "/workrep.db: " + expected in rest.finding()
@@ -362,14 +364,14 @@ def test_schedules(rest, statement, expected):
 
 def test_a_rule_that_has_fired_its_once_is_well(rest):
     change(rest.work, "update schedule set rule='at 2001-01-01 00:00'",
-           "insert into occurrence values ('NIGHT', '2001-01-01T00:00:00.000Z', '2001-01-01T00:00:00.000Z', 1, 'started',"
-           " '', 1001, '2001-01-01T00:00:00.000Z', '')")
+           ("insert into occurrence values ('NIGHT', ?1, ?1, 1, 'started', '', 1001, ?1, '')",
+            ("2001-01-01T00:00:00.000Z",)))
     rest.check_healthy()
 
 
-def with_task(place, **task):
+def with_task(place, variables=None, **task):
     """Scenario S gets one task, as another program would write it."""
-    body = {"name": "S", "version": "1", "steps": [{"name": "s", "tasks": [task]}]}
+    body = {"name": "S", "version": "1", "variables": variables or {}, "steps": [{"name": "s", "tasks": [task]}]}
     change(place.work, ("update definition set body=? where id=(select definition from scenario where name='S')",
                         (program.json.dumps(body),)))
 
@@ -397,16 +399,14 @@ def test_scenarios(rest, task, expected):
     dict(type="os", command=["${p}"]), dict(type="os", command="no-such-program"), dict(type="os", command=["./x"]),
     dict(type="os", command=["true"], cwd="${d}"), dict(type="python", file="x.py"), dict(type="python", code="1")])
 def test_what_only_the_session_decides_is_no_finding(rest, task):
-    body = {"name": "S", "version": "1", "variables": {"p": "true", "d": "/"}, "steps": [{"name": "s", "tasks": [task]}]}
-    change(rest.work, ("update definition set body=? where id=(select definition from scenario where name='S')",
-                       (program.json.dumps(body),)))
+    with_task(rest, variables={"p": "true", "d": "/"}, **task)
     rest.check_healthy()
 
 
 @pytest.mark.parametrize("statement, expected", [
     ("update data_server set driver='no_such_module'", "scenario S 1: s/1: data server DB: this host's Python has no"),
     ("update data_server set database='/nowhere/x.db'", "scenario S 1: s/1: data server DB: /nowhere/x.db does not"),
-    ("update logical_schema set context='DEV'", "schedule NIGHT: logical schema L has no data server in context GLOBAL"),
+    ("update logical_schema set context='DEV'", "schedule NIGHT: logical schema L has no data server in context "),
     ("delete from data_server", "scenario S 1: s/1: no data server DB"),
     ("delete from context where name='DEV'", "")])
 def test_data_servers(rest, statement, expected):

@@ -251,7 +251,7 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
-    if isinstance(error, UnicodeDecodeError):
-        return "its schema is malformed"
+    if isinstance(error, UnicodeDecodeError) or isinstance(error, sqlite3.Error) and not str(error):
+        return "its schema is malformed"        # of Python 3.6 such an error says nothing
     return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
         or type(error).__name__
