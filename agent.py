@@ -69,6 +69,8 @@ Sections, each using only those above it:
                               others may write there.
     store/connections         Connections to one SQLite file: one that writes, those that read, and
                               whether it is the same.
+    store/checkup             Looking at a repository file as it lies there, whoever uses it:
+                              nothing is written or made.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
@@ -198,6 +200,11 @@ Sections, each using only those above it:
                               writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
+    agent/finding             What --doctor finds.
+    agent/contents            What --doctor finds in the rows of a work repository, and in the files
+                              that belong to them.
+    agent/doctor              --doctor: what is wrong with the repositories as they lie there, and
+                              what to do about it.
     agent/figures             How the agent is, in figures: PING and METRICS.
     agent/logfile             The file of --log: made 0600, rotated at a size, opened anew when that
                               is asked for.
@@ -1809,6 +1816,10 @@ COMMAND_OPTIONS = (
     CommandOption("--service", "system|user", "print a systemd unit that runs the agent with these "
                   "options, for this host or this user, and exit", count="?",
                   choices=("system", "user")),
+    CommandOption("--doctor", "", "look at the repositories, also beside a running agent, tell "
+                  "what is wrong and what to do, and exit", attribute="is_doctor"),
+    CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
+                  "the master", attribute="is_repairing"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
@@ -3271,6 +3282,8 @@ class Timetable(Firings):
             again = self._next_step(firing, self.window.every, after, firing + span)
             if again is not None and (following is None or again < following):
                 following = again
+                if again == after + 1:
+                    break               # of many firings that overlap, none has an earlier one
             firing = self._next_firing(firing)
         return following
 
@@ -3280,20 +3293,20 @@ class Timetable(Firings):
         every, span = self.window.every, self.window.every * self.window.repeats
         if not span:
             return self._count_firings(after, until)
-        count, shared, reach = 0, set(), -1
+        # Repetitions of several firings meet where these are a multiple of `every` apart: up to
+        # where those of each remainder are counted. An instant that two share counts once.
+        count, counted = 0, {}
         firing = self._next_firing(after - span - 1)
         while firing is not None and firing <= until:
-            following = self._next_firing(firing)
-            if firing > reach and (following is None or following > firing + span):
-                count += (firing > after) + self._count_steps(firing, every, max(after, firing),
-                                                              firing + span, until)
-            else:  # overlapping repetitions: an instant that two of them share counts once
-                again = firing
-                while again is not None and again <= until:
-                    shared.add(again)
-                    again = self._next_step(firing, every, max(again, after), firing + span)
-            firing, reach = following, max(reach, firing + span)
-        return count + sum(instant > after for instant in shared)
+            upto = counted.get(firing % every, -1)
+            is_repetition = firing <= upto and self._count_steps(firing, every, firing - 1, firing)
+            if firing > after and not is_repetition:
+                count += 1
+            count += self._count_steps(firing, every, max(after, firing, upto), firing + span,
+                                       until)
+            counted[firing % every] = max(upto, firing + span)
+            firing = self._next_firing(firing)
+        return count
 
     def last_until(self, after, until):
         """The newest due time in (after, until], or None. Found by halving with count()."""
@@ -3328,10 +3341,15 @@ class Timetable(Firings):
         return list(itertools.islice(self.iter_excluded(after, until), limit))
 
     def iter_excluded(self, after, until):
-        """excluded_between, one by one and without a limit."""
-        bare = self._bare()
-        for instant in self._iter_lost(bare, max(after, -1), min(until, bare.last)):
-            yield (instant,) + self._find_loss(bare, instant)
+        """excluded_between, one by one and without a limit. To count over thousands of years takes
+        long, so it goes from one stretch to the next, each twice as long."""
+        bare, after, width = self._bare(), max(after, -1), 32 * DAY
+        until = min(until, bare.last)
+        while after < until:
+            upto = min(after + width, until)
+            for instant in self._iter_lost(bare, after, upto):
+                yield (instant,) + self._find_loss(bare, instant)
+            after, width = upto, 2 * width
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
@@ -5375,6 +5393,8 @@ def network_file_system(path):
 READERS = 8             # idle reading connections kept a file
 READER_CACHE = "cache_size=-256"        # KiB each, for the host has the file's pages, too
 READ_S = 5.0            # how long a closing waits for who reads
+# sqlite3 cannot decode what SQLite says of a schema that is spoilt
+SPOILT_ERRORS = sqlite3.Error, UnicodeDecodeError
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -5531,7 +5551,7 @@ class Connections:
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0", READER_CACHE)
             yield connection
-        except sqlite3.Error as error:
+        except SPOILT_ERRORS as error:
             if connection:
                 connection.close()
                 connection = None
@@ -5560,7 +5580,8 @@ class Connections:
             with self.reading(is_new=True) as connection:
                 read_uuid(connection)
         except RepositoryError as error:
-            is_spoilt = isinstance(error.__context__, sqlite3.DatabaseError) and not isinstance(
+            is_spoilt = isinstance(error.__context__, (
+                sqlite3.DatabaseError, UnicodeDecodeError)) and not isinstance(
                 error.__context__, sqlite3.OperationalError)
             if is_spoilt and not self.spoilt_reason:
                 log.warning("%s", error)
@@ -5609,8 +5630,189 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
+    if isinstance(error, UnicodeDecodeError) or isinstance(error, sqlite3.Error) and not str(error):
+        return "its schema is malformed"        # of Python 3.6 such an error says nothing
     return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
         or type(error).__name__
+
+
+# ======================================================================================
+# store/checkup.py
+# Looking at a repository file as it lies there, whoever uses it: nothing is written or made.
+# ======================================================================================
+
+FAULTS_TOLD = 100       # of what the check of a file's pages finds
+# what a new index mends: the tables themselves are whole
+_INDEX_FAULT = re.compile("missing from index|wrong # of entries in index|entry in index")
+
+
+class Head(NamedTuple):
+    """What a file says that it is."""
+    version: int                        # of its schema
+    is_empty: bool                      # it has no table
+    kind: Optional[str] = None          # None: it is no repository
+    uuid: Optional[str] = None
+    id: Optional[int] = None            # of a work repository, which has one
+
+
+class MasterFacts(NamedTuple):
+    """What work repositories have to do with, as a master has it."""
+    agents: list                        # rows
+    contexts: set                       # names
+    calendars: dict                     # name -> dates
+    servers: dict                       # name -> row
+    schemas: dict                       # logical schema -> {context: name of a data server}
+
+
+def look_at(path, view, *arguments):
+    """view(connection, *arguments) with a connection that only reads. RepositoryError.
+
+    SQLite makes a -wal and -shm beside a file that nobody has open, also to read it. So such a
+    one is read as what nobody changes; should somebody begin to meanwhile, it is read again, as
+    one among others.
+    """
+    try:
+        before = _tell_state(path)
+        if not before[0]:
+            try:
+                value = _look(path, "&immutable=1", view, arguments)
+            except SPOILT_ERRORS:
+                if _tell_state(path) == before:
+                    raise
+            else:
+                if _tell_state(path) == before:
+                    return value
+        return _look(path, "", view, arguments)
+    except SPOILT_ERRORS + (OSError,) as error:
+        raise RepositoryError(tell_reason(error)) from None
+
+
+def _tell_state(path):
+    """(Whether somebody uses the file, or has left it so; what changes with each change)."""
+    has_wal = False
+    with contextlib.suppress(OSError):
+        has_wal = os.stat(path + "-wal").st_size > 0 or os.path.exists(path + "-shm")
+    status = os.stat(path)
+    return has_wal, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _look(path, how, view, arguments):
+    uri = "file:%s?mode=ro%s" % (urllib.parse.quote(os.fsencode(os.path.abspath(path))), how)
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None,
+                                            timeout=5)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.text_factory = _read_text
+        connection.execute("pragma query_only=on")
+        return view(connection, *arguments)
+
+
+def _read_text(data):
+    """Text as another program may have written it."""
+    return data.decode("utf-8", "replace")
+
+
+def read_head(connection):
+    """The Head of a file."""
+    version = connection.execute("pragma user_version").fetchone()[0]
+    tables = {row[0] for row in connection.execute("select name from sqlite_master")}
+    row = connection.execute("select * from repository").fetchone() \
+        if "repository" in tables else None
+    if row is None:
+        return Head(version, not tables)
+    return Head(version, False, row["kind"], row["uuid"], dict(row).get("id"))
+
+
+def list_damage(connection):
+    """(What is wrong with the pages of a file, in SQLite's words; whether a new index mends it
+    all)."""
+    try:
+        rows = [row[0] for row in connection.execute("pragma integrity_check(%d)" % FAULTS_TOLD)]
+    except SPOILT_ERRORS as error:
+        return [tell_reason(error)], False
+    lines = [line for row in rows for line in row.split("\n")
+             if line != "ok" and not line.startswith("***")]
+    return lines, all(map(_INDEX_FAULT.search, lines))
+
+
+def count_orphans(connection):
+    """{(table, table that its rows name and that lacks them): how many rows}."""
+    counts = {}
+    for row in connection.execute("pragma foreign_key_check"):
+        counts[row[0], row[2]] = counts.get((row[0], row[2]), 0) + 1
+    return counts
+
+
+def find_newest(connection, kind):
+    """When the newest row was written (epoch seconds), or None."""
+    queries = ["select max(time) from commit_mark"]
+    queries += ["select max(heartbeat) from agent"] if kind == "master" else [
+        "select max(created) from session",
+        "select max(ended) from session where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"]
+    texts = [connection.execute(query).fetchone()[0] for query in queries]
+    return max((each for each in map(find_time, texts) if each is not None), default=None)
+
+
+def read_attachments(connection):
+    """The rows of the attached work repositories by id."""
+    return connection.execute("select id, name, path, uuid from work_repository"
+                              " order by id").fetchall()
+
+
+def read_agents(connection):
+    """The rows of the agents that have run on a master."""
+    return connection.execute("select name, identity, stopped from agent").fetchall()
+
+
+def read_facts(connection):
+    """The MasterFacts."""
+    schemas = {}
+    for name, context, server in connection.execute(
+            "select name, context, data_server from logical_schema"):
+        schemas.setdefault(name, {})[context] = server
+    return MasterFacts(
+        read_agents(connection),
+        {row[0] for row in connection.execute("select name from context")},
+        dict(map(tuple, connection.execute("select name, dates from calendar"))),
+        {row["name"]: row for row in connection.execute("select * from data_server")}, schemas)
+
+
+def read_running(connection):
+    """The rows of all sessions that a work repository shows as running."""
+    return connection.execute("select * from session where status='RUNNING'").fetchall()
+
+
+def count_log_bytes(connection):
+    """What the log of all sessions has, about."""
+    return connection.execute("select total(length(line)) from session_log").fetchone()[0]
+
+
+def count_all(connection):
+    """(How many sessions, scenario versions and schedules there are)."""
+    return tuple(connection.execute("select count(*) from " + table).fetchone()[0]
+                 for table in ("session", "scenario", "schedule"))
+
+
+def put_in_wal(path):
+    """Puts what stands in the -wal into the file itself; when nobody else has it open, the -wal
+    goes. RepositoryError."""
+    with _changing(path) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+
+
+def make_indices(path):
+    """Makes all indices of a file anew. RepositoryError."""
+    with _changing(path) as connection:
+        connection.execute("pragma synchronous=full")
+        connection.execute("reindex")
+
+
+@contextlib.contextmanager
+def _changing(path):
+    try:
+        with contextlib.closing(connect_file(path)) as connection:
+            yield connection
+    except SPOILT_ERRORS as error:
+        raise RepositoryError(tell_reason(error)) from None
 
 
 # ======================================================================================
@@ -5974,7 +6176,7 @@ class Database:
         except AgentError:
             connections.drop_writer()
             raise
-        except (sqlite3.Error, OSError) as error:
+        except SPOILT_ERRORS + (OSError,) as error:
             connections.drop_writer()
             if is_locked(error) and not is_last:
                 return False
@@ -8816,6 +9018,16 @@ class Identity(NamedTuple):
         parts = (text or "").split("/")
         is_identity = len(parts) == 6 and parts[3].isdigit()
         return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
+
+
+def has_ended(runner, me):
+    """Whether the process of an Identity has ended, or None: one that this process cannot ask for,
+    of another host or pid namespace. OSError: it cannot be asked for now."""
+    if runner.host != me.host:
+        return None
+    if runner.boot != me.boot:
+        return True
+    return start_time(runner.pid) != runner.started if runner.pid_ns == me.pid_ns else None
 
 
 def _first_line(path):
@@ -11944,7 +12156,8 @@ def _check_encoding(value):
 
 
 def _check_types(value):
-    if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
+    if not isinstance(value, dict) or not all(
+            isinstance(kind, str) and kind in CSV_TYPES for kind in value.values()):
         raise ValueError("must be an object of columns and integer, real or text")
     return value
 
@@ -15275,11 +15488,11 @@ def list_held(make, entry, begin, end, release, note):
     and before them those that came due before the period and run at the release."""
     upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
-    earlier = map(make, [due for due in runs if due < begin])
+    earlier, event = map(make, [due for due in runs if due < begin]), entry.find_event()
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
             visit.hold_back(note, None if release > end else release, runs.get(visit.due),
-                            entry.find_event())
+                            event)
         yield visit
 
 
@@ -17351,10 +17564,9 @@ class Cleaner:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
                                 "of a host that is gone" % runner.host)
-        if runner.boot != me.boot:
-            return True
-        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(runner.pid) != runner.started
+        is_over = has_ended(runner, me)     # a copy of the master has another lock: ask the kernel
+        if is_over is not None:
+            return is_over
         if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")
@@ -18641,6 +18853,582 @@ class Agent:
 
 
 # ======================================================================================
+# agent/finding.py
+# What --doctor finds.
+# ======================================================================================
+
+class Finding(NamedTuple):
+    """One thing that is wrong: where, what, and what to do about it."""
+    place: str
+    fault: str
+    remedy: str
+    cure: Any = None        # for --repair: does it -> what that was, in words. AgentError, OSError
+
+    def __str__(self):
+        return "%s: %s; %s" % (self.place, self.fault.rstrip(" .;"), self.remedy)
+
+
+# ======================================================================================
+# agent/contents.py
+# What --doctor finds in the rows of a work repository, and in the files that belong to them.
+# ======================================================================================
+
+FRESH_S = 60.0          # a file beside may be younger than the row that will name it
+NAMED_AT_ONCE = 5       # sessions or files that a line names
+_FIRST_WORD = re.compile(r"\s*(/[\w./+-]+)(?=\s|$)")
+
+
+class WorkContents:
+    """The rows of one work repository; `facts` are those of its master, `me` is the Identity of
+    this process."""
+
+    def __init__(self, attachment, facts, me, clock):
+        self._path, self._name = attachment.path, attachment.name
+        self._facts, self._me, self._clock = facts, me, clock
+        self._scenarios = Scenarios(self._name)
+        self._sessions = Sessions(self._name, self._scenarios)
+        self._schedules = StoredSchedules(self._name, self._scenarios, None)
+
+    def list(self):
+        """Yields the Findings. RepositoryError."""
+        yield from self._list_stale()
+        yield from self._list_strays()
+        yield from look_at(self._path, self._list_definitions)
+
+    def _find(self, kind, name, fault, remedy):
+        return Finding("%s, %s %s" % (self._path, kind, name), fault, remedy)
+
+    # -- sessions ----------------------------------------------------------------------
+
+    def _list_stale(self):
+        """Sessions that are shown as running, though nothing runs them."""
+        stale = collections.defaultdict(list)       # (agent, host that it ran on) -> sessions
+        for row in look_at(self._path, read_running):
+            host = self._find_host(row)
+            if host is not None and not look_at(self._path, self._is_handed_over, row):
+                stale[row["agent"], host].append(row["id"])
+        running = {row["name"] for row in self._facts.agents
+                   if not row["stopped"] and self._is_over(row["identity"]) is False}
+        for (agent, host), sessions in sorted(stale.items()):
+            fault = "shown as running, and nothing on this host runs them"
+            if host != self._me.host:
+                yield self._find("sessions", _name_some(sessions), "%s: host %s did" % (
+                    fault, host), "if that host is gone, CLEAN -HOST=%s" % host)
+            else:
+                remedy = "CLEAN" if agent in running else "start the agent %s: it ends what " \
+                    "they have left running, then closes them" % agent
+                yield self._find("sessions", _name_some(sessions), fault, remedy)
+
+    def _find_host(self, row):
+        """The host that ran a session which is shown as running, or None: it runs, or may."""
+        runner = Identity.parse(row["ran_by"])
+        if runner is None:
+            return self._me.host
+        if runner.host == self._me.host and not self._is_over(row["ran_by"]):
+            return None
+        return runner.host
+
+    def _is_over(self, identity):
+        """Whether the process of an Identity's text has ended; None: that is not known."""
+        runner = Identity.parse(identity)
+        try:
+            return True if runner is None else has_ended(runner, self._me)
+        except OSError:
+            return None
+
+    def _is_handed_over(self, connection, row):
+        """Whether the next start can take a session up again."""
+        with contextlib.suppress(Unreadable):
+            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+                return any(self._is_adoptable(path) for path, session
+                           in Spools(self._path).list_all() if session == row["id"])
+        return False
+
+    @staticmethod
+    def _is_adoptable(path):
+        with contextlib.suppress(RepositoryError):
+            state = look_at(path, read_state)
+            return bool(state["is_over"]) or state["holder"] is not None and lives(
+                state["holder"], state["holder_started"])
+        return False
+
+    # -- files beside ------------------------------------------------------------------
+
+    def _list_strays(self):
+        """Files of sessions that have ended, or never were."""
+        secrets, spools, notes = (SecretFiles(self._path), Spools(self._path),
+                                  PartNotes(self._path))
+        names = secrets.list_names()
+        numbered = spools.list_all() + notes.list_all()
+        names, paths = look_at(self._path, self._sessions.list_strays, names, numbered)
+        noted = {path for path, _ in notes.list_all()}
+        for path in sorted(paths):
+            cure = functools.partial(notes.clear, path) if path in noted else functools.partial(
+                remove_own, path, own_users(self._path))
+            yield from self._tell_stray(path, cure)
+        for name in sorted(names):
+            yield from self._tell_stray("%s.secret.%s" % (self._path, name),
+                                        functools.partial(secrets.forget, name))
+
+    def _tell_stray(self, path, forget):
+        def cure():
+            forget()
+            return "deleted"
+        with contextlib.suppress(OSError):
+            if self._clock.now() - os.lstat(path).st_mtime > FRESH_S:
+                yield Finding(path, "belongs to no session that is open",
+                              "the next start deletes it, or --repair", cure)
+
+    # -- definitions -------------------------------------------------------------------
+
+    def _list_definitions(self, connection):
+        """The Findings of schedules, and of the scenarios that they and EXEC start."""
+        newest, findings = {}, []
+        for row in self._scenarios.list_versions(connection):
+            newest[row["name"]] = row["version"]
+        startable, after = dict.fromkeys(newest.items()), ""
+        while True:
+            rows = self._schedules.list_page(connection, None, after)
+            for row in rows:
+                findings += self._judge_schedule(connection, row)
+                if row["enabled"] and row["version"] != "-1":
+                    startable[row["scenario"], row["version"]] = None
+            if len(rows) < PAGE:
+                break
+            after = rows[-1]["name"]
+        for name, version in startable:
+            findings += self._judge_scenario(connection, name, version)
+        return findings
+
+    def _judge_schedule(self, connection, row):
+        """The Findings of a row of schedule; of one that is off none but that it is spoilt."""
+        stored = self._schedules.read(row, self._facts.calendars, last=read_last(row))
+        schedule, mend = stored.schedule, "mend it by SCHED SET or IMPORT, or SCHED OFF"
+        if stored.trouble:
+            return [self._find("schedule", schedule.name, "cannot fire: " + stored.trouble, mend)]
+        faults = []
+        if schedule.agent not in [agent["name"] for agent in self._facts.agents]:
+            faults.append("belongs to agent %s, which has never run on this master"
+                          % schedule.agent)
+        if schedule.context not in self._facts.contexts:
+            faults.append("no context %s" % schedule.context)
+        try:
+            self._schedules.check_conditions(connection, schedule)
+            scenario = self._scenarios.get_scenario(connection, schedule.scenario,
+                                                    schedule.version)[1]
+            scenario.check_schedule(schedule.variables)
+            faults += self._list_server_faults(scenario, schedule.context)
+        except Unreadable:
+            pass                        # is told of the scenario
+        except (AgentError, ValueError) as error:
+            faults.append("cannot start: %s" % error)
+        if stored.firing is not None and stored.last is None and \
+                stored.timetable.rule.is_by_clock and \
+                stored.timetable.next_after(max(stored.decided, 0)) is None:
+            faults.append("its rule '%s' never fires" % schedule.rule)
+        return [self._find("schedule", schedule.name, fault, mend)
+                for fault in faults if schedule.enabled]
+
+    def _judge_scenario(self, connection, name, version):
+        """The Findings of a scenario version: what its tasks need and this host lacks."""
+        try:
+            scenario = self._scenarios.get_scenario(connection, name, version)[1]
+        except NotFound:
+            return []                   # is told of the schedule
+        except Unreadable as error:
+            return [self._find("scenario", "%s %s" % (name, version), error.message,
+                               "IMPORT it again")]
+        faults = []
+        for step in scenario.steps:
+            for place, task in enumerate(step.tasks, 1):
+                faults += [(step.name, place, fault)
+                           for fault in self._list_task_faults(connection, task)]
+        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+                           "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_task_faults(self, connection, task):
+        """What a task needs and does not have, where no variable decides it."""
+        fields, faults = task.fields, []
+        schema = fields.get("schema")
+        if schema is not None and schema not in self._facts.schemas:
+            faults.append("no logical schema %s" % schema)
+        if task.type == "mail":
+            faults += self._list_missing("MAIL")
+        if task.type == "scenario" and not self._scenarios.has(
+                connection, fields["name"], fields["version"]):
+            faults.append("no scenario %s %s" % (fields["name"], fields["version"]))
+        if task.type in ("os", "python"):
+            faults += list_program_faults(fields)
+        return faults + self._list_schema_faults(schema)
+
+    def _list_schema_faults(self, schema):
+        """Of the data servers behind a logical schema in all contexts, those that are missing."""
+        servers = set(self._facts.schemas.get(schema, {}).values())
+        return [fault for name in sorted(servers) for fault in self._list_missing(name)]
+
+    def _list_missing(self, name):
+        server = self._facts.servers.get(name)
+        if server is None:
+            return ["no data server %s" % name]
+        if server["driver"] not in ("sqlite3", "smtp") and not has_module(server["driver"]):
+            return ["data server %s: this host's Python has no module %s" % (
+                name, server["driver"])]
+        if server["driver"] == "sqlite3" and not os.path.exists(server["database"]):
+            return ["data server %s: %s does not exist" % (name, server["database"])]
+        return []
+
+    def _list_server_faults(self, scenario, context):
+        """Of the logical schemas of a Scenario those without a data server in a context."""
+        schemas = [task.fields["schema"] for step in scenario.steps for task in step.tasks
+                   if "schema" in task.fields]
+        return ["logical schema %s has no data server in context %s" % (schema, context)
+                for schema in dict.fromkeys(schemas) if schema in self._facts.schemas
+                and not {context, DEFAULT_CONTEXT}.intersection(self._facts.schemas[schema])]
+
+
+def list_program_faults(fields):
+    """Of the fields of an `os` or `python` task: its folder and its program, where they are missing
+    and neither a variable nor the agent's own working folder decides them."""
+    folder, command = fields.get("cwd") or "", fields.get("command")
+    if os.path.isabs(folder) and not _has_reference(folder) and not os.path.isdir(folder):
+        return ["there is no folder %s" % folder]
+    if isinstance(command, str):
+        first = _FIRST_WORD.match(command)
+        return _judge_program(first.group(1)) if first else []
+    word = command[0] if command else fields.get("file")
+    if not word or _has_reference(word) or _has_reference(folder):
+        return []
+    if "/" in word or not command:
+        path = os.path.join(folder, word)
+        if not os.path.isabs(path):
+            return []                   # below where the agent was started
+        return _judge_program(path, os.X_OK if command else os.R_OK)
+    search = (fields.get("env") or {}).get("PATH", os.environ.get("PATH", os.defpath))
+    if _has_reference(search) or shutil.which(word, path=search):
+        return []
+    return ["program %s is not in PATH" % word]
+
+
+def _judge_program(path, way=os.X_OK):
+    if os.path.isfile(path) and os.access(path, way):
+        return []
+    return ["%s %s" % (path, "cannot be run or read by this user" if os.path.exists(path)
+                       else "does not exist")]
+
+
+def _has_reference(text):
+    return any(match.group(1) for match in _REFERENCE.finditer(text))
+
+
+def _name_some(sessions):
+    """Numbers in one line, the first of many."""
+    names = ",".join(map(str, sorted(sessions)[:NAMED_AT_ONCE]))
+    return names + (" and %d more" % (len(sessions) - NAMED_AT_ONCE)
+                    if len(sessions) > NAMED_AT_ONCE else "")
+
+
+# ======================================================================================
+# agent/doctor.py
+# --doctor: what is wrong with the repositories as they lie there, and what to do about it.
+#
+# It reads, and makes nothing. What is safe to mend has a cure, for --repair.
+# ======================================================================================
+
+OLD_S = 86400           # a file beside that is being made is no older
+AHEAD_S = 5.0           # by which a row may be ahead of the clock
+MIB = 1024 * 1024
+BACKUP = "put a backup in its place, or save what `sqlite3 FILE .recover` can still read"
+
+
+class Sizes(NamedTuple):
+    """From how many bytes on something is told."""
+    wal: int = 16 * WAL_BYTES           # of a file that an agent has open
+    log: int = 4096 * MIB               # of all that is kept of what sessions printed
+    free: int = 64 * MIB                # beside a copy of the file
+
+
+class Doctor:
+    """Looks at a master and all that is attached to it; each look is one at the present."""
+
+    def __init__(self, settings, clock, sizes=Sizes()):
+        self._settings, self._clock, self._sizes = settings, clock, sizes
+        self._path = os.path.abspath(settings.master)
+        self._counts = []               # of each work repository: sessions, scenarios, schedules
+        self._facts = self._me = None
+        self._names = {settings.name}   # of agents that may run here
+        self._is_used = True            # as far as is known, an agent may run
+
+    def examine(self):
+        """Yields the Findings."""
+        self._counts, self._facts, self._me = [], None, None
+        yield from self._examine_file(self._path, "master", len(MASTER_MIGRATIONS),
+                                      self._examine_master)
+
+    def tell_health(self):
+        """What was looked at, in one line, when nothing was found."""
+        return "healthy: %s; work repositories: %d, sessions: %d, scenario versions: %d, " \
+            "schedules: %d" % ((self._path, len(self._counts)) + tuple(
+                sum(column) for column in zip(*self._counts or [(0, 0, 0)])))
+
+    # -- the files ---------------------------------------------------------------------
+
+    def _examine_file(self, path, kind, newest, examine):
+        """What is wrong with a file; examine(path, head) yields what is with its rows."""
+        fault = find_file_fault(path)
+        if fault:
+            yield Finding(path, *fault)
+            return
+        yield from self._examine_place(path)
+        try:
+            head = look_at(path, read_head)
+            damage, is_index = look_at(path, list_damage)
+        except RepositoryError as error:
+            yield Finding(path, "cannot be read: %s" % error.message, BACKUP)
+            return
+        fault = find_head_fault(head, kind, newest)
+        if fault:
+            yield Finding(path, *fault)
+        if damage:
+            fault = "%s%s" % (damage[0], " (and %d more)" % (len(damage) - 1) if damage[1:] else "")
+            yield Finding(path, "the indices are damaged: " + fault, "--repair makes them anew",
+                          functools.partial(_reindex, path)) if is_index else Finding(
+                path, "is damaged: " + fault, BACKUP)
+        if head.kind != kind:
+            return
+        try:
+            if kind == "master":        # as long as that cannot be told, it may be so
+                self._look_for_agents(head.uuid)
+            yield from self._examine_sizes(path)
+            if head.version == newest and (is_index or not damage):
+                yield from self._examine_rows(path, kind)
+                yield from examine(path, head)
+            if kind == "master":
+                yield from self._examine_attached()
+        except RepositoryError as error:
+            if not damage:
+                yield Finding(path, "cannot be read: %s" % error.message, BACKUP)
+
+    def _examine_place(self, path):
+        """Who may write or read a file and what lies beside it, and where it lies."""
+        owner = os.stat(path).st_uid
+        if owner != os.geteuid():
+            yield Finding(path, "belongs to uid %d, not to this user (uid %d)" % (
+                owner, os.geteuid()), "run agent.py as that user, or chown all its files")
+        else:
+            for door in list_doors(path):
+                if not door.startswith(path + " "):
+                    fault, _, remedy = door.partition(" (")
+                    yield Finding(path, "other users can replace it: " + fault, remedy[:-1])
+        for each in [path] + [path + ending for ending in BESIDE_DATABASE]:
+            with contextlib.suppress(OSError):
+                mode = os.lstat(each).st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    yield Finding(each, "is open to other users (mode %04o)" % stat.S_IMODE(mode),
+                                  "chmod 600, or --repair", functools.partial(_close, each))
+        fault = find_fault_beside(path)
+        if fault:
+            yield Finding(path, fault.rpartition(":")[0], fault.rpartition(": ")[2])
+        kind = network_file_system(path)
+        if kind and not self._settings.is_insecure_fs:
+            yield Finding(path, "is on a network file system (%s), where SQLite's locks cannot be "
+                          "trusted" % kind, "move it to a disk of this host")
+
+    def _examine_sizes(self, path):
+        """Room, and what takes it; files that are left beside."""
+        free, size = shutil.disk_usage(os.path.dirname(path)).free, os.stat(path).st_size
+        if free < self._sizes.free + size:
+            yield Finding(path, "its disk has %d MiB free, and the file has %d: there is no room "
+                          "for a copy" % (free // MIB, size // MIB), "make room, or PURGE")
+        with contextlib.suppress(OSError):
+            wal = os.stat(path + "-wal").st_size
+            if self._is_used and wal > self._sizes.wal:
+                yield Finding(path, "the -wal beside it has %d MiB" % (wal // MIB), "end the "
+                              "program that reads from the file for so long (fuser tells which)")
+            elif not self._is_used:
+                yield Finding(path, "no agent runs, and a -wal of %d bytes is beside it" % wal,
+                              "start the agent, or --repair puts it in; if another program has "
+                              "the file open, end that", functools.partial(_put_in, path))
+        folder, name = os.path.split(path)
+        for each in list_beginning(os.path.join(folder, ".%s." % name)):
+            with contextlib.suppress(OSError):
+                if self._clock.now() - os.lstat(each).st_mtime > OLD_S:
+                    yield Finding(each, "was being made over a day ago, and left by a crash",
+                                  "delete it, or --repair", _cure_of(each, path))
+
+    def _examine_rows(self, path, kind):
+        for (table, named), count in sorted(look_at(path, count_orphans).items()):
+            yield Finding(path, "%d rows of %s name a %s that is not there" % (count, table, named),
+                          "import what is missing, or DROP or PURGE what names it")
+        newest = look_at(path, find_newest, kind)
+        if newest is not None and newest > self._clock.now() + AHEAD_S:
+            yield Finding(path, "its newest row is of %s, and this host's clock is behind that"
+                          % local_iso(newest), "set the clock; if it is right, one was wrong "
+                          "before, and what comes due until then does not fire")
+
+    # -- the master and what is attached -----------------------------------------------
+
+    def _look_for_agents(self, master_uuid):
+        """Who runs on the master, or may."""
+        self._me = own_identity(self._settings.host_id, master_uuid)
+        agents = look_at(self._path, read_agents)
+        self._names.update(row["name"] for row in agents)
+        self._is_used = any(not row["stopped"] and self._may_live(row["identity"])
+                            for row in agents)
+
+    def _may_live(self, identity):
+        runner = Identity.parse(identity)
+        if runner is None:
+            return False
+        try:
+            return not has_ended(runner, self._me)
+        except OSError:
+            return True
+
+    def _examine_master(self, path, _):
+        self._facts = look_at(path, read_facts)
+        for server in self._facts.servers.values():
+            for schema, contexts in self._facts.schemas.items():
+                unknown = sorted(set(contexts) - self._facts.contexts)
+                if server["name"] in contexts.values() and unknown:
+                    yield Finding(path, "logical schema %s names context %s, which is not there"
+                                  % (schema, unknown[0]), "IMPORT the context")
+
+    def _examine_attached(self):
+        """What is attached to the master, one by one."""
+        paths = {}
+        rows = look_at(self._path, read_attachments)
+        if not rows:
+            yield Finding(self._path, "no work repository is attached", "ATTACH one")
+        for row in rows:
+            attachment = Attachment(row["id"], row["name"], os.path.join(
+                os.path.dirname(self._path), row["path"]), row["uuid"])
+            real = os.path.realpath(attachment.path)
+            if real in paths:
+                yield Finding(attachment.path, "is attached twice, as %s and %s"
+                              % (paths[real], attachment.name), "DETACH one of them")
+                continue
+            paths[real] = attachment.name
+            yield from self._examine_file(attachment.path, "work", len(WORK_MIGRATIONS),
+                                          functools.partial(self._examine_work, attachment))
+
+    def _examine_work(self, attachment, path, head):
+        """The rows of a work repository."""
+        if attachment.uuid not in (None, head.uuid):
+            yield Finding(path, "carries another UUID than the one attached as %s"
+                          % attachment.name, "put the right file there, or DETACH and ATTACH it")
+        if head.id not in (None, attachment.id):
+            yield Finding(path, "is a work repository of id %d, and attached as %d" % (
+                head.id, attachment.id), "put the right file there, or DETACH and ATTACH it")
+        self._counts.append(look_at(path, count_all))
+        size = look_at(path, count_log_bytes)
+        if size > self._sizes.log:
+            yield Finding(path, "keeps %d MiB of what sessions have printed" % (size // MIB),
+                          "PURGE, a smaller --keep-days or --max-output, or EXEC -LEVEL=3")
+        if self._facts is not None:
+            yield from WorkContents(attachment, self._facts, self._me, self._clock).list()
+
+    # -- repair ------------------------------------------------------------------------
+
+    def repair(self):
+        """Does what is safe, while no agent can start on the master -> (what that was, Findings:
+        what kept it from that)."""
+        list(self.examine())            # the names of agents
+        locks = [path[len(self._path) + 1:-len(".lock")]
+                 for path in list_beginning(os.path.realpath(self._path) + ".")
+                 if path.endswith(".lock")]
+        names = self._names.union(name for name in locks if name != "create")
+        with contextlib.ExitStack() as held:
+            try:
+                for name in sorted(names):
+                    held.callback(NameLock(self._path, name).take().release)
+            except (CannotStart, OSError) as error:
+                text = error.message if isinstance(error, AgentError) else \
+                    "its lock cannot be taken: %s" % error.strerror
+                return [], [Finding(self._path, "nothing is repaired: " + text,
+                                    "SHUTDOWN that agent first")]
+            return self._cure()
+
+    def _cure(self):
+        reports, faults = [], []
+        for finding in list(self.examine()):
+            if finding.cure is not None:
+                try:
+                    reports.append("repaired: %s: %s" % (finding.place, finding.cure()))
+                except (AgentError, OSError) as error:
+                    faults.append(Finding(finding.place, "cannot be repaired: %s" % (
+                        getattr(error, "message", None) or error.strerror), finding.remedy))
+        return reports, faults
+
+
+def consult(settings, clock, sizes=Sizes()):
+    """--doctor -> (lines to print, exit code)."""
+    doctor, reports, faults = Doctor(settings, clock, sizes), [], []
+    if settings.is_repairing:
+        reports, faults = doctor.repair()
+    findings = faults + list(doctor.examine())
+    lines = reports + ([str(finding) for finding in findings] or [doctor.tell_health()])
+    return list(map(show_controls, lines)), EXIT_CANNOT_START if findings else EXIT_OK
+
+
+def find_file_fault(path):
+    """(Why a path leads to no file that SQLite could read, what to do), or None."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return "does not exist", "put a backup there; a master that is new is made by --create"
+    except OSError as error:
+        return "cannot be looked at: %s" % error.strerror, "mend its path, or run as its owner"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file", "put the repository there"
+    if not status.st_size:
+        return "is empty", "put a backup in its place; delete it if it never was one"
+    if not os.access(path, os.R_OK):
+        return "this user (uid %d) may not read it" % os.geteuid(), \
+            "run as its owner (uid %d)" % status.st_uid
+    return None
+
+
+def find_head_fault(head, kind, newest):
+    """(Why a file of this Head is not the one expected, what to do), or None."""
+    if head.kind is None:
+        return "a SQLite file, but no repository", "put the right file there"
+    if head.kind != kind:
+        return "is a %s repository, not a %s one" % (head.kind, kind), "put the right file there"
+    if head.version > newest:
+        return "has schema version %d, and this agent.py knows up to %d" % (
+            head.version, newest), "use a newer agent.py"
+    if head.version < newest:
+        return "has schema version %d, and this agent.py %d: its rows are not looked at" % (
+            head.version, newest), "start the agent, which brings it up to date (after a copy)"
+    return None
+
+
+def _close(path):
+    os.chmod(path, 0o600)
+    return "mode 0600"
+
+
+def _put_in(path):
+    put_in_wal(path)
+    return "its -wal is put in"
+
+
+def _reindex(path):
+    make_indices(path)
+    return "its indices are made anew"
+
+
+def _cure_of(path, repository):
+    """The cure for a file that a crash has left, where it is ours, or None."""
+    owners = own_users(repository)
+
+    def delete():
+        remove_own(path, owners)
+        return "deleted"
+    return delete if is_own(path, owners) else None
+
+
+# ======================================================================================
 # agent/figures.py
 # How the agent is, in figures: PING and METRICS.
 # ======================================================================================
@@ -19031,7 +19819,8 @@ HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", 
             "RestrictSUIDSGID", "LockPersonality")
 USER = "user"
 # options that do not belong to an agent that serves
-NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--doctor", "--repair",
+                  "--restore", "--verify-audit", "--head", "--manual", "--version", "--help")
 
 UNIT = """# {where}
 # {commands}
@@ -21383,7 +22172,7 @@ MANUAL_OPTIONS = r"""
 <<options>>
 
 Exit codes: 0 stopped as asked, or done; 1 it cannot start, or a document was refused (why is on
-standard error); 2 wrong usage.
+standard error), or `--doctor` has found something; 2 wrong usage.
 
 `--max-sessions` bounds what runs at once, whatever it needs. Sessions that wait for others do
 not count.
@@ -21446,6 +22235,42 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
     status=DEGRADED    a repository cannot be used; it is tried again and again
     status=STANDBY     a repository can only be read
     status=STOPPING    SHUTDOWN, or a signal
+
+### Doctor
+
+`python agent.py --doctor` looks at the master (`--master`) and all that is attached to it, and
+needs no agent. It prints a line for each thing that is wrong: where, what, and what to do. Exit
+code 0: nothing was found, and one line says what was looked at; 1: something was found; 2: wrong
+usage.
+
+    $ python agent.py --doctor
+    /opt/agent/sqlite_repos/workrep.db: is open to other users (mode 0644); chmod 600, or --repair
+
+It finds:
+
+- files that are missing, empty, damaged, of another kind, id or UUID than what is attached, of an
+  older schema (the next start brings them up to date) or a newer one, on a network file system,
+  or that other users can read, write or replace,
+- little free space; a `-wal` that a crash has left, or that grows as somebody reads for long;
+  much log; files beside that belong to no open session, or were left half made,
+- rows later than the clock; rows that name what is not there,
+- sessions that are shown as running though nothing runs them,
+- schedules that can never fire, or name what is missing; an agent that never ran on this master,
+- of the scenarios that a schedule or EXEC may start (the latest version, and those that schedules
+  name): definitions that cannot be read, and what their tasks lack: programs, folders, files of
+  code, logical schemas, data servers, drivers, databases of SQLite, other scenarios. It knows the
+  program of a command that is a list, and of a text that begins with the path of one; the PATH
+  and the rights are those of who runs it. What a variable decides it cannot know.
+
+Run it as the user of the agent. It only reads, makes no file beside a repository that was closed
+well, and disturbs no running agent. It reads each file as a whole: one of 180 MiB with 100,000
+sessions and 10,000 schedules took 2.4 s.
+
+`--doctor --repair` also mends what is safe to mend, says what that was, and then looks again. It
+sets the mode of files to 0600, puts a `-wal` into its file, makes damaged indices anew, and
+deletes files that belong to no open session and those that are half made for a day. It does so
+only while no agent runs on the master, and none can start meanwhile. Sessions that nothing runs
+are left to the next start, which first ends what they have left running.
 
 ### Stopping the agent
 
@@ -21682,6 +22507,8 @@ MANUAL_TROUBLES = r"""
     --unix PATH: another program listens there       stop that one, or give another path
     --no-owner: there is no user ...                 start without it and USERS ADD one
 
+**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do.
+
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
 you are (`--user` of the client, AUTH; topic `users`). A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
@@ -21870,6 +22697,14 @@ MANUAL_CHANGES = r"""
 - What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as`
   the user of their processes. As root without `--run-as` the agent says at its start that tasks run
   as root. Its own umask is 077; tasks keep the one that it was started with.
+- `python agent.py --doctor` looks at repositories, also beside a running agent, and tells in one
+  line each what is wrong and what to do: damage, schema, modes, space, stale sessions, schedules
+  that never fire, programs and data servers that are missing. `--repair` mends what is safe.
+- A repository whose schema is spoilt so that SQLite's own message of it is no UTF-8 is told as any
+  other damage: it ended the start of the agent with a traceback.
+- `SCHED NEXT -ALL` up to a far `-TO` no longer takes a minute for a schedule that its window never
+  lets be due, nor does `SCHED PLAN` under a hold, or any count of due times, where the repetitions
+  of very many firings overlap. An object as a type of a column of `load_csv` is told as a fault.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
@@ -24506,6 +25341,16 @@ def print_unit(settings):
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def look_after(settings, clock):
+    """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
+    if not settings.is_doctor:
+        return _complain("--repair goes with --doctor", EXIT_USAGE)
+    lines, code = consult(settings, clock)
+    reason = _print("".join(line + "\n" for line in lines))
+    return code if reason in (None, errno.EPIPE) else _complain(
+        "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
 def _complain(text, code):
     """Tells on stderr what is wrong, as far as that can be -> this exit code."""
     with contextlib.suppress(OSError):
@@ -24656,6 +25501,8 @@ def main(arguments=None, clock=None):
         return run_helper(settings.task)
     if settings.spool is not None:
         return run_minder(settings.spool)
+    if settings.is_doctor or settings.is_repairing:
+        return look_after(settings, clock)
     writer = start_logging()
     try:
         umask = os.umask(OWN_UMASK)

@@ -61,3 +61,9 @@ def no_wal_of(path):
 def list_secrets(agent):
     """The secret files beside its repository."""
     return sorted(agent.folder.glob("*.secret.*"))
+
+
+def spoil_schema(path):
+    """What SQLite says of it from now on is no UTF-8."""
+    change(path, "pragma writable_schema=on",
+           "update sqlite_master set name=cast(x'ff' as text), sql='x' where name='commit_mark'")

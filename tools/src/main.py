@@ -30,6 +30,7 @@ from .tasks.task import run_helper
 from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read_types, tell_user
 from .agent.opening import open_master
 from .agent.agent import Agent
+from .agent.doctor import consult
 from .agent.exchange import import_into
 from .agent.figures import ping
 from .agent.logwriter import log_to_file, start_logging
@@ -175,6 +176,16 @@ def print_unit(settings):
     reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
     return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def look_after(settings, clock):
+    """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
+    if not settings.is_doctor:
+        return _complain("--repair goes with --doctor", EXIT_USAGE)
+    lines, code = consult(settings, clock)
+    reason = _print("".join(line + "\n" for line in lines))
+    return code if reason in (None, errno.EPIPE) else _complain(
+        "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
 def _complain(text, code):
@@ -327,6 +338,8 @@ def main(arguments=None, clock=None):
         return run_helper(settings.task)
     if settings.spool is not None:
         return run_minder(settings.spool)
+    if settings.is_doctor or settings.is_repairing:
+        return look_after(settings, clock)
     writer = start_logging()
     try:
         umask = os.umask(OWN_UMASK)

@@ -12,7 +12,7 @@ from ..base.program import Told, log, tell_traceback
 from ..processes.remains import clear_notes
 from ..store.database import do_nothing
 from ..store.records import PurgeFilter
-from ..processes.alive import Identity, lives, start_time
+from ..processes.alive import Identity, has_ended, lives
 from ..processes.looks import Looks
 from ..processes.tree import Tree
 
@@ -119,10 +119,9 @@ class Cleaner:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
                                 "of a host that is gone" % runner.host)
-        if runner.boot != me.boot:
-            return True
-        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(runner.pid) != runner.started
+        is_over = has_ended(runner, me)     # a copy of the master has another lock: ask the kernel
+        if is_over is not None:
+            return is_over
         if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")

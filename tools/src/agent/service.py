@@ -12,7 +12,8 @@ HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", 
             "RestrictSUIDSGID", "LockPersonality")
 USER = "user"
 # options that do not belong to an agent that serves
-NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--manual", "--version", "--help")
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--doctor", "--repair",
+                  "--restore", "--verify-audit", "--head", "--manual", "--version", "--help")
 
 UNIT = """# {where}
 # {commands}

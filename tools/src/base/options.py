@@ -114,6 +114,10 @@ COMMAND_OPTIONS = (
     CommandOption("--service", "system|user", "print a systemd unit that runs the agent with these "
                   "options, for this host or this user, and exit", count="?",
                   choices=("system", "user")),
+    CommandOption("--doctor", "", "look at the repositories, also beside a running agent, tell "
+                  "what is wrong and what to do, and exit", attribute="is_doctor"),
+    CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
+                  "the master", attribute="is_repairing"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),

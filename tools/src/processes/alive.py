@@ -31,6 +31,16 @@ class Identity(NamedTuple):
         return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
 
 
+def has_ended(runner, me):
+    """Whether the process of an Identity has ended, or None: one that this process cannot ask for,
+    of another host or pid namespace. OSError: it cannot be asked for now."""
+    if runner.host != me.host:
+        return None
+    if runner.boot != me.boot:
+        return True
+    return start_time(runner.pid) != runner.started if runner.pid_ns == me.pid_ns else None
+
+
 def _first_line(path):
     with contextlib.suppress(OSError):
         with open(path, encoding="ascii", errors="replace") as file:

@@ -1,10 +1,9 @@
 """The one door to SQLite: a file with its writer and its readers."""
-import sqlite3
 import time
 
 from ..base.vocabulary import WRITE_S
 from ..base.errors import AgentError, RepositoryError, RepositoryGone
-from .connections import Connections, is_locked, tell_reason
+from .connections import Connections, SPOILT_ERRORS, is_locked, tell_reason
 from .files import migrate
 from .pending import Pending, atomic
 from .writer import RETRY_S, Writer
@@ -91,7 +90,7 @@ class Database:
         except AgentError:
             connections.drop_writer()
             raise
-        except (sqlite3.Error, OSError) as error:
+        except SPOILT_ERRORS + (OSError,) as error:
             connections.drop_writer()
             if is_locked(error) and not is_last:
                 return False

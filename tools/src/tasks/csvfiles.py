@@ -64,7 +64,8 @@ def _check_encoding(value):
 
 
 def _check_types(value):
-    if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
+    if not isinstance(value, dict) or not all(
+            isinstance(kind, str) and kind in CSV_TYPES for kind in value.values()):
         raise ValueError("must be an object of columns and integer, real or text")
     return value
 
