@@ -36,6 +36,8 @@ def metrics(agent):
               ("sessions_running", running), ("sessions_outstanding", queued),
               ("connections", agent.connections()), ("repositories", len(places)),
               ("repositories_usable", sum(not place.reason for place in places)),
+              ("repositories_held", sum(repository.hold is not None
+                                        for repository in agent.places.list_open())),
               ("hold", int(agent.hold is not None))]
     for name, value in gauges:
         yield "# TYPE agent_%s gauge" % name
