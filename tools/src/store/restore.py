@@ -84,6 +84,8 @@ class Restore:
             place = getattr(error, "filename", None)
             raise CannotStart("%s cannot be restored: %s%s" % (
                 self._folder, "%s: " % place if place else "", tell_reason(error))) from None
+        except KeyboardInterrupt:
+            raise CannotStart("the restore of %s was interrupted" % self._folder) from None
         for piece in pieces:
             if piece.entry.kind == "work":
                 self._tell("work repository %s is held: RELEASE -REPO=%s has it go on"
@@ -94,10 +96,11 @@ class Restore:
         """No agent runs on the master, and none starts; should this be cut short from the moment on
         where something was touched, none before it was done again. CannotStart."""
         path = note_of(self._master)
-        self._is_touching = os.path.lexists(path)       # one that was cut short
+        was_cut_short, self._is_touching = os.path.lexists(path), True
         lock = open_lock(path, self._master)
         try:
             _take(lock, "another --restore is under way on %s" % self._master)
+            self._is_touching = was_cut_short
             for other in list_beginning(self._master + "."):
                 if other.endswith(".lock"):
                     _check_lock(other, self._master)
