@@ -115,7 +115,8 @@ def test_due_times_are_decided_at_the_release_by_their_misfire(inside, misfire, 
     assert len([row for row in rows if row["session"]]) == count
     assert {row["reason"] for row in rows if not row["session"]} <= {"hold"}
     inside.let_pass(3600)
-    wait_for(lambda: len([row for row in inside.rows("SCHED WHY S") if row["session"]]) == count + 1, "the next to fire")
+    wait_for(lambda: len([row for row in inside.rows("SCHED WHY S") if row["session"]]) == count + 1,
+             "the next to fire")
 
 
 def test_another_agent_on_the_same_file_follows(make_inside):
@@ -143,7 +144,8 @@ def test_a_copy_in_the_place_of_the_file_is_held_and_not_cleaned(make_inside):
     put_copy(inside.work)
     program.WorkRepository(1, "W", str(inside.work), program.Clock()).open().db.close()     # --import: at no place
     inside.start()
-    assert "held by the agent since " in held_line(inside) and ": copy: it is not the file that was" in held_line(inside)
+    assert "held by the agent since " in held_line(inside)
+    assert ": copy: it is not the file that was used last" in held_line(inside)
     assert "repository WORKREP is held by the agent" in inside.log()
     assert inside.ok("CLEAN -HOST=a") == {"cleaned": "0"}
     inside.let_pass(7200)
@@ -173,7 +175,7 @@ def test_a_copy_on_another_host_is_held(make_inside):
     assert held_line(other) == ""
     other.stop()
     inside.start()
-    assert "it was used last on host two, and this is host one" in held_line(inside), "the original has been left behind"
+    assert "it was used last on host two, and this is host one" in held_line(inside)
 
 
 def test_a_hold_of_the_operators_over_a_copy_leaves_it_a_copy(make_inside):
@@ -217,7 +219,8 @@ def test_a_restore_by_cp_over_the_file_keeps_it(make_inside):
 
 @pytest.mark.parametrize("noted, is_copy", [
     (("here", "boot/1", "7", "9"), False), (("there", "boot/1", "7", "9"), True), (("here", "boot/1", "7", "8"), True),
-    (("here", "boot/1", "6", "9"), True), (("here", "before/1", "6", "9"), False), (("here", "boot/2", "6", "9"), False),
+    (("here", "boot/1", "6", "9"), True), (("here", "before/1", "6", "9"), False),
+    (("here", "boot/2", "6", "9"), False),
     (("here", "before/1", "7", "8"), True)])
 def test_where_a_file_is_a_copy(noted, is_copy):
     """A device may have another number after a boot, and in a container that was started again."""

@@ -109,7 +109,8 @@ def test_a_backup_tells_the_heads_of_the_audit(tmp_path):
         assert program.list_heads(connection) == []
         connection.execute("create table audit (agent, n, hash)")
         connection.executemany("insert into audit values (?, ?, ?)", [("A", 1, "x"), ("A", 2, "y"), ("B", 7, "z")])
-        assert program.list_heads(connection) == [{"agent": "A", "n": 2, "hash": "y"}, {"agent": "B", "n": 7, "hash": "z"}]
+        assert program.list_heads(connection) == [{"agent": "A", "n": 2, "hash": "y"},
+                                                  {"agent": "B", "n": 7, "hash": "z"}]
 
 
 def ways():
