@@ -20005,8 +20005,8 @@ MANUAL_GUARANTEES = r"""
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
   then `ERR REPOSITORY`.
 - **A copy is not taken for the original.** A work repository that is restored, copied, or used on
-  another host begins, fires and cleans nothing until `RELEASE -REPO=NAME` (topic `copies`). A backup
-  is whole or not there.
+  another host begins, fires and cleans nothing until `RELEASE -REPO=NAME` (topic `copies`). A
+  backup is whole or not there.
 - **Secrets are shown nowhere**, and no value of a variable becomes a command, SQL or code.
 - **Nobody else's file is taken for the agent's.** What it makes beside another file has a name
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
