@@ -10,10 +10,15 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
-    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
-                              nothing else does.
+    base/replies              The lines of replies, as data: their fields in order, and what each
+                              holds, in which unit.
+    base/form                 What a form of a request is: its words, their kinds and meanings, its
+                              role, and its reply.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
+    base/backup_forms         The form of BACKUP.
+    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
+                              nothing else does.
     base/clients              Who is at the other end of a connection, and what he may do.
     base/controls             What may drive a terminal, imitate a reply or turn a text around,
                               shown as what it is.
@@ -22,10 +27,6 @@ Sections, each using only those above it:
     base/errors               What can go wrong, one class for each code that a user is told.
     base/files                Files that are made, opened and replaced where others may write: under
                               names and checks of ours.
-    base/replies              The lines of replies, as data: their fields in order, and what each
-                              holds, in which unit.
-    base/form                 What a form of a request is: its words, their kinds and meanings, its
-                              role, and its reply.
     base/user_forms           The forms of the requests about users, and the lines of their replies.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
@@ -69,6 +70,8 @@ Sections, each using only those above it:
                               others may write there.
     store/connections         Connections to one SQLite file: one that writes, those that read, and
                               whether it is the same.
+    store/backup              A backup: whole copies of the repositories in a folder, with a
+                              manifest that tells what they are.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
@@ -91,19 +94,22 @@ Sections, each using only those above it:
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/restarts            How a session that ended badly is opened again: RESTART, at which
                               task, with which variables.
+    store/sessions            Sessions of a work repository, one by one: their rows, their states,
+                              their tickets.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
     store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
                               never in it.
-    store/sessions            Sessions of a work repository, one by one: their rows, their states,
-                              their tickets.
     store/spool               What the process of an adoptable task leaves for whoever takes it up:
                               a small file of its own.
-    store/users               The users of the agents of a master: their rows, and how these change.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
+    store/whereabouts         Where the file of a work repository lies, whether it is a copy there,
+                              and its hold.
     store/work                A work repository: its tables, and all that is kept in them behind one
                               name.
+    store/restore             --restore: puts a backup where nothing runs, as a timeline of its own.
+    store/users               The users of the agents of a master: their rows, and how these change.
     processes/alive           Who is alive: processes, and the marker of those that a task has
                               started.
     processes/limits          How many files may be open: as the host has it for what the agent
@@ -188,8 +194,9 @@ Sections, each using only those above it:
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
-    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
     agent/waits               What a session waits for: in a word, and in words.
+    agent/holds               The holds of work repositories: HOLD -REPO, and those of copies.
+    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
     agent/tally               What is counted from the start of the agent on, for METRICS.
@@ -200,6 +207,7 @@ Sections, each using only those above it:
                               writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
+    agent/backups             BACKUP: the master and all that is attached to it.
     agent/finding             What --doctor finds.
     agent/contents            What --doctor finds in the rows of a work repository, and in the files
                               that belong to them.
@@ -216,6 +224,7 @@ Sections, each using only those above it:
     protocol/narrow           What a client may ask for whom some scenarios are not there: checked
                               by what his words name.
     protocol/lines            The lines of replies, filled by the table of their fields.
+    protocol/backup_verbs     The verb BACKUP.
     protocol/user_verbs       The verbs on users, and the one by which they say who they are.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
                               sockets.
@@ -342,51 +351,314 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
 
 # ======================================================================================
-# base/patterns.py
-# Patterns of names: `*` stands for any text, `?` for one character, and nothing else does.
+# base/replies.py
+# The lines of replies, as data: their fields in order, and what each holds, in which unit.
 # ======================================================================================
 
-PATTERN = re.compile("[A-Za-z0-9_.*?-]+")
+# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
+# second; yes or no. A value that is not there is empty.
+TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
+TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
 
 
-def check_patterns(text):
-    """`LOAD_*,REPORT` -> the patterns in order, each once; nothing: (). ValueError."""
-    patterns = []
-    for pattern in text.split(",") if text else ():
-        if not PATTERN.fullmatch(pattern):
-            raise ValueError("must be names of scenarios between commas, in which * stands for any "
-                             "text and ? for one character")
-        if pattern not in patterns:
-            patterns.append(pattern)
-    return tuple(patterns)
+class ReplyKey(NamedTuple):
+    """One field of a line."""
+    name: str
+    kind: str
+    meaning: str
+    is_optional: bool = False           # there only when there is something to say
 
 
-def is_match(pattern, text):
-    """Whether a whole text is as its pattern says.
+class ReplyLine(NamedTuple):
+    """A kind of line: what it tells of, and its fields in their order."""
+    about: str
+    keys: tuple = ()
 
-    Of several `*` only the newest is ever tried anew: what stands before it has its earliest place,
-    and no later one can make more possible. So the time grows as the product of both lengths at
-    worst, which are those of names.
-    """
-    place = start = 0                   # in the pattern, in the text
-    star, again = -1, 0                 # the newest `*`, and where the text goes on behind it
-    while start < len(text):
-        if place < len(pattern) and pattern[place] == "*":
-            star, again = place, start
-            place += 1
-        elif place < len(pattern) and pattern[place] in ("?", text[start]):
-            place, start = place + 1, start + 1
-        elif star >= 0:                 # it stands for one character more
-            again += 1
-            place, start = star + 1, again
-        else:
-            return False
-    return not pattern[place:].strip("*")
+    @property
+    def form(self):
+        """The line as the manual shows it."""
+        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
+                        for key in self.keys)
 
 
-def is_any_match(patterns, text):
-    """Whether a text is as one of some patterns says."""
-    return any(is_match(pattern, text) for pattern in patterns)
+def text_key(name, meaning, is_optional=False):
+    """The ReplyKey of a field that holds text."""
+    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
+
+
+def number_key(name, meaning, is_optional=False):
+    """The ReplyKey of a field that holds a whole number."""
+    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
+
+
+def time_key(name, meaning, is_optional=False):
+    """A field that holds an instant to the millisecond."""
+    return ReplyKey(name, TIME_KEY, meaning, is_optional)
+
+
+NOTHING = ReplyLine("")                 # an OK alone
+
+_SESSION = number_key("session", "number of the session")
+_STATUS = text_key("status", "its state")
+_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
+_BEGUN = time_key("begun", "when it began")
+_ENDED = time_key("ended", "when it ended")
+_MESSAGE = text_key("message", "why it is so, in words")
+_REPOSITORY = text_key("repository", "name of the work repository")
+_NAME = text_key("schedule", "name of the schedule")
+_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
+_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
+_HOLD_REASON = text_key("hold_reason", "why it is held", True)
+_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
+_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
+
+PING_LINE = ReplyLine("the agent", (
+    text_key("agent", "name of the agent"),
+    text_key("version", "version of agent.py"),
+    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
+             "read; STOPPING"),
+    ReplyKey("uptime", SECONDS_KEY, "since its start"),
+    number_key("running", "sessions that run"),
+    number_key("queued", "sessions that are outstanding: queued or waiting"),
+    text_key("repositories", "how many can be used / how many are attached"),
+    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
+TICKET_LINE = ReplyLine("the session that was made", (
+    _SESSION, _STATUS,
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
+STATE_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
+END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
+CLEANED_LINE = ReplyLine("what was cleaned", (
+    number_key("cleaned", "stale sessions that were closed or queued again"),))
+AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+REPOSITORY_HOLD_LINE = ReplyLine("the work repository (with -REPO alone)", (_REPOSITORY, _HOLD))
+SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
+SESSION_LINE = ReplyLine("a session", (
+    _SESSION,
+    text_key("scenario", "name of its scenario"),
+    text_key("version", "version of its scenario"),
+    text_key("context", "its context"), _STATUS,
+    text_key("name", "its own name, from -NAME or the schedule's session_name"),
+    text_key("keywords", "its keywords, between commas"),
+    text_key("schedule", "the schedule that started it; empty: none did"),
+    time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
+    time_key("created", "when it was acknowledged"),
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
+STEP_LINE = ReplyLine("an attempt of a step, in order", (
+    number_key("step", "place of the step in the scenario, from 1"),
+    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
+TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
+    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
+    text_key("type", "type of the task"),
+    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
+    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
+               "HTTP"),
+    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+VARIABLE_LINE = ReplyLine("a variable", (
+    text_key("variable", "name of the variable"),
+    text_key("value", "its value now; *** for a secret")))
+SCENARIO_LINE = ReplyLine("a scenario version", (
+    _REPOSITORY,
+    text_key("scenario", "name of the scenario"),
+    text_key("version", "its version"),
+    number_key("steps", "how many steps it has"),
+    text_key("variables", "names of its variables that are no secrets, between commas"),
+    time_key("imported", "when it was imported"),
+    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
+REPOSITORY_LINE = ReplyLine("a work repository", (
+    _REPOSITORY,
+    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
+    text_key("path", "its file"),
+    text_key("status", "ATTACHED, or TROUBLE"),
+    text_key("message", "what is wrong with it, or who holds it and why")))
+CONTEXT_LINE = ReplyLine("a context", (
+    text_key("context", "name of the context"),
+    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
+ATTACHED_LINE = ReplyLine("the work repository", (
+    _REPOSITORY, number_key("id", "its id, 1 to 999")))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+SCHEDULE_LINE = ReplyLine("a schedule", (
+    text_key("name", "name of the schedule"),
+    text_key("agent", "the agent that it belongs to"),
+    text_key("scenario", "the scenario that it starts"),
+    text_key("version", "its version; -1: the latest"),
+    text_key("context", "its context"),
+    text_key("rule", "its rule; empty: by `after` alone"),
+    text_key("timezone", "its time zone; empty: that of the agent's host"),
+    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
+    ReplyKey("next", SECOND_KEY, "its next due time"),
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
+    _HOLD_REASON, _HOLD_UNTIL))
+OPTION_LINE = ReplyLine("a field that is not default", (
+    text_key("option", "name of the option of SCHED SET, without its dash"),
+    text_key("value", "its value")))
+AFTER_LINE = ReplyLine("what its `after` names", (
+    text_key("after", "name of the schedule or scenario"),
+    text_key("kind", "schedule or scenario"),
+    time_key("met", "when a session of it ended well, since the schedule fired")))
+DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
+    time_key("waiting", "the due time"),))
+HELD_LINE = ReplyLine("its hold", (
+    time_key("held", "since when"), text_key("by", "who holds it"),
+    time_key("until", "when it ends by itself"), text_key("reason", "why")))
+SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
+ENABLED_LINE = ReplyLine("the schedule", (
+    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
+COMING_LINE = ReplyLine("a due time", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
+    _ORIGIN))
+OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
+    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
+    time_key("due", "the due time; of several, the first"),
+    time_key("last_due", "of several, the last"),
+    number_key("count", "how many due times"),
+    text_key("decision", "started, late, skipped or failed"),
+    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
+             "repository"),
+    number_key("session", "the session that it made; of several attempts, the newest"),
+    text_key("status", "state of that session"),
+    time_key("decided", "when that was decided"),
+    text_key("message", "the same in a sentence"), _ORIGIN))
+OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
+    text_key("note", "what stands in the way now, and the next due time", True),))
+VISIT_LINE = ReplyLine("a due time that does not simply start", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
+    ReplyKey("end", SECOND_KEY, "when it would end"),
+    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
+             "none"),
+    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
+    text_key("note", "why"), _ORIGIN))
+PLANNED_LINE = ReplyLine("the period and its sums", (
+    ReplyKey("from", SECOND_KEY, "begin of the period"),
+    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
+    number_key("slots", "sessions of this agent that run at once, at most"),
+    number_key("due", "due times in the period"),
+    number_key("starts", "that simply start"),
+    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
+    number_key("queues", "that have to wait"),
+    number_key("skipped", "that make no session"),
+    number_key("never", "that do not begin in the period, or reach their timeout")))
+UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
+CALENDAR_LINE = ReplyLine("a calendar", (
+    text_key("calendar", "name of the calendar"),
+    text_key("dates", "dates and ranges a..b, between commas")))
+CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
+
+
+# ======================================================================================
+# base/form.py
+# What a form of a request is: its words, their kinds and meanings, its role, and its reply.
+# ======================================================================================
+
+# what the data lines of a reply are
+AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
+AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
+AS_RECORD = "record"        # likewise, and the first is what the others belong to
+AS_TEXT = "text"
+AS_DOCUMENT = "document"    # one JSON document over many lines
+AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
+
+
+class Form(NamedTuple):
+    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
+    [] may be left out."""
+    name: str               # SCHED ADD is one, by its first two words
+    words: str
+    role: Optional[str]     # None: everybody
+    help: str
+    reply: str = AS_FIELDS
+    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
+    lines: tuple = ()           # those of its data lines, where they are fields
+    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
+    # whether later requests of its connection are begun while it waits for its commit
+    is_pipelined: bool = False
+
+    @property
+    def text(self):
+        """The whole request: the verb and its words, as HELP shows it."""
+        return ("%s %s" % (self.name, self.words)).strip()
+
+    @property
+    def usage(self):
+        """The words without the options."""
+        return re.split(r" ?\[-", self.words)[0]
+
+
+class Part(NamedTuple):
+    """One argument or option of a form; an option's name begins with its dash."""
+    name: str
+    kind: Optional[str]     # None: a flag, which has no value
+    shown: str              # a value as HELP shows it; nothing for an argument or a flag
+    is_required: bool
+    is_value_optional: bool
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
+
+
+# the usual kinds of words: what a kind means is protocol/table's to say
+KIND_WORDS = {
+    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
+}
+
+# what words mean, where the form does not say it
+WORD_MEANINGS = {
+    "CONTEXT": "context, GLOBAL if left out",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "NAME": "name of the schedule",
+    "SCENARIO": "name of the scenario",
+    "SESSION": "number of the session",
+    "VERSION": "version of the scenario; -1 is the latest",
+    "-JSON": "each data line is a JSON object",
+    "-LIMIT": "how many lines at most (50)",
+}
 
 
 # ======================================================================================
@@ -489,6 +761,70 @@ BELIEF_S = 86400.0      # a clock that is further ahead than before is believed 
 NEW, ALTERED, SAME = "new", "changed", "same"
 
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/backup_forms.py
+# The form of BACKUP.
+# ======================================================================================
+
+BACKUP_LINE = ReplyLine("the backup", (
+    text_key("folder", "its folder"),
+    number_key("files", "databases in it: the master and the work repositories"),
+    number_key("bytes", "how large they are together")))
+BACKUP_FORMS = (
+    Form("BACKUP", "FOLDER", ADMINISTRATOR,
+         "copy the master and every work repository into a new folder, whole and checked; a "
+         "relative path counts from the master's folder", oks=(BACKUP_LINE,),
+         kinds={"FOLDER": "token"}, meanings={"FOLDER": "the folder, which must not exist"}),)
+
+
+# ======================================================================================
+# base/patterns.py
+# Patterns of names: `*` stands for any text, `?` for one character, and nothing else does.
+# ======================================================================================
+
+PATTERN = re.compile("[A-Za-z0-9_.*?-]+")
+
+
+def check_patterns(text):
+    """`LOAD_*,REPORT` -> the patterns in order, each once; nothing: (). ValueError."""
+    patterns = []
+    for pattern in text.split(",") if text else ():
+        if not PATTERN.fullmatch(pattern):
+            raise ValueError("must be names of scenarios between commas, in which * stands for any "
+                             "text and ? for one character")
+        if pattern not in patterns:
+            patterns.append(pattern)
+    return tuple(patterns)
+
+
+def is_match(pattern, text):
+    """Whether a whole text is as its pattern says.
+
+    Of several `*` only the newest is ever tried anew: what stands before it has its earliest place,
+    and no later one can make more possible. So the time grows as the product of both lengths at
+    worst, which are those of names.
+    """
+    place = start = 0                   # in the pattern, in the text
+    star, again = -1, 0                 # the newest `*`, and where the text goes on behind it
+    while start < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, again = place, start
+            place += 1
+        elif place < len(pattern) and pattern[place] in ("?", text[start]):
+            place, start = place + 1, start + 1
+        elif star >= 0:                 # it stands for one character more
+            again += 1
+            place, start = star + 1, again
+        else:
+            return False
+    return not pattern[place:].strip("*")
+
+
+def is_any_match(patterns, text):
+    """Whether a text is as one of some patterns says."""
+    return any(is_match(pattern, text) for pattern in patterns)
 
 
 # ======================================================================================
@@ -984,316 +1320,6 @@ def sync_folder(path):
 
 
 # ======================================================================================
-# base/replies.py
-# The lines of replies, as data: their fields in order, and what each holds, in which unit.
-# ======================================================================================
-
-# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
-# second; yes or no. A value that is not there is empty.
-TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
-TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
-
-
-class ReplyKey(NamedTuple):
-    """One field of a line."""
-    name: str
-    kind: str
-    meaning: str
-    is_optional: bool = False           # there only when there is something to say
-
-
-class ReplyLine(NamedTuple):
-    """A kind of line: what it tells of, and its fields in their order."""
-    about: str
-    keys: tuple = ()
-
-    @property
-    def form(self):
-        """The line as the manual shows it."""
-        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
-                        for key in self.keys)
-
-
-def text_key(name, meaning, is_optional=False):
-    """The ReplyKey of a field that holds text."""
-    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
-
-
-def number_key(name, meaning, is_optional=False):
-    """The ReplyKey of a field that holds a whole number."""
-    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
-
-
-def time_key(name, meaning, is_optional=False):
-    """A field that holds an instant to the millisecond."""
-    return ReplyKey(name, TIME_KEY, meaning, is_optional)
-
-
-NOTHING = ReplyLine("")                 # an OK alone
-
-_SESSION = number_key("session", "number of the session")
-_STATUS = text_key("status", "its state")
-_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
-_BEGUN = time_key("begun", "when it began")
-_ENDED = time_key("ended", "when it ended")
-_MESSAGE = text_key("message", "why it is so, in words")
-_REPOSITORY = text_key("repository", "name of the work repository")
-_NAME = text_key("schedule", "name of the schedule")
-_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
-_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
-_HOLD_REASON = text_key("hold_reason", "why it is held", True)
-_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
-_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
-
-PING_LINE = ReplyLine("the agent", (
-    text_key("agent", "name of the agent"),
-    text_key("version", "version of agent.py"),
-    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
-             "read; STOPPING"),
-    ReplyKey("uptime", SECONDS_KEY, "since its start"),
-    number_key("running", "sessions that run"),
-    number_key("queued", "sessions that are outstanding: queued or waiting"),
-    text_key("repositories", "how many can be used / how many are attached"),
-    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
-# of a session that was just acknowledged, and is WAITING
-_WAIT = (time_key("start_at", "when it begins, of -AT", True),
-         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
-         text_key("message", "the same in words", True))
-TICKET_LINE = ReplyLine("the session that was made", (
-    _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
-STATE_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
-    ) + _WAIT)
-STOPPED_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
-END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
-LOGGED_LINE = ReplyLine("the session", (
-    text_key("status", "its state; when it has ended, all lines stand before this"),))
-CLEANED_LINE = ReplyLine("what was cleaned", (
-    number_key("cleaned", "stale sessions that were closed or queued again"),))
-AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
-SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
-SESSION_LINE = ReplyLine("a session", (
-    _SESSION,
-    text_key("scenario", "name of its scenario"),
-    text_key("version", "version of its scenario"),
-    text_key("context", "its context"), _STATUS,
-    text_key("name", "its own name, from -NAME or the schedule's session_name"),
-    text_key("keywords", "its keywords, between commas"),
-    text_key("schedule", "the schedule that started it; empty: none did"),
-    time_key("due", "the due time of the schedule that it is for"),
-    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
-    time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
-    number_key("parent", "the session whose task has started it"),
-    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE,
-    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
-STEP_LINE = ReplyLine("an attempt of a step, in order", (
-    number_key("step", "place of the step in the scenario, from 1"),
-    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
-TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
-    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
-    text_key("type", "type of the task"),
-    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
-    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
-               "HTTP"),
-    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
-VARIABLE_LINE = ReplyLine("a variable", (
-    text_key("variable", "name of the variable"),
-    text_key("value", "its value now; *** for a secret")))
-SCENARIO_LINE = ReplyLine("a scenario version", (
-    _REPOSITORY,
-    text_key("scenario", "name of the scenario"),
-    text_key("version", "its version"),
-    number_key("steps", "how many steps it has"),
-    text_key("variables", "names of its variables that are no secrets, between commas"),
-    time_key("imported", "when it was imported"),
-    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
-REPOSITORY_LINE = ReplyLine("a work repository", (
-    _REPOSITORY,
-    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
-    text_key("path", "its file"),
-    text_key("status", "ATTACHED, or TROUBLE"),
-    text_key("message", "what is wrong with it")))
-CONTEXT_LINE = ReplyLine("a context", (
-    text_key("context", "name of the context"),
-    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
-    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
-    text_key("change", "new, changed or same"),
-    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
-WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
-    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
-# what an import counts; the last two there will be
-IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
-                  "engine", "notice")
-IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
-    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
-        number_key("warnings", "lines with a warning"),
-        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
-ATTACHED_LINE = ReplyLine("the work repository", (
-    _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (
-    number_key("purged", "sessions that were deleted"),
-    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
-SCHEDULE_LINE = ReplyLine("a schedule", (
-    text_key("name", "name of the schedule"),
-    text_key("agent", "the agent that it belongs to"),
-    text_key("scenario", "the scenario that it starts"),
-    text_key("version", "its version; -1: the latest"),
-    text_key("context", "its context"),
-    text_key("rule", "its rule; empty: by `after` alone"),
-    text_key("timezone", "its time zone; empty: that of the agent's host"),
-    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
-    ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"),
-    number_key("last_session", "that session; of several attempts, the newest"),
-    text_key("last_status", "state of that session"), _REPOSITORY,
-    _HOLD_REASON, _HOLD_UNTIL))
-OPTION_LINE = ReplyLine("a field that is not default", (
-    text_key("option", "name of the option of SCHED SET, without its dash"),
-    text_key("value", "its value")))
-AFTER_LINE = ReplyLine("what its `after` names", (
-    text_key("after", "name of the schedule or scenario"),
-    text_key("kind", "schedule or scenario"),
-    time_key("met", "when a session of it ended well, since the schedule fired")))
-DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
-    time_key("waiting", "the due time"),))
-HELD_LINE = ReplyLine("its hold", (
-    time_key("held", "since when"), text_key("by", "who holds it"),
-    time_key("until", "when it ends by itself"), text_key("reason", "why")))
-SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
-SCHEDULE_SET_LINE = ReplyLine("the schedule", (
-    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
-ENABLED_LINE = ReplyLine("the schedule", (
-    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
-COMING_LINE = ReplyLine("a due time", (
-    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
-    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
-    _ORIGIN))
-OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
-    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
-    time_key("due", "the due time; of several, the first"),
-    time_key("last_due", "of several, the last"),
-    number_key("count", "how many due times"),
-    text_key("decision", "started, late, skipped or failed"),
-    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
-             "repository"),
-    number_key("session", "the session that it made; of several attempts, the newest"),
-    text_key("status", "state of that session"),
-    time_key("decided", "when that was decided"),
-    text_key("message", "the same in a sentence"), _ORIGIN))
-OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
-    text_key("note", "what stands in the way now, and the next due time", True),))
-VISIT_LINE = ReplyLine("a due time that does not simply start", (
-    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
-    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
-    ReplyKey("end", SECOND_KEY, "when it would end"),
-    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
-             "none"),
-    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
-    text_key("note", "why"), _ORIGIN))
-PLANNED_LINE = ReplyLine("the period and its sums", (
-    ReplyKey("from", SECOND_KEY, "begin of the period"),
-    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
-    number_key("slots", "sessions of this agent that run at once, at most"),
-    number_key("due", "due times in the period"),
-    number_key("starts", "that simply start"),
-    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
-    number_key("queues", "that have to wait"),
-    number_key("skipped", "that make no session"),
-    number_key("never", "that do not begin in the period, or reach their timeout")))
-UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
-CALENDAR_LINE = ReplyLine("a calendar", (
-    text_key("calendar", "name of the calendar"),
-    text_key("dates", "dates and ranges a..b, between commas")))
-CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
-
-
-# ======================================================================================
-# base/form.py
-# What a form of a request is: its words, their kinds and meanings, its role, and its reply.
-# ======================================================================================
-
-# what the data lines of a reply are
-AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
-AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
-AS_RECORD = "record"        # likewise, and the first is what the others belong to
-AS_TEXT = "text"
-AS_DOCUMENT = "document"    # one JSON document over many lines
-AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
-
-
-class Form(NamedTuple):
-    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
-    [] may be left out."""
-    name: str               # SCHED ADD is one, by its first two words
-    words: str
-    role: Optional[str]     # None: everybody
-    help: str
-    reply: str = AS_FIELDS
-    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
-    lines: tuple = ()           # those of its data lines, where they are fields
-    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
-    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
-    # whether later requests of its connection are begun while it waits for its commit
-    is_pipelined: bool = False
-
-    @property
-    def text(self):
-        """The whole request: the verb and its words, as HELP shows it."""
-        return ("%s %s" % (self.name, self.words)).strip()
-
-    @property
-    def usage(self):
-        """The words without the options."""
-        return re.split(r" ?\[-", self.words)[0]
-
-
-class Part(NamedTuple):
-    """One argument or option of a form; an option's name begins with its dash."""
-    name: str
-    kind: Optional[str]     # None: a flag, which has no value
-    shown: str              # a value as HELP shows it; nothing for an argument or a flag
-    is_required: bool
-    is_value_optional: bool
-    meaning: str
-
-    @property
-    def is_field(self):
-        """Whether it sets a field of a schedule."""
-        return self.kind is not None and self.kind.startswith("field ")
-
-
-# the usual kinds of words: what a kind means is protocol/table's to say
-KIND_WORDS = {
-    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
-    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
-    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
-    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
-    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
-    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
-}
-
-# what words mean, where the form does not say it
-WORD_MEANINGS = {
-    "CONTEXT": "context, GLOBAL if left out",
-    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
-    "NAME": "name of the schedule",
-    "SCENARIO": "name of the scenario",
-    "SESSION": "number of the session",
-    "VERSION": "version of the scenario; -1 is the latest",
-    "-JSON": "each data line is a JSON object",
-    "-LIMIT": "how many lines at most (50)",
-}
-
-
-# ======================================================================================
 # base/user_forms.py
 # The forms of the requests about users, and the lines of their replies.
 # ======================================================================================
@@ -1446,16 +1472,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -1589,7 +1616,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS
+) + USER_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -1820,6 +1847,8 @@ COMMAND_OPTIONS = (
                   "what is wrong and what to do, and exit", attribute="is_doctor"),
     CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
                   "the master", attribute="is_repairing"),
+    CommandOption("--restore", "FOLDER", "put a backup in the place of the master and its work "
+                  "repositories, where no agent runs, and exit", attribute="backup"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
@@ -4559,6 +4588,11 @@ def schedule_gate(repository_id, name):
     return "schedule", repository_id, name
 
 
+def repository_gate(repository_id):
+    """The gate that all sessions of a repository share."""
+    return "repository", repository_id
+
+
 def list_gates(repository_id, schedule, is_parallel, scenario, limit):
     """[(gate that a session shares with others, how many of them run at once)]: that of its
     scenario, and that of its schedule, where it has one. Who knows no limit counts for those that
@@ -4822,8 +4856,8 @@ class Hold(NamedTuple):
 
 
 def read_hold(row):
-    """The Hold of a row of agent or schedule, or None. A time of it that another program has
-    spoilt is as none: it has always been, or never ends."""
+    """The Hold of a row of agent, schedule or repository, or None. A time of it that another
+    program has spoilt is as none: it has always been, or never ends."""
     return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
                 find_time(row["hold_until"])) if row["hold_since"] else None
 
@@ -4906,7 +4940,8 @@ class Ticket(NamedTuple):
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
-        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+        return [(repository_gate(repository.id), MAX_QUEUE)] + list_gates(
+            repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):
@@ -5275,9 +5310,9 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ce
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
 
 
-def migrate(connection, path, kind, label, migrations):
-    """Brings a file's schema to this agent's version in one transaction,
-    after a copy. RepositoryError."""
+def migrate(connection, path, kind, label, migrations, is_kept=True):
+    """Brings a file's schema to this agent's version in one transaction, after a copy, unless what
+    it was is not to be kept. RepositoryError."""
     newest = len(migrations)
     version = connection.execute("pragma user_version").fetchone()[0]
     tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
@@ -5291,7 +5326,7 @@ def migrate(connection, path, kind, label, migrations):
         row = connection.execute("select kind from repository").fetchone()
         if row is None or row[0] != kind:
             raise RepositoryError("%s: is no %s repository" % (label, kind))
-    if 0 < version < newest:
+    if is_kept and 0 < version < newest:
         _copy_beside(connection, path, version)
     if version < newest:
         connection.execute("begin immediate")
@@ -5634,6 +5669,225 @@ def tell_reason(error):
         return "its schema is malformed"        # of Python 3.6 such an error says nothing
     return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
         or type(error).__name__
+
+
+# ======================================================================================
+# store/backup.py
+# A backup: whole copies of the repositories in a folder, with a manifest that tells what they are.
+#
+# Each copy is its database at one instant, also while others write: it is made from within one
+# reading transaction. Until that is over, what was written since stays in the -wal.
+# ======================================================================================
+
+MANIFEST, FORMAT = "manifest.json", 1
+STEP_PAGES, PAUSE_S = 1000, 0.002       # copied at a time, and between
+CHUNK = 1 << 20         # bytes that are read at a time
+CHECK_EVERY = 1000000   # steps of SQLite between two looks whether to go on
+
+
+class BackupFile(NamedTuple):
+    """A database in a backup, as the manifest tells it."""
+    file: str               # its name in the folder
+    kind: str               # master, work
+    id: Optional[int]       # of a work repository, and its name
+    name: Optional[str]
+    uuid: str
+    bytes: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """The name of a new empty folder, mode 0700, that gets the name `path` when it is whole, and is
+    on disk then. Exists, OSError."""
+    if os.path.lexists(path):
+        raise Exists("%s exists" % path)
+    part = name_beside(path, "part")
+    with naming(path):
+        os.mkdir(part, 0o700)
+    try:
+        yield part
+        sync_folder(os.path.join(part, MANIFEST))
+        with naming(path):
+            os.rename(part, path)
+        sync_folder(path)
+    except BaseException as error:
+        remove_all(part)
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise Exists("%s exists" % path) from None
+        raise
+
+
+class Backup:
+    """A folder that is being filled; check() is called again and again, and raises what ends it."""
+
+    def __init__(self, folder, check):
+        self.files = []                 # [BackupFile]
+        self._folder, self._check = folder, check
+
+    def add(self, database, file, number=None, name=None):
+        """Copies a Database into the folder, and looks whether the copy is whole. RepositoryError
+        names it."""
+        target = os.path.join(self._folder, file)
+        make_private(target)
+        copy_database(database, target, self._check)
+        fault = find_damage(target, self._check)
+        if fault:
+            raise RepositoryError("%s: its copy is damaged: %s" % (database.label, fault))
+        sync_file(target)
+        self.files.append(BackupFile(file, database.kind, number, name, database.uuid,
+                                     os.path.getsize(target), find_hash(target, self._check)))
+
+    def remove(self, entry):
+        """Takes a BackupFile out again."""
+        self.files.remove(entry)
+        os.unlink(os.path.join(self._folder, entry.file))
+
+    def read_master(self):
+        """What the master has in the backup: ({uuid: (id, name)} of what is attached, the heads of
+        the chains of its audit)."""
+        entry = next(each for each in self.files if each.kind == "master")
+        with closing_copy(os.path.join(self._folder, entry.file)) as connection:
+            attached = {row[2]: (row[0], row[1]) for row in connection.execute(
+                "select id, name, uuid from work_repository")}
+            return attached, list_heads(connection)
+
+    def finish(self, **fields):
+        """Writes the manifest: these fields, and the files."""
+        fields.update(format=FORMAT, files=[entry._asdict() for entry in self.files])
+        path = os.path.join(self._folder, MANIFEST)
+        with open(open_new(path), "w", encoding="utf-8") as file:
+            json.dump(fields, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def list_heads(connection):
+    """[{agent, n, hash}]: the last row of each chain of a master's audit; none, where it keeps
+    none."""
+    columns = {row[1] for row in connection.execute("pragma table_info(audit)")}
+    if not {"agent", "n", "hash"} <= columns:
+        return []
+    return [dict(zip(("agent", "n", "hash"), row)) for row in connection.execute(
+        "select agent, n, hash from audit a where n ="
+        " (select max(n) from audit where agent = a.agent) order by agent")]
+
+
+def copy_database(database, target, check):
+    """Copies a Database as it is at one instant into an empty file. RepositoryError."""
+    if not hasattr(sqlite3.Connection, "backup") and sqlite3.sqlite_version_info < (3, 27):
+        database.write(_copy_at_rest, database, target)
+        return
+    with database.reading(is_new=True) as source:
+        try:
+            if hasattr(source, "backup"):
+                _copy_online(source, target, check)
+            else:                       # Python 3.6
+                _copy_by_vacuum(source, target, check)
+        except sqlite3.Error as error:
+            check()
+            raise RepositoryError("%s cannot be copied to %s: %s" % (
+                database.label, target, tell_reason(error))) from None
+
+
+def _copy_online(source, target, check):
+    """By the online backup. It begins anew when another connection has written, and so would never
+    end: but not while the transaction of its own lasts."""
+    def look(*_):
+        check()
+        time.sleep(PAUSE_S)
+    with contextlib.closing(connect_file(target)) as duplicate:
+        duplicate.execute("pragma synchronous=off")     # it is put on disk as a whole
+        source.execute("begin")
+        try:
+            source.execute("select kind from repository").fetchone()
+            source.backup(duplicate, pages=STEP_PAGES, progress=look)
+        finally:
+            source.execute("rollback")
+
+
+def _copy_by_vacuum(source, target, check):
+    source.execute("pragma query_only=off")             # which forbids it, though it only reads
+    source.set_progress_handler(_stopper(check), CHECK_EVERY)
+    try:
+        source.execute("vacuum into ?", (target,))
+    finally:
+        source.set_progress_handler(None, 0)
+
+
+def _copy_at_rest(connection, database, target):
+    """For the writer, which has the file's lock and writes nothing meanwhile, where SQLite has no
+    other way: another process copies the file, once all that was committed is in it. To open it
+    here, and to close it, would give up SQLite's own locks."""
+    with database.reading(is_new=True) as reader:
+        _, length, count = reader.execute("pragma wal_checkpoint(passive)").fetchone()
+    if length != count:
+        raise RepositoryError("%s cannot be copied now: somebody reads an old state of it"
+                              % database.label)
+    process = subprocess.run(alone_command(_copy_file, database.path, target),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+    if process.returncode:
+        lines = process.stderr.decode("utf-8", "replace").strip().split("\n")
+        raise RepositoryError("%s cannot be copied to %s: %s" % (database.label, target, lines[-1]))
+
+
+def _copy_file(source, target):
+    """In a process of its own, which knows nothing of this module."""
+    import shutil
+    shutil.copyfile(source, target)
+
+
+def _stopper(check):
+    """check() as SQLite asks while it works: whether to stop."""
+    def must_stop():
+        try:
+            check()
+        except Exception:
+            return 1
+        return 0
+    return must_stop
+
+
+@contextlib.contextmanager
+def closing_copy(path):
+    """A connection to a file that nobody writes; it makes nothing beside it."""
+    uri = "file:%s?mode=ro&immutable=1" % urllib.parse.quote(os.fsencode(os.path.abspath(path)))
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        yield connection
+
+
+def find_damage(path, check=lambda: None):
+    """What is wrong with a database that nobody writes, or nothing."""
+    with closing_copy(path) as connection:
+        connection.set_progress_handler(_stopper(check), CHECK_EVERY)
+        try:
+            rows = connection.execute("pragma integrity_check(5)").fetchall()
+        except sqlite3.Error as error:
+            check()
+            return tell_reason(error)
+    texts = [row[0] for row in rows]
+    return "" if texts == ["ok"] else "; ".join(texts)
+
+
+def find_hash(path, check=lambda: None):
+    """The SHA-256 of a file, in hexadecimal digits. OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for data in iter(lambda: file.read(CHUNK), b""):
+            digest.update(data)
+            check()
+    return digest.hexdigest()
+
+
+def sync_file(path):
+    """Puts a file that is closed on disk."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 # ======================================================================================
@@ -6182,10 +6436,10 @@ class Database:
                 return False
             raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
 
-    def reading(self):
-        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
-        """
-        return self._connections.reading()
+    def reading(self, is_new=False):
+        """A connection to read with, as a context, one for this reading alone where `is_new`;
+        nobody else uses it meanwhile. RepositoryError."""
+        return self._connections.reading(is_new)
 
     def read(self, method, *arguments):
         """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
@@ -7399,6 +7653,175 @@ class Restarts:
 
 
 # ======================================================================================
+# store/sessions.py
+# Sessions of a work repository, one by one: their rows, their states, their tickets.
+# ======================================================================================
+
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
+
+
+class Sessions:
+    """The rows of sessions, and the one place where their state changes."""
+
+    def __init__(self, name, scenarios):
+        self._name, self._scenarios = name, scenarios
+
+    @staticmethod
+    def find(connection, session):
+        """The row of a session, or None."""
+        return connection.execute("select * from session where id=?", (session,)).fetchone()
+
+    def get(self, connection, session, patterns=()):
+        """The row of a session, or NotFound; with patterns, of one whose scenario is as one says.
+        """
+        row = self.find(connection, session)
+        if row is None or patterns and not is_any_match(patterns, row["scenario"]):
+            raise NotFound("no session %d in repository %s" % (session, self._name))
+        return row
+
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
+    def list_above(self, connection, parent):
+        """The rows of the sessions that led to one whose parent is this (None: to one that has
+        none), the parent's first."""
+        rows = []
+        while parent is not None:
+            row = self.find(connection, parent)
+            if row is None:             # purged
+                break
+            rows.append(row)
+            parent = row["parent"]
+        return rows
+
+    def get_scenario(self, connection, row):
+        """The Scenario of a row of session. Unreadable."""
+        return self._scenarios.parse_stored(connection, row["definition"])
+
+    def make_ticket(self, connection, row):
+        """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
+        try:
+            scenario = self.get_scenario(connection, row)
+        except Unreadable:
+            scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
+        return self.with_limit(
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
+            scenario, start_at or from_text(row["created"]))
+
+    @staticmethod
+    def with_limit(ticket, scenario, since):
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
+        if not scenario or not scenario.concurrency:
+            return ticket
+        wait = scenario.concurrency["max_wait"]
+        return ticket._replace(limit=scenario.concurrency["limit"],
+                               wait_until=wait and since + wait)
+
+    @staticmethod
+    def put_keywords(connection, session, keywords):
+        """Makes a new session known by its keywords, words between commas."""
+        connection.executemany("insert or ignore into session_keyword values (?, ?)",
+                               [(word, session) for word in keywords.split(",") if word])
+
+    @staticmethod
+    def drop_keywords(connection, session, keywords):
+        """Forgets what put_keywords has made."""
+        connection.executemany("delete from session_keyword where keyword=? and session=?",
+                               [(word, session) for word in keywords.split(",") if word])
+
+    def list_strays(self, connection, names, spools):
+        """Of names of secret files and [(path, session)] of spools and notes, those that no open
+        session needs."""
+        open_files = {row[0] or str(row[1]) for row in connection.execute(
+            "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        rows = [(path, self.find(connection, session)) for path, session in spools]
+        return (set(names) - open_files,
+                [path for path, row in rows if row is None or row["status"] in ENDED])
+
+    @staticmethod
+    def list_outstanding(connection, agent):
+        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
+        return [row[0] for row in connection.execute(
+            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,))]
+
+    def list_tickets(self, connection, numbers):
+        """Tickets of those of these sessions that are still outstanding, in this order."""
+        rows = map(functools.partial(self.find, connection), numbers)
+        return [self.make_ticket(connection, row) for row in rows
+                if row is not None and row["status"] in OUTSTANDING]
+
+    @staticmethod
+    def list_running(connection, agent):
+        """Rows of an agent's sessions that the repository shows as running."""
+        return connection.execute("select * from session where agent=? and status='RUNNING'",
+                                  (agent,)).fetchall()
+
+    @staticmethod
+    def change(connection, session, status, states=None, **columns):
+        """The one place where the state of a session changes: only from those that TRANSITIONS
+        names, and of these only from `states`; False when it is in none of them."""
+        columns["status"] = status
+        sql = "update session set %s where id=? and status in (%s)" % (
+            ", ".join("%s=?" % name for name in columns),
+            ", ".join("'%s'" % state for state in TRANSITIONS[status]
+                      if states is None or state in states))
+        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
+
+    def set_waiting(self, connection, agent, is_held, now):
+        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
+        state, where = (WAITING, "status='QUEUED'") if is_held else (
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
+        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
+                                  " 'QUEUED') and " + where, (agent,)).fetchall()
+        for row in rows:
+            self.change(connection, row["id"], state)
+
+    @lazy
+    def set_queued(self, connection, session):
+        """A session whose start time has come; one that has ended meanwhile stays so."""
+        self.change(connection, session, QUEUED, OUTSTANDING)
+
+    def begin(self, connection, session, identity, is_late, now, scenario=None):
+        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
+
+        LimitFilled: sessions of other agents fill the scenario's limit.
+        """
+        if scenario and scenario.concurrency:
+            running = connection.execute(
+                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
+                (scenario.name, session)).fetchone()[0]
+            if running >= scenario.concurrency["limit"]:
+                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
+                                  % (scenario.concurrency["limit"], scenario.name, running))
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
+                           is_rewound=False):
+            raise Conflict("session %d is not outstanding" % session)
+        if is_late:
+            connection.execute("update occurrence set decision='late' where session=?"
+                               " and decision='started'", (session,))
+
+    @staticmethod
+    def adopt(connection, session, before, identity):
+        """A running session changes the agent that runs it, or Conflict."""
+        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
+                              " ran_by is ?", (identity, session, before)).rowcount != 1:
+            raise Conflict("session %d is not as it was" % session)
+
+
+# ======================================================================================
 # store/scenarios.py
 # Scenario versions of a work repository, and their definitions.
 # ======================================================================================
@@ -7942,175 +8365,6 @@ class SecretFiles:
 
 
 # ======================================================================================
-# store/sessions.py
-# Sessions of a work repository, one by one: their rows, their states, their tickets.
-# ======================================================================================
-
-# a session arrives when it is made, or at its start time
-BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
-
-
-class Sessions:
-    """The rows of sessions, and the one place where their state changes."""
-
-    def __init__(self, name, scenarios):
-        self._name, self._scenarios = name, scenarios
-
-    @staticmethod
-    def find(connection, session):
-        """The row of a session, or None."""
-        return connection.execute("select * from session where id=?", (session,)).fetchone()
-
-    def get(self, connection, session, patterns=()):
-        """The row of a session, or NotFound; with patterns, of one whose scenario is as one says.
-        """
-        row = self.find(connection, session)
-        if row is None or patterns and not is_any_match(patterns, row["scenario"]):
-            raise NotFound("no session %d in repository %s" % (session, self._name))
-        return row
-
-    @staticmethod
-    def list_ended(connection, sessions):
-        """The numbers of those among these sessions that have ended."""
-        ended = set()
-        for first in range(0, len(sessions), 500):
-            page = sessions[first:first + 500]
-            ended.update(row[0] for row in connection.execute(
-                "select id from session where id in (%s) and status in"
-                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
-        return ended
-
-    def list_above(self, connection, parent):
-        """The rows of the sessions that led to one whose parent is this (None: to one that has
-        none), the parent's first."""
-        rows = []
-        while parent is not None:
-            row = self.find(connection, parent)
-            if row is None:             # purged
-                break
-            rows.append(row)
-            parent = row["parent"]
-        return rows
-
-    def get_scenario(self, connection, row):
-        """The Scenario of a row of session. Unreadable."""
-        return self._scenarios.parse_stored(connection, row["definition"])
-
-    def make_ticket(self, connection, row):
-        """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
-        try:
-            scenario = self.get_scenario(connection, row)
-        except Unreadable:
-            scenario = None
-        start_at = row["start_at"] and from_text(row["start_at"])
-        return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
-                   row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
-            scenario, start_at or from_text(row["created"]))
-
-    @staticmethod
-    def with_limit(ticket, scenario, since):
-        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
-        if not scenario or not scenario.concurrency:
-            return ticket
-        wait = scenario.concurrency["max_wait"]
-        return ticket._replace(limit=scenario.concurrency["limit"],
-                               wait_until=wait and since + wait)
-
-    @staticmethod
-    def put_keywords(connection, session, keywords):
-        """Makes a new session known by its keywords, words between commas."""
-        connection.executemany("insert or ignore into session_keyword values (?, ?)",
-                               [(word, session) for word in keywords.split(",") if word])
-
-    @staticmethod
-    def drop_keywords(connection, session, keywords):
-        """Forgets what put_keywords has made."""
-        connection.executemany("delete from session_keyword where keyword=? and session=?",
-                               [(word, session) for word in keywords.split(",") if word])
-
-    def list_strays(self, connection, names, spools):
-        """Of names of secret files and [(path, session)] of spools and notes, those that no open
-        session needs."""
-        open_files = {row[0] or str(row[1]) for row in connection.execute(
-            "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
-        rows = [(path, self.find(connection, session)) for path, session in spools]
-        return (set(names) - open_files,
-                [path for path, row in rows if row is None or row["status"] in ENDED])
-
-    @staticmethod
-    def list_outstanding(connection, agent):
-        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
-        return [row[0] for row in connection.execute(
-            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
-            + BY_ARRIVAL, (agent,))]
-
-    def list_tickets(self, connection, numbers):
-        """Tickets of those of these sessions that are still outstanding, in this order."""
-        rows = map(functools.partial(self.find, connection), numbers)
-        return [self.make_ticket(connection, row) for row in rows
-                if row is not None and row["status"] in OUTSTANDING]
-
-    @staticmethod
-    def list_running(connection, agent):
-        """Rows of an agent's sessions that the repository shows as running."""
-        return connection.execute("select * from session where agent=? and status='RUNNING'",
-                                  (agent,)).fetchall()
-
-    @staticmethod
-    def change(connection, session, status, states=None, **columns):
-        """The one place where the state of a session changes: only from those that TRANSITIONS
-        names, and of these only from `states`; False when it is in none of them."""
-        columns["status"] = status
-        sql = "update session set %s where id=? and status in (%s)" % (
-            ", ".join("%s=?" % name for name in columns),
-            ", ".join("'%s'" % state for state in TRANSITIONS[status]
-                      if states is None or state in states))
-        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
-
-    def set_waiting(self, connection, agent, is_held, now):
-        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
-        state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
-        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
-                                  " 'QUEUED') and " + where, (agent,)).fetchall()
-        for row in rows:
-            self.change(connection, row["id"], state)
-
-    @lazy
-    def set_queued(self, connection, session):
-        """A session whose start time has come; one that has ended meanwhile stays so."""
-        self.change(connection, session, QUEUED, OUTSTANDING)
-
-    def begin(self, connection, session, identity, is_late, now, scenario=None):
-        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
-
-        LimitFilled: sessions of other agents fill the scenario's limit.
-        """
-        if scenario and scenario.concurrency:
-            running = connection.execute(
-                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
-                (scenario.name, session)).fetchone()[0]
-            if running >= scenario.concurrency["limit"]:
-                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
-                                  % (scenario.concurrency["limit"], scenario.name, running))
-        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
-                           is_rewound=False):
-            raise Conflict("session %d is not outstanding" % session)
-        if is_late:
-            connection.execute("update occurrence set decision='late' where session=?"
-                               " and decision='started'", (session,))
-
-    @staticmethod
-    def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
-        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
-                              " ran_by is ?", (identity, session, before)).rowcount != 1:
-            raise Conflict("session %d is not as it was" % session)
-
-
-# ======================================================================================
 # store/spool.py
 # What the process of an adoptable task leaves for whoever takes it up: a small file of its own.
 # ======================================================================================
@@ -8289,117 +8543,6 @@ class Spools:
         owners, (folder, name) = own_users(self._path), os.path.split(self._path)
         return [each for beginning in ("", ".") for each in list_numbered(
             os.path.join(folder, beginning + name + ".spool."), owners)]
-
-
-# ======================================================================================
-# store/users.py
-# The users of the agents of a master: their rows, and how these change.
-# ======================================================================================
-
-class User(NamedTuple):
-    """One who may ask the agents of a master."""
-    name: str
-    role: str
-    scenarios: Tuple[str, ...]      # patterns of those that are there for him; (): all
-    os_user: Optional[str]          # who is this user by the host's word
-    password: str                   # how it was hashed, and the hash
-    until: Optional[float]          # until when the password lets in, to set another; None: always
-    stamp: str                      # another one with every password
-    created: float
-    changed: float
-
-    @property
-    def is_full(self):
-        """Whether he may do everything."""
-        return self.role == ADMINISTRATOR and not self.scenarios
-
-
-def read_user(row):
-    """A row -> User, or None: another program has spoilt it, so nobody is let in by it."""
-    texts = [row[column] for column in ("name", "role", "scenarios", "password", "stamp")]
-    texts.append(row["os_user"] or "")
-    if row["role"] not in ROLES or not all(isinstance(text, str) for text in texts):
-        return None
-    until = None if row["one_time_until"] is None else find_time(row["one_time_until"]) or 0.0
-    return User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
-                row["os_user"], row["password"], until, row["stamp"],
-                find_time(row["created"]) or 0.0, find_time(row["changed"]) or 0.0)
-
-
-class Users:
-    """The table of users. With `needs_administrator` the last one who may do everything stays."""
-
-    @staticmethod
-    def list_all(connection):
-        """[User] by name, without those whom another program has spoilt."""
-        rows = connection.execute("select * from user order by name").fetchall()
-        return list(filter(None, map(read_user, rows)))
-
-    def _get(self, connection, name):
-        """The User of a name, or NotFound."""
-        for user in self.list_all(connection):
-            if user.name == name:
-                return user
-        raise NotFound("no user %s" % name)
-
-    @staticmethod
-    def _check_os_user(connection, name, os_user):
-        row = os_user and connection.execute("select name from user where os_user=? and name<>?",
-                                             (os_user, name)).fetchone()
-        if row:
-            raise Exists("the OS user %s is user %s already" % (os_user, row[0]))
-
-    def add(self, connection, user):
-        """Adds a User. Exists."""
-        if connection.execute("select 1 from user where name=?", (user.name,)).fetchone():
-            raise Exists("a user %s exists; USERS SET changes it" % user.name)
-        self._check_os_user(connection, user.name, user.os_user)
-        connection.execute(
-            "insert into user(name, role, scenarios, os_user, password, one_time_until, stamp,"
-            " created, changed) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (user.name, user.role, ",".join(user.scenarios), user.os_user, user.password,
-             user.until and to_text(user.until), user.stamp, to_text(user.created),
-             to_text(user.changed)))
-
-    def set(self, connection, name, changes, password, needs_administrator, now):
-        """Changes fields of a User, and his password where it is one and not None: (how it is
-        stored, until when it lets in). NotFound, Exists, Conflict."""
-        before = self._get(connection, name)
-        after = before._replace(**changes)
-        self._check_os_user(connection, name, after.os_user)
-        if needs_administrator and not after.is_full:
-            self._check_last(connection, before)
-        connection.execute(
-            "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
-            (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
-        if password is not None:
-            self.put_password(connection, name, password[0], password[1], now)
-
-    def put_password(self, connection, name, password, until, now, known_by=""):
-        """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
-        more by whose stamp who asks is known, or that was for one use, and is over."""
-        user = self._get(connection, name)
-        if known_by and (user.stamp != known_by or user.until is not None and user.until <= now):
-            raise Conflict("the password with which you came is valid no more")
-        stamp = os.urandom(8).hex()
-        connection.execute(
-            "update user set password=?, one_time_until=?, stamp=?, changed=? where name=?",
-            (password, until and to_text(until), stamp, to_text(now), name))
-        return stamp
-
-    def delete(self, connection, name, needs_administrator):
-        """Deletes a User. NotFound, Conflict."""
-        user = self._get(connection, name)
-        if needs_administrator:
-            self._check_last(connection, user)
-        connection.execute("delete from user where name=?", (name,))
-
-    def _check_last(self, connection, user):
-        """Conflict: nobody but this user may do everything."""
-        if user.is_full and not any(other.is_full for other in self.list_all(connection)
-                                    if other.name != user.name):
-            raise Conflict("user %s is the last administrator, and with --no-owner nobody else "
-                           "could let anybody in" % user.name)
 
 
 # ======================================================================================
@@ -8664,6 +8807,96 @@ class Views:
 
 
 # ======================================================================================
+# store/whereabouts.py
+# Where the file of a work repository lies, whether it is a copy there, and its hold.
+#
+# A file notes the host and the place at which it was used last. One that is elsewhere now is a copy:
+# what it has of running and outstanding sessions may be another's by now.
+# ======================================================================================
+
+BY_AGENT, BY_RESTORE = "the agent", "--restore"     # who holds a copy
+
+
+class Spot(NamedTuple):
+    """A place at which a file may be used."""
+    host: str
+    boot: str       # of the host, and the pid namespace: with another one device numbers may change
+    device: str
+    inode: str
+
+
+class Whereabouts(NamedTuple):
+    """What a work repository's file tells of itself."""
+    hold: Optional[Hold] = None     # nothing begins in it
+    is_copy: bool = False           # nothing in it is cleaned either
+    incarnation: str = ""           # part of the markers of its processes, since it was restored
+    is_moved: bool = False          # its Spot is still to be noted
+
+
+def find_spot(path, host, boot):
+    """The Spot of a file. RepositoryError."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise RepositoryError("%s: %s" % (path, error.strerror)) from None
+    return Spot(host, boot, str(status.st_dev), str(status.st_ino))
+
+
+def tell_move(noted, spot):
+    """Why a file that was used last at one Spot is a copy at another, or nothing.
+
+    A device may have another number after a boot, or in another container: so the number alone
+    says nothing then.
+    """
+    if noted.host != spot.host:
+        return "it was used last on host %s, and this is host %s" % (noted.host, spot.host)
+    if noted.inode != spot.inode:
+        return "it is not the file that was used last (inode %s, not %s)" % (
+            spot.inode, noted.inode)
+    if noted.device != spot.device and noted.boot == spot.boot:
+        return "it was used last on another file system (device %s, not %s)" % (
+            noted.device, spot.device)
+    return ""
+
+
+def read_whereabouts(connection, spot, now):
+    """The Whereabouts of a file at its Spot, or None where that does not matter; `now` is since
+    when a copy is held."""
+    row = connection.execute("select * from repository").fetchone()
+    hold, noted = read_hold(row), Spot(*[row[name] for name in Spot._fields])
+    if row["restored"] is not None:
+        hold = Hold("restored from %s" % row["restored_from"], BY_RESTORE,
+                    find_time(row["restored"]) or 0.0, None)
+        return Whereabouts(hold, True, row["incarnation"])
+    is_noted = noted.inode is not None
+    reason = tell_move(noted, spot) if spot and is_noted else ""
+    if reason:
+        return Whereabouts(Hold("copy: " + reason, BY_AGENT, now, None), True, row["incarnation"])
+    return Whereabouts(hold, False, row["incarnation"], spot is not None and noted != spot)
+
+
+@atomic
+def note_spot(connection, spot):
+    """The file is used at this Spot from now on."""
+    connection.execute("update repository set host=?, boot=?, device=?, inode=?", spot)
+
+
+@atomic
+def put_repository_hold(connection, hold):
+    """Keeps a hold of the repository, or its end (None); a copy stays held."""
+    connection.execute("update repository set hold_reason=?, hold_by=?, hold_since=?,"
+                       " hold_until=?", hold_columns(hold))
+
+
+@atomic
+def release_repository(connection, spot):
+    """Ends whatever holds the repository: if it was a copy, it is the one that goes on."""
+    connection.execute(
+        "update repository set hold_reason=null, hold_by=null, hold_since=null, hold_until=null,"
+        " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
+
+
+# ======================================================================================
 # store/work.py
 # A work repository: its tables, and all that is kept in them behind one name.
 # ======================================================================================
@@ -8830,6 +9063,23 @@ create index session_parent on session(parent) where parent is not null;
 """, """
 -- the client that has asked for it; empty: a schedule, a task, or an older agent
 alter table session add column asked_by text not null default '';
+""", """
+-- where the file was used last: elsewhere it is a copy. Null: not noted yet. `boot` is that of the
+-- host, and the pid namespace
+alter table repository add column host text;
+alter table repository add column boot text;
+alter table repository add column device text;
+alter table repository add column inode text;
+-- nothing begins in it
+alter table repository add column hold_reason text;
+alter table repository add column hold_by text;
+alter table repository add column hold_since text;
+alter table repository add column hold_until text;
+-- when it was restored, and from where; null: RELEASE has said since that it goes on here
+alter table repository add column restored text;
+alter table repository add column restored_from text;
+-- part of the markers of its processes since it was restored
+alter table repository add column incarnation text not null default '';
 """)
 
 HELLO = {"scenarios": [{
@@ -8842,8 +9092,10 @@ class WorkRepository:
     """One attached work repository: its file, and a store for each of its parts. Every method of a
     store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
-    def __init__(self, number, name, path, clock, inbox=None):
+    def __init__(self, number, name, path, clock, inbox=None, home=None):
+        """`home`: (host id, boot) of its agent; None: where the file lies does not matter."""
         self.id, self.name, self.path = number, name, path
+        self._clock, self._home, self.whereabouts = clock, home, Whereabouts()
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
@@ -8859,11 +9111,11 @@ class WorkRepository:
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
-    def create(cls, number, name, path, clock, inbox=None):
+    def create(cls, number, name, path, clock, inbox=None, home=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
         try:
-            return cls(number, name, path, clock, inbox).fill(clock)
+            return cls(number, name, path, clock, inbox, home).fill(clock)
         except AgentError:
             os.unlink(path)
             raise
@@ -8889,10 +9141,44 @@ class WorkRepository:
             if expected_uuid not in (None, self.db.uuid):
                 raise RepositoryError("%s: the file carries another UUID than the one attached; "
                                       "DETACH and ATTACH it if that is meant" % self.db.label)
+            self.look_around()
         except AgentError:
             self.db.close()
             raise
         return self
+
+    # -- where it lies -----------------------------------------------------------------
+
+    @property
+    def hold(self):
+        """The Hold of the repository, or None: something may begin."""
+        return self.whereabouts.hold
+
+    @property
+    def is_copy(self):
+        """Whether it is the copy of a repository, and nobody has said yet that it goes on here."""
+        return self.whereabouts.is_copy
+
+    @property
+    def mark(self):
+        """What the markers of its processes begin with."""
+        incarnation = self.whereabouts.incarnation
+        return self.db.uuid + (incarnation and "." + incarnation)
+
+    def find_spot(self):
+        """The Spot of the file; of nowhere, where that does not matter. RepositoryError."""
+        return find_spot(self.path, *self._home) if self._home else (None,) * 4
+
+    def look_around(self):
+        """Reads its hold, and whether the file is a copy here; notes where a new one lies.
+        RepositoryError."""
+        before, spot = self.whereabouts, self._home and self.find_spot()
+        since = before.hold.since if before.is_copy else self._clock.now()
+        self.whereabouts = self.db.read(read_whereabouts, spot, since)
+        if self.whereabouts.is_moved:
+            self.db.submit(note_spot, spot)
+
+    # -- what its owner has to do ------------------------------------------------------
 
     def set_behind(self, is_behind=True):
         """Its owner reads the outstanding sessions and the schedules again, or has begun to."""
@@ -8992,6 +9278,387 @@ def claim_id(connection, number):
 
 
 # ======================================================================================
+# store/restore.py
+# --restore: puts a backup where nothing runs, as a timeline of its own.
+#
+# Nothing is touched before all is verified and made ready beside its place. From then on a file
+# beside the master keeps agents from starting, until all is in its place: a restore that was cut
+# short is begun anew.
+# ======================================================================================
+
+MILLION = 1000          # the numbers of sessions go on at the next million, which is n * 1000
+RESTORED = "restored"   # the message of the sessions that were open
+# bytes of a SQLite file that every connection to it locks (sqlite.org/lockingv3.html)
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
+UNDER_WAY = ("a restore of %s has not come to its end: run --restore again, or delete %s to go on "
+             "with what is there")
+
+
+class Piece(NamedTuple):
+    """A database of a backup, and where it goes."""
+    entry: BackupFile
+    path: str               # its place
+    new: str                # where it is made ready
+
+
+def note_of(master):
+    """The file beside a master that is there while a restore is under way."""
+    return os.path.realpath(master) + ".restoring"
+
+
+def check_restored(master):
+    """CannotStart while the restore of a master is under way, or was cut short."""
+    if os.path.lexists(note_of(master)):
+        raise CannotStart(UNDER_WAY % (master, note_of(master)))
+
+
+class Restore:
+    """One restore: all of a backup, into the place of a master and of its work repositories.
+
+    tell(line) says what it replaces, before it does.
+    """
+
+    def __init__(self, folder, master, clock, tell):
+        self._folder, self._master = folder, os.path.realpath(master)
+        self._clock, self._tell = clock, tell
+        self._columns = []              # [(path of a work repository as the master has it, UUID)]
+        self._is_touching = False       # it has to come to its end
+
+    def run(self):
+        """Does it. CannotStart: nothing was touched, or it is to be done again, as is said."""
+        try:
+            manifest, entries = read_backup(self._folder)
+            make_folder(os.path.dirname(self._master))
+            with self._alone():
+                pieces = self._list_pieces(manifest, entries)
+                try:
+                    for piece in pieces:
+                        self._make_ready(piece)
+                    self._put_in_place(pieces)
+                finally:
+                    for piece in pieces:
+                        remove_database(piece.new)
+        except (RepositoryError, sqlite3.Error, OSError) as error:
+            place = getattr(error, "filename", None)
+            raise CannotStart("%s cannot be restored: %s%s" % (
+                self._folder, "%s: " % place if place else "", tell_reason(error))) from None
+        except KeyboardInterrupt:
+            raise CannotStart("the restore of %s was interrupted" % self._folder) from None
+        for piece in pieces:
+            if piece.entry.kind == "work":
+                self._tell("work repository %s is held: RELEASE -REPO=%s has it go on"
+                           % (piece.entry.name, piece.entry.name))
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """No agent runs on the master, and none starts; should this be cut short from the moment on
+        where something was touched, none before it was done again. CannotStart."""
+        path = note_of(self._master)
+        was_cut_short, self._is_touching = os.path.lexists(path), True
+        lock = open_lock(path, self._master)
+        try:
+            _take(lock, "another --restore is under way on %s" % self._master)
+            self._is_touching = was_cut_short
+            for other in list_beginning(self._master + "."):
+                if other.endswith(".lock"):
+                    _check_lock(other, self._master)
+            yield
+            self._is_touching = False
+        finally:
+            if not self._is_touching:
+                os.unlink(path)
+                sync_folder(path)
+            os.close(lock)
+
+    def _list_pieces(self, manifest, entries):
+        """[Piece] of all files, the master last. A place outside the master's folder is used again
+        when the master gets its own place back; else what was there comes beside the master.
+        CannotStart: one of the places is in use."""
+        master = next(entry for entry in entries if entry.kind == "master")
+        with closing_copy(self._find_copy(master)) as connection:
+            paths = {row["uuid"]: row["path"]
+                     for row in connection.execute("select uuid, path from work_repository")}
+        is_its_own = os.path.realpath(manifest.get("master", "")) == self._master
+        pieces, self._columns = [], []
+        for entry in sorted(entries, key=lambda each: each.kind, reverse=True):
+            path = self._master
+            if entry.kind == "work":
+                if entry.uuid not in paths:
+                    raise CannotStart("%s: its master does not know %s"
+                                      % (self._folder, entry.file))
+                column = paths.pop(entry.uuid)
+                if os.path.isabs(column) and not is_its_own:
+                    column = os.path.basename(entry.file)
+                self._columns.append((column, entry.uuid))
+                path = os.path.realpath(os.path.join(os.path.dirname(self._master), column))
+            _check_unused(path)
+            pieces.append(Piece(entry, path, name_beside(path, "new")))
+        if paths:
+            raise CannotStart("%s lacks a work repository that its master has" % self._folder)
+        return pieces
+
+    def _find_copy(self, entry):
+        return os.path.join(self._folder, os.path.basename(entry.file))
+
+    def _make_ready(self, piece):
+        """Makes the file of a Piece beside its place, with all that is to change in it."""
+        entry, now = piece.entry, self._clock.now()
+        make_folder(os.path.dirname(piece.path))
+        make_private(piece.new)
+        shutil.copyfile(self._find_copy(entry), piece.new)
+        is_work = entry.kind == "work"
+        with contextlib.closing(connect_file(piece.new)) as connection:
+            migrate(connection, piece.new, entry.kind, entry.file,
+                    WORK_MIGRATIONS if is_work else MASTER_MIGRATIONS, is_kept=False)
+            connection.execute("begin immediate")
+            if is_work:
+                start_anew(connection, os.path.abspath(self._folder), now)
+            else:
+                connection.executemany("update work_repository set path=? where uuid=?",
+                                       self._columns)
+            connection.execute("commit")
+            connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        sync_file(piece.new)
+
+    def _put_in_place(self, pieces):
+        """Says what is replaced, then does so; what was there keeps lying beside it."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.now()))
+        places = []
+        for piece in pieces:
+            former = _find_free("%s.before-restore-%s" % (piece.path, stamp))
+            places.append((piece, former))
+            self._tell("%s is replaced; it is kept as %s" % (piece.path, former)
+                       if os.path.lexists(piece.path) else "%s is made" % piece.path)
+        self._is_touching = True
+        for piece, former in places:
+            put_in_place(piece.new, piece.path, former)
+            sync_folder(piece.path)
+
+
+def read_backup(folder):
+    """(manifest, [BackupFile]) of a backup, all of it verified. CannotStart, OSError."""
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        if manifest["format"] > FORMAT:
+            raise CannotStart("%s: the backup has format %s, this agent knows up to %d: use a newer"
+                              " agent.py" % (path, manifest["format"], FORMAT))
+        entries = [BackupFile(**entry) for entry in manifest["files"]]
+    except (ValueError, TypeError, KeyError, LookupError):
+        raise CannotStart("%s is no manifest of a backup" % path) from None
+    for entry in entries:
+        file = os.path.join(folder, os.path.basename(entry.file))
+        if os.path.getsize(file) != entry.bytes or find_hash(file) != entry.sha256:
+            raise CannotStart("%s is not as it was when the backup was made" % file)
+        fault = find_damage(file)
+        if fault:
+            raise CannotStart("%s is damaged: %s" % (file, fault))
+    if [entry.kind for entry in entries].count("master") != 1:
+        raise CannotStart("%s names no master" % path)
+    return manifest, entries
+
+
+def _take(fd, message):
+    """Locks a file, or CannotStart."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CannotStart(message) from None
+
+
+def _check_lock(path, master):
+    """CannotStart when the agent of this lock runs."""
+    with contextlib.suppress(FileNotFoundError):        # it has just stopped
+        fd = open_own(path, os.O_RDWR, own_users(master))
+        try:
+            holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+            _take(fd, "an agent runs on %s: %s" % (master, holder or path))
+        finally:
+            os.close(fd)
+
+
+def _check_unused(path):
+    """CannotStart when another program has a database open, also an agent of another master."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_RDWR)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+        except OSError:
+            raise CannotStart("%s is open in another program: end that first" % path) from None
+        finally:
+            os.close(fd)
+
+
+def start_anew(connection, folder, now):
+    """Makes a work repository a timeline of its own: another incarnation, no session open, numbers
+    behind all that the former one may have given, and held."""
+    marks = ",".join("?" * len(OPEN))
+    for row in connection.execute("select id from session where status in (%s)" % marks,
+                                  OPEN).fetchall():
+        interrupted = connection.execute(
+            "select step, task, run from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (row["id"],)).fetchone()
+        if interrupted:
+            Progress.set_restart(connection, row["id"], *interrupted)
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status=?, message=?, ended=? where session=? and"
+                               " status='RUNNING'" % table,
+                               (ERROR, RESTORED, to_text(now), row["id"]))
+        Sessions.change(connection, row["id"], ERROR, ended=to_text(now), message=RESTORED,
+                        secret_file=None)
+    connection.execute(
+        "update repository set incarnation=?, restored=?, restored_from=?, host=null, boot=null,"
+        " device=null, inode=null, last_session=(last_session / %d + 1) * %d - 1"
+        % (MILLION, MILLION), (unforeseen(), to_text(now), folder))
+
+
+def _find_free(path):
+    """The path, or PATH.2 and so on: what is not there yet."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = "%s.%d" % (path, number)
+    return free
+
+
+def put_in_place(new, path, former):
+    """Gives a file that is ready its place. What is there gets the name `former`, with what
+    SQLite has beside it, so that at no time one file's log lies beside another file."""
+    if os.path.lexists(path):
+        _settle(path)
+        if any(os.path.lexists(path + ending) for ending in BESIDE_DATABASE):
+            os.rename(path, former)
+        else:
+            with contextlib.suppress(OSError):      # some file systems know no second name
+                os.link(path, former)
+            if not os.path.lexists(former):
+                os.rename(path, former)
+    for ending in BESIDE_DATABASE:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + ending, former + ending)
+    os.rename(new, path)
+
+
+def _settle(path):
+    """Has SQLite put the log beside a database into it, where it can."""
+    if find_fault_beside(path) is None:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect_file(path)) as old:
+            old.execute("pragma wal_checkpoint(truncate)").fetchone()
+
+
+# ======================================================================================
+# store/users.py
+# The users of the agents of a master: their rows, and how these change.
+# ======================================================================================
+
+class User(NamedTuple):
+    """One who may ask the agents of a master."""
+    name: str
+    role: str
+    scenarios: Tuple[str, ...]      # patterns of those that are there for him; (): all
+    os_user: Optional[str]          # who is this user by the host's word
+    password: str                   # how it was hashed, and the hash
+    until: Optional[float]          # until when the password lets in, to set another; None: always
+    stamp: str                      # another one with every password
+    created: float
+    changed: float
+
+    @property
+    def is_full(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR and not self.scenarios
+
+
+def read_user(row):
+    """A row -> User, or None: another program has spoilt it, so nobody is let in by it."""
+    texts = [row[column] for column in ("name", "role", "scenarios", "password", "stamp")]
+    texts.append(row["os_user"] or "")
+    if row["role"] not in ROLES or not all(isinstance(text, str) for text in texts):
+        return None
+    until = None if row["one_time_until"] is None else find_time(row["one_time_until"]) or 0.0
+    return User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                row["os_user"], row["password"], until, row["stamp"],
+                find_time(row["created"]) or 0.0, find_time(row["changed"]) or 0.0)
+
+
+class Users:
+    """The table of users. With `needs_administrator` the last one who may do everything stays."""
+
+    @staticmethod
+    def list_all(connection):
+        """[User] by name, without those whom another program has spoilt."""
+        rows = connection.execute("select * from user order by name").fetchall()
+        return list(filter(None, map(read_user, rows)))
+
+    def _get(self, connection, name):
+        """The User of a name, or NotFound."""
+        for user in self.list_all(connection):
+            if user.name == name:
+                return user
+        raise NotFound("no user %s" % name)
+
+    @staticmethod
+    def _check_os_user(connection, name, os_user):
+        row = os_user and connection.execute("select name from user where os_user=? and name<>?",
+                                             (os_user, name)).fetchone()
+        if row:
+            raise Exists("the OS user %s is user %s already" % (os_user, row[0]))
+
+    def add(self, connection, user):
+        """Adds a User. Exists."""
+        if connection.execute("select 1 from user where name=?", (user.name,)).fetchone():
+            raise Exists("a user %s exists; USERS SET changes it" % user.name)
+        self._check_os_user(connection, user.name, user.os_user)
+        connection.execute(
+            "insert into user(name, role, scenarios, os_user, password, one_time_until, stamp,"
+            " created, changed) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (user.name, user.role, ",".join(user.scenarios), user.os_user, user.password,
+             user.until and to_text(user.until), user.stamp, to_text(user.created),
+             to_text(user.changed)))
+
+    def set(self, connection, name, changes, password, needs_administrator, now):
+        """Changes fields of a User, and his password where it is one and not None: (how it is
+        stored, until when it lets in). NotFound, Exists, Conflict."""
+        before = self._get(connection, name)
+        after = before._replace(**changes)
+        self._check_os_user(connection, name, after.os_user)
+        if needs_administrator and not after.is_full:
+            self._check_last(connection, before)
+        connection.execute(
+            "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
+            (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+        if password is not None:
+            self.put_password(connection, name, password[0], password[1], now)
+
+    def put_password(self, connection, name, password, until, now, known_by=""):
+        """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
+        more by whose stamp who asks is known, or that was for one use, and is over."""
+        user = self._get(connection, name)
+        if known_by and (user.stamp != known_by or user.until is not None and user.until <= now):
+            raise Conflict("the password with which you came is valid no more")
+        stamp = os.urandom(8).hex()
+        connection.execute(
+            "update user set password=?, one_time_until=?, stamp=?, changed=? where name=?",
+            (password, until and to_text(until), stamp, to_text(now), name))
+        return stamp
+
+    def delete(self, connection, name, needs_administrator):
+        """Deletes a User. NotFound, Conflict."""
+        user = self._get(connection, name)
+        if needs_administrator:
+            self._check_last(connection, user)
+        connection.execute("delete from user where name=?", (name,))
+
+    def _check_last(self, connection, user):
+        """Conflict: nobody but this user may do everything."""
+        if user.is_full and not any(other.is_full for other in self.list_all(connection)
+                                    if other.name != user.name):
+            raise Conflict("user %s is the last administrator, and with --no-owner nobody else "
+                           "could let anybody in" % user.name)
+
+
+# ======================================================================================
 # processes/alive.py
 # Who is alive: processes, and the marker of those that a task has started.
 # ======================================================================================
@@ -9008,6 +9675,12 @@ class Identity(NamedTuple):
     pid: int
     started: str        # start time of the process in the kernel's words
     master: str         # UUID of the agent's master repository
+
+    @property
+    def home(self):
+        """(host id, what changes when its devices may be numbered anew): the boot, and in a
+        container its start."""
+        return self.host, "%s/%s" % (self.boot, self.pid_ns)
 
     def __str__(self):
         return "/".join(str(part) for part in self)
@@ -9121,13 +9794,14 @@ def read_marker(pid):
     return environment[start + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def make_marker(repository_uuid, session, task_run):
-    """The marker of one attempt of a task."""
-    return "%s/%d/%d" % (repository_uuid, session, task_run)
+def make_marker(repository_mark, session, task_run):
+    """The marker of one attempt of a task; the first word is `uuid`, of a repository that was
+    restored `uuid.incarnation`."""
+    return "%s/%d/%d" % (repository_mark, session, task_run)
 
 
 def session_of_marker(marker):
-    """A marker -> `uuid/session`."""
+    """A marker -> the part that all of a session share."""
     return marker.rpartition("/")[0]
 
 
@@ -13109,7 +13783,7 @@ class Control:
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
-        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
@@ -13572,7 +14246,7 @@ class Execution:
     def process(self, command, is_adoptable=False):
         """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
         says that the task's type can take it up again by adopt()."""
-        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+        command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
@@ -14373,7 +15047,7 @@ class Session:
             session = reference()
             if session is not None:
                 session._call()
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call,
+        self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
         self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
@@ -14632,10 +15306,10 @@ class SessionQueue:
                 self._admission.leave(ticket.session)
                 raise Busy(str(error)) from None
 
-    def hold_schedule(self, key, is_held):
-        """Held, no session of a schedule (repository id, name) begins."""
+    def hold_gate(self, gate, is_held):
+        """Held, no session passes a gate: that of a schedule, or of a repository."""
         with self._changed:
-            if self._admission.hold_gate(schedule_gate(*key), is_held):
+            if self._admission.hold_gate(gate, is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
 
@@ -14795,7 +15469,7 @@ class SessionQueue:
                     return None
                 ticket, repository, _ = self._outstanding.pop(number)
                 try:
-                    if not repository.db.trouble:
+                    if not (repository.db.trouble or repository.hold):
                         self._running[number] = self._make(ticket, repository)
                         return self._running[number]
                 finally:
@@ -14971,6 +15645,11 @@ class Entry:
         self.asked = None               # up to where it is being decided: not written yet
         self.quiet = 0.0                # until then what is excluded is not recorded
 
+    @property
+    def is_held(self):
+        """Whether its own hold, or that of its repository, keeps it from being decided."""
+        return self.hold is not None or self.repository.hold is not None
+
     # -- its life, as the Scheduler's docstring shows it -------------------------------
 
     def arm(self):
@@ -14990,6 +15669,10 @@ class Entry:
         """All up to an instant is decided and written; what came due meanwhile may be Missed."""
         self.decided, self.asked = max(self.decided, upto), None
         self.missed = missed or self.missed
+
+    def miss(self, missed):
+        """What came due up to an instant was Missed."""
+        self.missed = max(self.missed, missed)
 
     def keep_quiet(self, until):
         """Due times that are excluded are not recorded before then."""
@@ -15250,7 +15933,7 @@ def list_state(repository, stored, due, hold, patterns=()):
     agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
     notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, stored.hold)]
+              for held in list_holds(hold, stored.hold, repository.hold)]
     for kind, name, met in repository.db.read(
             repository.schedules.list_conditions, stored.schedule.name):
         if not met:
@@ -15757,8 +16440,8 @@ class Forecast:
             schedule = stored.schedule
             if schedule.agent != self._agent:
                 continue
-            if stored.hold:
-                self._holds.append((schedule_gate(repository.id, schedule.name), stored.hold))
+            self._holds += [(schedule_gate(repository.id, schedule.name), hold)
+                            for hold in (stored.hold, repository.hold) if hold]
             if stored.timetable is not None and schedule.enabled:
                 yield self._list_visits(repository, stored, durations.get(schedule.scenario),
                                         conditions.get(schedule.name, {}))
@@ -15768,7 +16451,7 @@ class Forecast:
     def _list_visits(self, repository, stored, duration, met):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
         schedule, begin, end = stored.schedule, self._period.begin, self._period.end
-        release, note = find_release(self._period.hold, stored.hold)
+        release, note = find_release(self._period.hold, stored.hold, repository.hold)
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
@@ -15904,7 +16587,8 @@ class ScheduleListing:
             if due > now and repository.ledger.is_recorded(connection, name, due):
                 return None
         stored = self._read(repository, row).check()
-        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(
+            stored.hold, repository.hold)
         if before == self._find_undecided(stored):
             notes += list_ahead(before, now)
         return "; ".join(notes)
@@ -15950,8 +16634,9 @@ class Scheduler:
                       |    sched waits for it; without due times it rests for ever
                       |    tick(): that instant has come
                       v
-                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
-                      | no         arms it again, that of its own hold puts another in its place
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent or
+                      | no         of its repository arms it again, that of its own hold puts
+                      |            another in its place
                       v
                    judge(): which due times have come, and what becomes of each: Spans
                       |    none that is to be written: straight to decided()
@@ -16047,10 +16732,22 @@ class Scheduler:
         with self._changed:
             if self._is_held and not is_held:
                 self._missed = Missed(self._clock.now(), *ON_HOLD)
-                for entry in list(self._entries.values()):
-                    if entry.due is None and entry.asked is None:
-                        self._arm(entry)
+                self._arm_resting(list(self._entries.values()))
             self._is_held = is_held
+
+    def release(self, repository_id):
+        """The hold of a repository is over: what was due meanwhile is decided."""
+        entries = self.list_entries(repository_id)
+        with self._changed:
+            for entry in entries:
+                entry.miss(Missed(self._clock.now(), *ON_HOLD))
+            self._arm_resting([entry for entry in entries
+                               if self._entries.get(entry.key) is entry])
+
+    def _arm_resting(self, entries):
+        for entry in entries:
+            if entry.due is None and entry.asked is None:
+                self._arm(entry)
 
     def _arm(self, entry):
         due = entry.arm()
@@ -16114,7 +16811,7 @@ class Scheduler:
             if self._is_stopping:
                 return
             entry.come_up()
-            if self._is_held or entry.hold or entry.asked is not None:
+            if self._is_held or entry.is_held or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
             entry.ask()
         self._judge(entry)
@@ -16139,7 +16836,7 @@ class Scheduler:
         where. What is held is not decided: None."""
         with self._changed:
             entry = self._entries.get(key)
-            if entry is None or entry.hold or self._is_held or self._is_stopping:
+            if entry is None or entry.is_held or self._is_held or self._is_stopping:
                 return None
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked
@@ -16303,15 +17000,15 @@ class Schedules:
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
         for name in repository.db.read(repository.schedules.list_held, self.name):
-            self._queue.hold_schedule((repository.id, name), True)
+            self._queue.hold_gate(schedule_gate(repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
-        self._queue.hold_schedule(key, False)       # what it started goes on
+        self._queue.hold_gate(schedule_gate(*key), False)       # what it started goes on
 
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
-        self._queue.hold_schedule(entry.key, entry.hold is not None)
+        self._queue.hold_gate(schedule_gate(*entry.key), entry.hold is not None)
         before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
@@ -16379,7 +17076,8 @@ class Schedules:
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
+                             spans, self._clock.now(), self._is_held(repository), boot,
+                             on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -16394,7 +17092,7 @@ class Schedules:
         """Decides what a start of the agent fires; what is held then, at the release."""
         for key in list(self._startups):
             entry = self.scheduler.find(key)
-            if entry and (entry.hold or self._agent_is_held()):
+            if entry and (entry.is_held or self._agent_is_held()):
                 self._startups[key] = ON_HOLD
                 continue
             reason, text = self._startups.pop(key)
@@ -16406,8 +17104,9 @@ class Schedules:
                              own_boot() if is_boot else None)
 
     def decide_after(self, repository):
-        """Decides the schedules whose conditions are met, unless the agent is held."""
-        if not self._agent_is_held():
+        """Decides the schedules whose conditions are met, unless the agent or the repository is
+        held."""
+        if not self._is_held(repository):
             repository.db.submit(repository.decisions.decide_after, self.name,
                                  self._clock.now(), False,
                                  on_done=lambda pending: self._take(repository, pending))
@@ -16417,6 +17116,15 @@ class Schedules:
         self.fire_startups()
         for repository in self._places.list_open():
             self.decide_after(repository)
+
+    def released_in(self, repository):
+        """The hold of a repository is over: what it held back is decided."""
+        self.scheduler.release(repository.id)
+        self.fire_startups()
+        self.decide_after(repository)
+
+    def _is_held(self, repository):
+        return repository.hold is not None or self._agent_is_held()
 
     def _stepped(self, seconds):
         """The clock has stepped: that stands in the log and in every ledger."""
@@ -16891,6 +17599,7 @@ def check_owner(path):
 def open_master(settings, clock):
     """The Master of these settings, made when that is wanted. CannotStart."""
     path = settings.master
+    check_restored(path)
     try:
         is_there = os.path.exists(path)
         if not is_there and not settings.is_creating:
@@ -16913,16 +17622,16 @@ def check_file_system(path, is_insecure_fs):
                               "be trusted; --insecure-fs says you know better" % (path, kind))
 
 
-def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
+def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False, home=None):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
-    file; or makes it, with OSError. RepositoryError."""
+    file; or makes it, with OSError. `home` as of WorkRepository. RepositoryError."""
     number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
-        return WorkRepository.create(number, name, path, clock, inbox)
+        return WorkRepository.create(number, name, path, clock, inbox, home)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)
+    return WorkRepository(number, name, path, clock, inbox, home).open(expected_uuid)
 
 
 # ======================================================================================
@@ -17386,6 +18095,9 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
+                if repository.db.uuid in (a.uuid for a in attached):
+                    raise Conflict("%s is a copy of a work repository that is attached: both would "
+                                   "run the same sessions" % path)
                 place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
@@ -17456,6 +18168,208 @@ class Places:
 
 
 # ======================================================================================
+# agent/waits.py
+# What a session waits for: in a word, and in words.
+# ======================================================================================
+
+class Wait(NamedTuple):
+    """What a session waits for, as memory knows it; both empty: nothing that is known."""
+    word: str               # time, hold, limit, slot, repository, children
+    text: str
+
+
+NO_WAIT = Wait("", "")
+MAX_NAMED = 4           # sessions that a message names
+
+
+class Waits:
+    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def of_row(self, row, patterns=()):
+        """The Wait of a row of session; it names no session but of scenarios that one of the
+        patterns fits, if there are any."""
+        if row["status"] in OUTSTANDING:
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
+                              patterns)
+        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
+        if child is None:
+            return NO_WAIT
+        return Wait(FOR_CHILDREN, "waits for " + (
+            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
+
+    def of_ticket(self, ticket, patterns=()):
+        """The Wait of a session that was just acknowledged; as of_row()."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule,
+                          patterns) if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _is_seen(self, number, patterns):
+        session = patterns and self._agent.queue.find(number)
+        return not patterns or session and is_any_match(patterns, session.ticket.scenario)
+
+    def _find_child(self, number):
+        session = self._agent.queue.find(number)
+        return session and session.child
+
+    def _find(self, number, owner, start_at, schedule, patterns):
+        """The Wait of one that has not begun; of several things that which will take longest, as
+        far as that can be told."""
+        agent, now = self._agent, self._agent.clock.now()
+        if start_at is not None and start_at > now:
+            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
+        if owner != agent.name:
+            return Wait("", "it is for agent %s to begin it" % owner)
+        place = agent.places.find_by_id(number % 1000)
+        if place is not None and place.reason:
+            return Wait(LOST, place.reason)
+        if agent.hold is not None:
+            return Wait(HELD, tell_hold(agent.hold, now))
+        repository = place and place.repository
+        if repository is not None and repository.hold is not None:
+            return Wait(HELD, "repository %s is %s" % (repository.name,
+                                                       tell_hold(repository.hold, now)))
+        entry = schedule and repository and agent.schedules.find(repository, schedule)
+        if entry and entry.hold is not None:
+            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
+        if agent.is_stopping:
+            return Wait("", "the agent is stopping: its next start begins it")
+        return self._find_obstacle(number, patterns)
+
+    def _find_obstacle(self, number, patterns):
+        """The Wait for a place at a limit, or for a slot."""
+        sessions = self._agent.queue
+        obstacle = sessions.find_obstacle(number)
+        if obstacle is None:
+            return Wait(*sessions.delays.find(number) or NO_WAIT)
+        if obstacle.gate is not None:
+            kind, _, name = obstacle.gate
+            name = "schedule " + name if kind == "schedule" else name
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, [
+                key for key in obstacle.keys if self._is_seen(key, patterns)]))
+        # those that wait for a child have lent their slot
+        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
+            key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
+
+
+def tell_limit(limit, name, numbers):
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`; of none that
+    may be named the limit alone."""
+    names = [str(number) for number in sorted(numbers)]
+    if not names:
+        return "limit %d of %s" % (limit, name)
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
+    return "limit %d of %s: session%s %s run%s" % (
+        limit, name, "" if len(names) == 1 else "s", join_words(names),
+        "s" if len(names) == 1 else "")
+
+
+def join_words(words):
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def tell_hold(hold, now):
+    """A Hold in words: `held by ops since 22:00: maintenance`."""
+    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
+    if hold.until is not None:
+        text += " until %s" % tell_clock(hold.until, now)
+    return text + (": " + hold.reason if hold.reason else "")
+
+
+def tell_clock(instant, now):
+    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
+    than that of now. Seconds are there when there are any."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
+    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
+
+
+# ======================================================================================
+# agent/holds.py
+# The holds of work repositories: HOLD -REPO, and those of copies.
+# ======================================================================================
+
+class RepositoryHolds:
+    """Makes the hold that a work repository's file tells effective, and its end.
+
+    Whoever changes it there has it followed here; other agents on the same file follow when they
+    see that it was written.
+    """
+
+    def __init__(self, agent, clean):
+        """clean(repository): what a copy has missed by its release."""
+        self._agent, self._clean = agent, clean
+        self._held = {}                 # repository id -> the Hold that is effective
+        self._locks = collections.defaultdict(threading.Lock)       # id -> one change at a time
+
+    def set(self, name, hold):
+        """Holds the repository of a name, or releases it (None), whatever holds it. NotFound,
+        RepositoryError."""
+        repository = self._agent.places.get(name)
+        if hold is not None:
+            repository.db.write(put_repository_hold, hold)
+        else:
+            repository.db.write(release_repository, repository.find_spot())
+        self._follow(repository, is_cleaning=hold is None)
+
+    def _follow(self, repository, is_cleaning=False):
+        """Its hold was changed in the file."""
+        try:
+            self.look(repository)
+            if is_cleaning:
+                self._clean(repository)
+            self.settle(repository)
+        except Exception:
+            repository.set_behind()     # its owner does all that again
+            raise
+
+    def look(self, repository):
+        """Reads its hold anew: where there is one, nothing begins from now on. RepositoryError."""
+        agent = self._agent
+        with self._locks[repository.id]:
+            repository.look_around()
+            hold, before = repository.hold, self._held.get(repository.id)
+            if hold is None:
+                return
+            self._held[repository.id] = hold
+            agent.queue.hold_gate(repository_gate(repository.id), True)
+            repository.db.submit(repository.sessions.set_waiting, agent.name, True,
+                                 agent.clock.now())
+        if hold != before:
+            log.warning("repository %s is %s", repository.name, tell_hold(hold, agent.clock.now()))
+            if hold.until is not None:
+                agent.schedules.scheduler.call_at(hold.until,
+                                                  lambda: self._hold_over(repository, hold))
+
+    def settle(self, repository):
+        """Where it is not held any more: what was held back may begin, and is decided."""
+        agent = self._agent
+        with self._locks[repository.id]:
+            if repository.hold is not None:
+                return
+            agent.queue.hold_gate(repository_gate(repository.id), False)
+            if self._held.pop(repository.id, None) is None:
+                return
+            if agent.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, agent.name, False,
+                                     agent.clock.now())
+        log.info("repository %s is released", repository.name)
+        agent.schedules.released_in(repository)
+
+    def _hold_over(self, repository, hold):
+        """The end of a hold has come, if it is still this one; a locked file delays its record."""
+        if repository.hold == hold:
+            def follow(pending):
+                if pending.error is None:
+                    self._follow(repository)
+            repository.db.submit(put_repository_hold, None, on_done=follow)
+
+
+# ======================================================================================
 # agent/housekeeping.py
 # What is done from time to time: cleaning, the heartbeat, purging.
 #
@@ -17477,6 +18391,8 @@ class Cleaner:
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many. What is
         wrong with one of them costs that one alone: it is told, and looked at again."""
+        if repository.is_copy:          # what runs of it may be another's
+            return 0
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
@@ -17530,7 +18446,7 @@ class Cleaner:
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers,
+            return Tree(["%s/%d" % (repository.mark, row["id"]) for row in rows], numbers,
                         looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
@@ -17621,7 +18537,7 @@ class Keeper:
             self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
-                if not repository.db.trouble:
+                if not (repository.db.trouble or repository.is_copy):
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge_old(repository, settings.keep_days)
 
@@ -17664,124 +18580,6 @@ class Keeper:
         newest = repository.db.read(repository.views.find_newest_purged, filters)
         # some at a time, until there are no more
         return sum(iter(lambda: repository.db.write(repository.views.purge, filters, newest), 0))
-
-
-# ======================================================================================
-# agent/waits.py
-# What a session waits for: in a word, and in words.
-# ======================================================================================
-
-class Wait(NamedTuple):
-    """What a session waits for, as memory knows it; both empty: nothing that is known."""
-    word: str               # time, hold, limit, slot, repository, children
-    text: str
-
-
-NO_WAIT = Wait("", "")
-MAX_NAMED = 4           # sessions that a message names
-
-
-class Waits:
-    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
-
-    def __init__(self, agent):
-        self._agent = agent
-
-    def of_row(self, row, patterns=()):
-        """The Wait of a row of session; it names no session but of scenarios that one of the
-        patterns fits, if there are any."""
-        if row["status"] in OUTSTANDING:
-            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
-                              patterns)
-        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        if child is None:
-            return NO_WAIT
-        return Wait(FOR_CHILDREN, "waits for " + (
-            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
-
-    def of_ticket(self, ticket, patterns=()):
-        """The Wait of a session that was just acknowledged; as of_row()."""
-        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule,
-                          patterns) if ticket.status in OUTSTANDING else NO_WAIT
-
-    def _is_seen(self, number, patterns):
-        session = patterns and self._agent.queue.find(number)
-        return not patterns or session and is_any_match(patterns, session.ticket.scenario)
-
-    def _find_child(self, number):
-        session = self._agent.queue.find(number)
-        return session and session.child
-
-    def _find(self, number, owner, start_at, schedule, patterns):
-        """The Wait of one that has not begun; of several things that which will take longest, as
-        far as that can be told."""
-        agent, now = self._agent, self._agent.clock.now()
-        if start_at is not None and start_at > now:
-            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
-        if owner != agent.name:
-            return Wait("", "it is for agent %s to begin it" % owner)
-        place = agent.places.find_by_id(number % 1000)
-        if place is not None and place.reason:
-            return Wait(LOST, place.reason)
-        if agent.hold is not None:
-            return Wait(HELD, tell_hold(agent.hold, now))
-        entry = schedule and place and place.repository \
-            and agent.schedules.find(place.repository, schedule)
-        if entry and entry.hold is not None:
-            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
-        if agent.is_stopping:
-            return Wait("", "the agent is stopping: its next start begins it")
-        return self._find_obstacle(number, patterns)
-
-    def _find_obstacle(self, number, patterns):
-        """The Wait for a place at a limit, or for a slot."""
-        sessions = self._agent.queue
-        obstacle = sessions.find_obstacle(number)
-        if obstacle is None:
-            return Wait(*sessions.delays.find(number) or NO_WAIT)
-        if obstacle.gate is not None:
-            kind, _, name = obstacle.gate
-            name = "schedule " + name if kind == "schedule" else name
-            return Wait(LIMIT, tell_limit(obstacle.limit, name, [
-                key for key in obstacle.keys if self._is_seen(key, patterns)]))
-        # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_child(key) is None]
-        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
-            key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
-
-
-def tell_limit(limit, name, numbers):
-    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`; of none that
-    may be named the limit alone."""
-    names = [str(number) for number in sorted(numbers)]
-    if not names:
-        return "limit %d of %s" % (limit, name)
-    if len(names) > MAX_NAMED:
-        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
-    return "limit %d of %s: session%s %s run%s" % (
-        limit, name, "" if len(names) == 1 else "s", join_words(names),
-        "s" if len(names) == 1 else "")
-
-
-def join_words(words):
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def tell_hold(hold, now):
-    """A Hold in words: `held by ops since 22:00: maintenance`."""
-    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
-    if hold.until is not None:
-        text += " until %s" % tell_clock(hold.until, now)
-    return text + (": " + hold.reason if hold.reason else "")
-
-
-def tell_clock(instant, now):
-    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
-    than that of now. Seconds are there when there are any."""
-    moment, today = time.localtime(instant), time.localtime(now)
-    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
-    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
 
 
 # ======================================================================================
@@ -18185,13 +18983,16 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
                 repository, request.variables, repository.scenarios.find_secrets,
                 request.scenario, request.version))
         return request
+
+    def _is_held(self, repository):
+        return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
     def _put_aside(repository, variables, find_secrets, *place):
@@ -18251,7 +19052,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not agent.hold:
+        if not is_free and ticket.status == WAITING and not self._is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -18261,7 +19062,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -18366,7 +19167,7 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._agent.hold is not None))
+                secret_file=secret_file, is_held=self._is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
@@ -18634,7 +19435,7 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = None
+        self.desk = self.changes = self.listing = self.repository_holds = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
@@ -18672,9 +19473,10 @@ class Agent:
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
                                 self.bounds)
         self._inbox = Inbox()
+        self.repository_holds = RepositoryHolds(self, self._clean)
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
-                              is_insecure_fs=settings.is_insecure_fs),
+                              is_insecure_fs=settings.is_insecure_fs, home=identity.home),
             self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
@@ -18693,6 +19495,7 @@ class Agent:
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
+        self.repository_holds.look(repository)
         self._clean(repository)
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
@@ -18701,11 +19504,13 @@ class Agent:
             if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.repository_holds.settle(repository)
         self.watch.look(repository)
 
     def _clean(self, repository):
-        self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
+        if not repository.is_copy:      # what lies beside it may be another's
+            self._cleaner.clean(repository)
+            clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -18845,11 +19650,60 @@ class Agent:
     def _change_hold(self, hold):
         self.hold = hold
         for repository in self.places.list_open():
-            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
-                                 self.clock.now())
+            if hold is not None or repository.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                     self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
+
+
+# ======================================================================================
+# agent/backups.py
+# BACKUP: the master and all that is attached to it.
+# ======================================================================================
+
+def back_up(agent, folder):
+    """Makes a backup in a new folder; a relative one counts from the master's -> (its path,
+    [BackupFile]). Exists; RepositoryError, Stopping: nothing is left of it.
+
+    The master comes last, so that it has all that the others name; what was attached meanwhile
+    comes behind it.
+    """
+    def check():
+        if agent.is_stopping:
+            raise Stopping("the agent is stopping and makes no backup")
+
+    def add_work(place):
+        number, name = place.attachment[:2]
+        backup.add(place.get_usable().db, "%d-%s.db" % (number, name), number, name)
+    path = os.path.abspath(os.path.join(os.path.dirname(agent.master.path), folder))
+    check()
+    try:
+        with whole_folder(path) as part:
+            backup = Backup(part, check)
+            for place in agent.places.list_all():
+                add_work(place)
+            backup.add(agent.master.db, "master.db")
+            attached, heads = backup.read_master()
+            for entry in backup.files[:-1]:
+                if entry.uuid not in attached:
+                    backup.remove(entry)
+            for identity in set(attached).difference(entry.uuid for entry in backup.files):
+                add_work(_get_place(agent, *attached[identity]))
+            backup.finish(agent=agent.name, version=VERSION, created=to_text(agent.clock.now()),
+                          master=agent.master.path, audit=heads)
+    except OSError as error:
+        raise RepositoryError("the backup %s cannot be made: %s" % (path, error.strerror)) from None
+    return path, backup.files
+
+
+def _get_place(agent, number, name):
+    """The Place of what the master names. NotFound: it was detached since."""
+    place = agent.places.find_by_id(number)
+    if place is None or place.attachment.name != name:
+        raise NotFound("work repository %s was detached meanwhile" % name)
+    return place
 
 
 # ======================================================================================
@@ -19493,6 +20347,8 @@ def metrics(agent):
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
+    yield from _gauge("repositories_held", "those in which nothing new begins", sum(
+        repository.hold is not None for repository in agent.places.list_open()))
     yield from _gauge("repository_usable", "1: it can be used", [
         ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
     open_ones = [("master", agent.master)] + [
@@ -20294,6 +21150,18 @@ def find_duration(agent, row):
 def end_fields(agent, row):
     """The OK fields of a session that has ended."""
     return fill(END_LINE, row, session=row["id"], duration=find_duration(agent, row))
+
+
+# ======================================================================================
+# protocol/backup_verbs.py
+# The verb BACKUP.
+# ======================================================================================
+
+@verb("BACKUP")
+def _backup(agent, request):
+    folder, files = back_up(agent, request["FOLDER"])
+    return fill(BACKUP_LINE, {"folder": folder, "files": len(files),
+                              "bytes": sum(entry.bytes for entry in files)})
 
 
 # ======================================================================================
@@ -21618,9 +22486,15 @@ The topic `after a crash` tells what is stale.
 
 <<verb HOLD>>
 
+Held, EXEC and RESTART are acknowledged and wait. What runs goes on. Due times are decided at the
+release, by their `misfire`. With `-REPO` alone the repository is held: its file keeps that, also
+for other agents on it. Of several holds the last released lets a session begin.
+
 ### RELEASE
 
 <<verb RELEASE>>
+
+The topic `copies` tells which repositories are held from the beginning.
 
 ### SHUTDOWN
 
@@ -21736,6 +22610,12 @@ are no good ones of it. With `-DAYS`, but without those two, old records of due 
 session go, too. The agent itself purges once an hour what
 is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
 `--manual operating`).
+
+### BACKUP
+
+<<verb BACKUP>>
+
+The topic `backup` tells what is in it, and how it is restored.
 
 ### METRICS
 
@@ -22285,27 +23165,16 @@ are left to the next start, which first ends what they have left running.
 It has stopped when its process has ended; its last line of log is `stopped`. Only then another
 one may start. A closed terminal (SIGHUP) stops nothing.
 
-### Backup
-
-A copy by `cp` of a live repository may be broken. Let SQLite copy it, also while the agent
-runs:
-
-    sqlite3 sqlite_repos/master.db  ".backup /backup/master.db"
-    sqlite3 sqlite_repos/workrep.db ".backup /backup/workrep.db"
-
-Programs that follow SQLite files work as well. When the agent has stopped, `cp` is right; then
-no `-wal` file is left.
-
-To put copies back: stop the agent, see that no `-wal` and no `-shm` file is left beside the old
-ones, put the copies in their place, and start it. Sessions that ran when the copy was made are
-stale then.
-
 ### Moving to another host
 
 1. `SHUTDOWN`, and wait for its end.
 2. Copy `agent.py` and the folder `sqlite_repos`. Paths of work repositories in or below the
    master's folder move with it.
 3. Start it there. Do not start the old one again.
+4. Each work repository is held there, since it was used last on another host: when all is as it
+   should be, `RELEASE -REPO=NAME` (topic `copies`).
+
+In containers the host id is often new with each container: give `--host-id`, always the same.
 
 Sessions that ran when the old host was lost are left alone by the new one: `CLEAN -HOST=ID`
 closes them. The log tells the id.
@@ -22336,6 +23205,7 @@ Beside a work repository `workrep.db` there may be:
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
   yet,
 - `workrep.db.vN`: copies from upgrades,
+- `workrep.db.before-restore-TIME`: what a restore has replaced; delete it when it is not needed,
 - `.workrep.db.HEX.part` and `.new`: a file that is being made. One that is days old was left by
   a crash and may be deleted.
 
@@ -22346,9 +23216,9 @@ replace, or put files beside, is told at the start.
 
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
-agent opens the new one and says so in its log. Do not delete a `-wal` or `-shm` either: the
-agent sees that within a second and is `DEGRADED`, writes what was in it into the file itself,
-opens the file anew, and acknowledges nothing meanwhile.
+agent opens the new one, says so in its log, and holds it (topic `copies`). Do not delete a
+`-wal` or `-shm` either: the agent sees that within a second and is `DEGRADED`, writes what was
+in it into the file itself, opens the file anew, and acknowledges nothing meanwhile.
 
 ### Keeping
 
@@ -22359,6 +23229,121 @@ The agent deletes nothing by itself on the word of a clock that is suddenly more
 ahead of when it last looked, or of the first time that it looks at a file: it waits until that
 clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
 The log says so. `PURGE` believes the clock at once.
+"""
+MANUAL_BACKUP = r"""
+## backup: backup and restore, copies, replication
+
+### Making a backup
+
+    BACKUP /backup/2026-12-01
+
+copies the master and every attached work repository into a new folder, while sessions run. A
+relative path counts from the master's folder. The folder has mode 0700, its files 0600, and in it
+are
+
+- `master.db`, and `ID-NAME.db` for each work repository,
+- `manifest.json`: the format (1), the version and name of the agent, the time, the path of the
+  master, of each file its name, id, UUID, size and SHA-256, and the head of each chain of the
+  audit.
+
+Each copy is its database at one instant, and SQLite has checked it (`integrity_check`). The work
+repositories come first and the master last, so that it has all that they name. All is made in a
+folder beside, with another name, and gets its own name when it is whole and on disk: a crash
+leaves `.NAME.HEX.part` at most, which may be deleted. When a repository cannot be read, it is
+`ERR REPOSITORY`, which names it, and nothing stays. A folder that exists is `ERR EXISTS`.
+
+Nobody waits for a backup: others write meanwhile. What they write stays in the `-wal` until the
+copy of that file is over, so it grows by that; it is cut some seconds later. The check and the
+SHA-256 take about as long as the copy. Before Python 3.7 the copy is made by `VACUUM INTO`; where
+SQLite is older than 3.27, too, another process copies the file while the agent writes nothing to
+it: requests that come meanwhile wait, those over <<WRITE_S>> are `ERR REPOSITORY`.
+
+Not in a backup: the secrets of sessions that came with EXEC (they lie in files of their own, for
+a RESTART they must be given again), what an `adopt` session has printed and is not recorded yet,
+and whatever definitions name by path or environment.
+
+An evening's backup, as a line of the crontab of the agent's user:
+
+    0 20 * * * python3 /opt/agent/agentcli.py backup /backup/$(date +\%F)
+
+A single file can be copied by SQLite itself, too: `sqlite3 workrep.db ".backup copy.db"`. A copy
+by `cp` of a live repository may be broken.
+
+### Restoring
+
+    python agent.py --master /srv/agent/master.db --restore /backup/2026-12-01
+
+No agent may run on that master, and no other program may have the files open: then it exits 1 and
+touches nothing. First all is verified: the SHA-256 and integrity of each file. Then it says, a line
+each, what it replaces, and puts the files in their place. What was there stays beside it as
+`FILE.before-restore-TIME`. It exits 0, or 1 with one line that says why not.
+
+A work repository below the master's folder goes to the same place below the master's folder. One
+that was elsewhere goes to where it was, when the master gets its own place back; when the master
+is restored to another place (on the same host, to try a backup), it comes beside the master as
+`ID-NAME.db`, so that a try never touches the original. Work repositories that are attached now and
+were not then stay where they are, and are not attached any more.
+
+A restored repository is a timeline of its own:
+
+- it is held until `RELEASE -REPO=NAME`, over restarts too, and is not cleaned before,
+- sessions that were open in it end `ERROR` with the message `restored`; RESTART goes on with them,
+- their processes, should any still run, are not touched, then or later: from now on the marker of
+  each process (`AGENT_MARKER`) has the repository's new incarnation behind its UUID,
+- session numbers go on at the next million: after 1001 comes 1000001.
+
+A restore that was cut short leaves `MASTER.restoring`, and no agent starts on that master: run the
+same restore again. (Or delete that file, to go on with whatever is there.)
+
+After the release, due times that have come since the backup are decided by their `misfire`.
+
+### Copies
+
+A work repository notes the host id, the device and the inode where it was last used. When it is
+opened elsewhere it is a copy, and the original may still be at work. So a copy is held, and not
+cleaned:
+
+- EXEC and RESTART are acknowledged and wait (`waits_for=hold`), no schedule fires, nothing is
+  purged by itself, and sessions that it shows as running are left alone,
+- the log and `REPOS` say why: `held by the agent since 22:00: copy: it was used last on host a, and
+  this is host b`. `PING` stays `READY`; METRICS has `agent_repositories_held`.
+
+`RELEASE -REPO=NAME` says that this one goes on. Say so when the original does not run any more: a
+session that runs in both would run twice, and the cleaning of the one would end the processes of
+the other. To go on with both, restore a backup to another place.
+
+What is a copy: another host id (`--host-id`), another inode, or another device. A number of a
+device may change with a boot, or with the start of a container: then it alone makes no copy, and
+is noted anew. A file that is renamed or moved within its file system is none, nor is one into
+which `cp` has written an older state (stop the agent for that). A file of a former version notes
+its place when it is first opened. `rm`, then `cp`, may give the new file the old inode: use
+`--restore`.
+
+ATTACH of a repository whose UUID is attached already is `CONFLICT`, of the very same file
+`EXISTS`.
+
+### Litestream and LiteFS
+
+The files are fit for both: SQLite in WAL mode from the beginning, which is never switched; no
+exclusive locking; a primary key in each table; short transactions, which wait for a lock of others
+in short tries; one connection that writes, while those that read checkpoint nothing.
+
+**Litestream** sends the `-wal` to a store elsewhere, for each file (master and work repositories)
+an entry of its own in `litestream.yml`. Nothing is to be set in the agent. Litestream keeps a
+reading transaction open so that others do not reset the `-wal` before it was read, and checkpoints
+itself. The agent goes on to checkpoint as SQLite does, each 1,000 pages, and cuts a `-wal` over
+4 MiB when nobody reads it: while Litestream reads, that does nothing. When the agent stops, SQLite
+takes the `-wal` along; so let Litestream run until the agent has ended, and start it first: else it
+begins with a new snapshot. While Litestream checkpoints, a write waits for its lock; one that had
+to wait for over <<WRITE_S>> is `ERR REPOSITORY`. What it restores is a copy: it is held until
+`RELEASE -REPO=NAME`. Master and work repositories are restored to about the same time, not exactly.
+
+**LiteFS** gives a folder (FUSE) whose primary may write, and copies for reading. Put the master and
+the work repositories there, and run the agent on the primary alone: on another node the files
+cannot be written, and an agent has to write to its master to start. A node that becomes the primary
+has another host id, so its work repositories are held until `RELEASE -REPO=NAME`: the former
+primary may still run what it has begun. (The same `--host-id` on all nodes takes that away, as far
+as LiteFS gives the file the same inode everywhere: not advised.)
 """
 MANUAL_HOST = r"""
 ## host: what tasks may do here
@@ -22479,6 +23464,9 @@ MANUAL_GUARANTEES = r"""
   sessions go on. What they have to record is kept and written later. What has not begun waits.
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
   then `ERR REPOSITORY`.
+- **A copy is not taken for the original.** A work repository that is restored, copied, or used on
+  another host begins, fires and cleans nothing until `RELEASE -REPO=NAME` (topic `copies`). A
+  backup is whole or not there.
 - **Secrets are shown nowhere**, and no value of a variable becomes a command, SQL or code.
 - **Nobody else's file is taken for the agent's.** What it makes beside another file has a name
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
@@ -22705,11 +23693,16 @@ MANUAL_CHANGES = r"""
 - `SCHED NEXT -ALL` up to a far `-TO` no longer takes a minute for a schedule that its window never
   lets be due, nor does `SCHED PLAN` under a hold, or any count of due times, where the repetitions
   of very many firings overlap. An object as a type of a column of `load_csv` is told as a fault.
+- `BACKUP folder` copies the master and all work repositories, whole and checked, while all goes on,
+  and `python agent.py --restore folder` puts them back where nothing runs (topic `backup`).
+  `HOLD -REPO=name` alone holds that repository, no longer the whole agent. A work repository whose
+  file is a copy, or is used on another host, starts held and is not cleaned until
+  `RELEASE -REPO=name` says that it goes on, since the original may still run the same sessions.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST,
-                MANUAL_LIMITS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
+                MANUAL_HOST, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -23238,10 +24231,15 @@ def _release(agent, request):
 
 
 def _set_hold(agent, request, hold):
+    """Holds what the request names, or releases it (None): a schedule, a repository, all."""
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
+    if "-REPO" in request:
+        agent.repository_holds.set(request["-REPO"], hold)
+        return fill(REPOSITORY_HOLD_LINE, {"repository": request["-REPO"],
+                                           "hold": hold is not None})
     agent.set_hold(hold)
     return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
@@ -23331,11 +24329,13 @@ def _scenarios(agent, request):
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
-        number, name, path, _ = place.attachment
+        (number, name, path, _), repository = place.attachment, place.repository
+        hold = repository and repository.hold
         yield fill(REPOSITORY_LINE, {
             "repository": name, "id": number, "path": path,
             "status": "TROUBLE" if place.reason else "ATTACHED",
-            "message": one_line(place.reason)})
+            "message": one_line(place.reason)
+                       or (hold and tell_hold(hold, agent.clock.now())) or ""})
 
 
 @verb("CONTEXTS")
@@ -25508,6 +26508,10 @@ def main(arguments=None, clock=None):
         umask = os.umask(OWN_UMASK)
         if settings.files:
             return import_files(settings, clock, writer)
+        if settings.backup is not None:
+            Restore(settings.backup, settings.master, clock,
+                    lambda line: _print(show_controls(line) + "\n")).run()
+            return EXIT_OK
         restore_signals()
         with log_to_file(settings, writer) as own:
             return serve(settings, clock, writer, own, umask)

@@ -46,6 +46,7 @@ change. Sections, each using only those above it:
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/backup_forms   The form of BACKUP.
     base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
@@ -327,6 +328,7 @@ LOGGED_LINE = ReplyLine("the session", (
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+REPOSITORY_HOLD_LINE = ReplyLine("the work repository (with -REPO alone)", (_REPOSITORY, _HOLD))
 SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
 SESSION_LINE = ReplyLine("a session", (
     _SESSION,
@@ -370,7 +372,7 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
     number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
     text_key("path", "its file"),
     text_key("status", "ATTACHED, or TROUBLE"),
-    text_key("message", "what is wrong with it")))
+    text_key("message", "what is wrong with it, or who holds it and why")))
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
@@ -548,6 +550,22 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/backup_forms.py
+# The form of BACKUP.
+# ======================================================================================
+
+BACKUP_LINE = ReplyLine("the backup", (
+    text_key("folder", "its folder"),
+    number_key("files", "databases in it: the master and the work repositories"),
+    number_key("bytes", "how large they are together")))
+BACKUP_FORMS = (
+    Form("BACKUP", "FOLDER", ADMINISTRATOR,
+         "copy the master and every work repository into a new folder, whole and checked; a "
+         "relative path counts from the master's folder", oks=(BACKUP_LINE,),
+         kinds={"FOLDER": "token"}, meanings={"FOLDER": "the folder, which must not exist"}),)
+
+
+# ======================================================================================
 # base/user_forms.py
 # The forms of the requests about users, and the lines of their replies.
 # ======================================================================================
@@ -700,16 +718,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -843,7 +862,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS
+) + USER_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):

@@ -167,7 +167,7 @@ def test_what_the_fields_of_an_ok_hold(agent):
         "HOLD x -SCHEDULE=A", "RELEASE -SCHEDULE=A", "SCHED SET A -PRIORITY=1", "SCHED OFF A",
         "SCHED ON A", "SCHED PLAN", "SCHED WHY A", "SCHED UPDATE", "SCHED DEL A",
         "CALENDAR ADD C 2099-12-25", "CALENDAR SET C 2099-12-26", "CALENDAR DEL C",
-        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "PURGE -DAYS=9", "IMPORT '{}' -DRY_RUN"]
+        "ATTACH SECOND second.db -CREATE", "DETACH SECOND", "BACKUP kept", "PURGE -DAYS=9", "IMPORT '{}' -DRY_RUN"]
     names = set()
     for request in requests:
         last = agent.ask(request)[-1]

@@ -21,6 +21,7 @@ from .base.words import check_name
 from .base.files import make_folder
 from .store.files import tell_doors
 from .store.locks import NameLock
+from .store.restore import Restore
 from .store.work import WorkRepository
 from .processes.process import start_error
 from .processes.limits import FileLimit
@@ -345,6 +346,10 @@ def main(arguments=None, clock=None):
         umask = os.umask(OWN_UMASK)
         if settings.files:
             return import_files(settings, clock, writer)
+        if settings.backup is not None:
+            Restore(settings.backup, settings.master, clock,
+                    lambda line: _print(show_controls(line) + "\n")).run()
+            return EXIT_OK
         restore_signals()
         with log_to_file(settings, writer) as own:
             return serve(settings, clock, writer, own, umask)

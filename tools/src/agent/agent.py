@@ -29,6 +29,7 @@ from .access import Access
 from .opening import open_master, open_work
 from .place import Care
 from .places import Places
+from .holds import RepositoryHolds
 from .housekeeping import Cleaner, Keeper
 from .waits import Waits
 from .watch import Children, Topology, Watch
@@ -87,7 +88,7 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = None
+        self.desk = self.changes = self.listing = self.repository_holds = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
@@ -125,9 +126,10 @@ class Agent:
         self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
                                 self.bounds)
         self._inbox = Inbox()
+        self.repository_holds = RepositoryHolds(self, self._clean)
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
-                              is_insecure_fs=settings.is_insecure_fs),
+                              is_insecure_fs=settings.is_insecure_fs, home=identity.home),
             self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
@@ -146,6 +148,7 @@ class Agent:
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
+        self.repository_holds.look(repository)
         self._clean(repository)
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
@@ -154,11 +157,13 @@ class Agent:
             if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.repository_holds.settle(repository)
         self.watch.look(repository)
 
     def _clean(self, repository):
-        self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
+        if not repository.is_copy:      # what lies beside it may be another's
+            self._cleaner.clean(repository)
+            clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -298,8 +303,9 @@ class Agent:
     def _change_hold(self, hold):
         self.hold = hold
         for repository in self.places.list_open():
-            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
-                                 self.clock.now())
+            if hold is not None or repository.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                     self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()

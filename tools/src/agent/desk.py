@@ -99,13 +99,16 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
                 repository, request.variables, repository.scenarios.find_secrets,
                 request.scenario, request.version))
         return request
+
+    def _is_held(self, repository):
+        return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
     def _put_aside(repository, variables, find_secrets, *place):
@@ -165,7 +168,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not agent.hold:
+        if not is_free and ticket.status == WAITING and not self._is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -175,7 +178,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -280,7 +283,7 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._agent.hold is not None))
+                secret_file=secret_file, is_held=self._is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)

@@ -64,6 +64,8 @@ def metrics(agent):
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
+    yield from _gauge("repositories_held", "those in which nothing new begins", sum(
+        repository.hold is not None for repository in agent.places.list_open()))
     yield from _gauge("repository_usable", "1: it can be used", [
         ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
     open_ones = [("master", agent.master)] + [

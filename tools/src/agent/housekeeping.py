@@ -32,6 +32,8 @@ class Cleaner:
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many. What is
         wrong with one of them costs that one alone: it is told, and looked at again."""
+        if repository.is_copy:          # what runs of it may be another's
+            return 0
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
@@ -85,7 +87,7 @@ class Cleaner:
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers,
+            return Tree(["%s/%d" % (repository.mark, row["id"]) for row in rows], numbers,
                         looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
@@ -176,7 +178,7 @@ class Keeper:
             self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
-                if not repository.db.trouble:
+                if not (repository.db.trouble or repository.is_copy):
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge_old(repository, settings.keep_days)
 

@@ -62,8 +62,11 @@ class Waits:
             return Wait(LOST, place.reason)
         if agent.hold is not None:
             return Wait(HELD, tell_hold(agent.hold, now))
-        entry = schedule and place and place.repository \
-            and agent.schedules.find(place.repository, schedule)
+        repository = place and place.repository
+        if repository is not None and repository.hold is not None:
+            return Wait(HELD, "repository %s is %s" % (repository.name,
+                                                       tell_hold(repository.hold, now)))
+        entry = schedule and repository and agent.schedules.find(repository, schedule)
         if entry and entry.hold is not None:
             return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
         if agent.is_stopping:

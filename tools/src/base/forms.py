@@ -1,16 +1,18 @@
 """The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies."""
 import re
 
+from .backup_forms import BACKUP_FORMS
 from .form import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, Form, KIND_WORDS,
                    Part, WORD_MEANINGS)
 from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       CALENDAR_NAME_LINE, CHANGE_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE,
                       DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
                       LOGGED_LINE, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE,
-                      PING_LINE, PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
-                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
-                      TICKET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
+                      PING_LINE, PLANNED_LINE, PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE,
+                      SCENARIO_LINE, SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
+                      SCHEDULE_SET_LINE, SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE,
+                      STOPPED_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE, VARIABLE_LINE,
+                      VISIT_LINE, WARNING_LINE)
 from .user_forms import USER_FORMS
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
@@ -104,16 +106,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -247,7 +250,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS
+) + USER_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):

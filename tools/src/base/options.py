@@ -118,6 +118,8 @@ COMMAND_OPTIONS = (
                   "what is wrong and what to do, and exit", attribute="is_doctor"),
     CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
                   "the master", attribute="is_repairing"),
+    CommandOption("--restore", "FOLDER", "put a backup in the place of the master and its work "
+                  "repositories, where no agent runs, and exit", attribute="backup"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),

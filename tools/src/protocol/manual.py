@@ -45,6 +45,7 @@ MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
+MANUAL_BACKUP = ""  # embedded: manual/backup.md
 MANUAL_HOST = ""  # embedded: manual/host.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
@@ -52,8 +53,8 @@ MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_HOST,
-                MANUAL_LIMITS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
+                MANUAL_HOST, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")

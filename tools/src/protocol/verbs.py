@@ -5,15 +5,16 @@ from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, Conflict, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
-                            PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE,
-                            STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE,
-                            WARNING_LINE)
+                            PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE, SCENARIO_LINE,
+                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
+                            VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local
 from ..base.controls import one_line
 from ..base.words import capitals, shorten
 from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, SessionFilter,
                              SessionRequest)
 from ..agent.figures import metrics, ping
+from ..agent.waits import tell_hold
 from .table import NEWEST, VERBS, list_help, verb
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
@@ -95,10 +96,15 @@ def _release(agent, request):
 
 
 def _set_hold(agent, request, hold):
+    """Holds what the request names, or releases it (None): a schedule, a repository, all."""
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
+    if "-REPO" in request:
+        agent.repository_holds.set(request["-REPO"], hold)
+        return fill(REPOSITORY_HOLD_LINE, {"repository": request["-REPO"],
+                                           "hold": hold is not None})
     agent.set_hold(hold)
     return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
@@ -188,11 +194,13 @@ def _scenarios(agent, request):
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
-        number, name, path, _ = place.attachment
+        (number, name, path, _), repository = place.attachment, place.repository
+        hold = repository and repository.hold
         yield fill(REPOSITORY_LINE, {
             "repository": name, "id": number, "path": path,
             "status": "TROUBLE" if place.reason else "ATTACHED",
-            "message": one_line(place.reason)})
+            "message": one_line(place.reason)
+                       or (hold and tell_hold(hold, agent.clock.now())) or ""})
 
 
 @verb("CONTEXTS")

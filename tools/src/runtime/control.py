@@ -43,7 +43,7 @@ class Control:
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
-        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first

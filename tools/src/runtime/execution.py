@@ -85,7 +85,7 @@ class Execution:
     def process(self, command, is_adoptable=False):
         """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
         says that the task's type can take it up again by adopt()."""
-        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+        command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:

@@ -109,7 +109,8 @@ class ScheduleListing:
             if due > now and repository.ledger.is_recorded(connection, name, due):
                 return None
         stored = self._read(repository, row).check()
-        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(
+            stored.hold, repository.hold)
         if before == self._find_undecided(stored):
             notes += list_ahead(before, now)
         return "; ".join(notes)

@@ -39,7 +39,7 @@ def list_state(repository, stored, due, hold, patterns=()):
     agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
     notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, stored.hold)]
+              for held in list_holds(hold, stored.hold, repository.hold)]
     for kind, name, met in repository.db.read(
             repository.schedules.list_conditions, stored.schedule.name):
         if not met:

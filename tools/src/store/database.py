@@ -96,10 +96,10 @@ class Database:
                 return False
             raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
 
-    def reading(self):
-        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
-        """
-        return self._connections.reading()
+    def reading(self, is_new=False):
+        """A connection to read with, as a context, one for this reading alone where `is_new`;
+        nobody else uses it meanwhile. RepositoryError."""
+        return self._connections.reading(is_new)
 
     def read(self, method, *arguments):
         """method(connection, *arguments) of a store with a reading connection. RepositoryError."""

@@ -3,11 +3,11 @@
 Times are epoch seconds, durations seconds; the store alone knows them as text."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from ..base.vocabulary import DEFAULT_CONTEXT
+from ..base.vocabulary import DEFAULT_CONTEXT, MAX_QUEUE
 from ..base.errors import Conflict
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule
-from .admission import list_gates
+from .admission import list_gates, repository_gate
 
 
 class Attachment(NamedTuple):
@@ -27,8 +27,8 @@ class Hold(NamedTuple):
 
 
 def read_hold(row):
-    """The Hold of a row of agent or schedule, or None. A time of it that another program has
-    spoilt is as none: it has always been, or never ends."""
+    """The Hold of a row of agent, schedule or repository, or None. A time of it that another
+    program has spoilt is as none: it has always been, or never ends."""
     return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
                 find_time(row["hold_until"])) if row["hold_since"] else None
 
@@ -111,7 +111,8 @@ class Ticket(NamedTuple):
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
-        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+        return [(repository_gate(repository.id), MAX_QUEUE)] + list_gates(
+            repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):

@@ -1,0 +1,12 @@
+"""The verb BACKUP."""
+from ..base.backup_forms import BACKUP_LINE
+from ..agent.backups import back_up
+from .table import verb
+from .lines import fill
+
+
+@verb("BACKUP")
+def _backup(agent, request):
+    folder, files = back_up(agent, request["FOLDER"])
+    return fill(BACKUP_LINE, {"folder": folder, "files": len(files),
+                              "bytes": sum(entry.bytes for entry in files)})
