@@ -95,7 +95,7 @@ def test_who_may_not_change_anything_changes_nothing(inside, speak, role, seed):
         code = speaker.say(line)
         verb = "".join(line.decode("utf-8", "replace").upper().split()[:1])
         assert role is not None or code in STRANGE or verb in ("", "HELP", "QUIT") and code in (
-            "BLANK", "OK", "NOT_FOUND"), (line, code)
+            "BLANK", "OK", "NOT_FOUND") or verb == "AUTH" and code == "BUSY", (line, code)
     assert set(speaker.counts) & {"AUTH", "DENIED"}, speaker.counts
     assert contents(inside) == before
 

@@ -227,15 +227,21 @@ def test_without_tls_elsewhere_is_served_plainly(serve, away):
     (("--tls-key", "x"), "go with --tls-cert")])
 def test_what_has_to_be_there_for_other_hosts(make_agent, certificate, options, told):
     options = ("--tls-cert", str(certificate)) if options == ("TLS",) else options
-    running = make_agent("--host", "0.0.0.0", *options).start(is_ready=False)
+    running = make_agent("--host", "0.0.0.0", "--as-root", *options).start(is_ready=False)
     assert running.wait() == (2 if "--tls-key" in options else 1) and told.replace("\\", "") in running.log()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="for an agent of root")
+def test_an_agent_of_root_serves_no_other_host_unless_that_is_said(make_agent, certificate):
+    running = make_agent("--host", "0.0.0.0", "--insecure").start(is_ready=False)
+    assert running.wait() == 1 and "--as-root" in running.log() and "Traceback" not in running.log()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_any_address_for_who_knows_better(make_agent, host):
     if host == "::" and not socket.has_ipv6:
         pytest.skip("needs IPv6")
-    running = make_agent("--host", host, "--insecure").start()
+    running = make_agent("--host", host, "--insecure", "--as-root").start()
     assert running.ok("EXEC HELLO -SYNC")["status"] == "DONE"       # by 127.0.0.1 it is the owner
 
 

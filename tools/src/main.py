@@ -231,8 +231,8 @@ def serve(settings, clock, writer, own, umask):
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
     address = find_address(settings.host)
-    check_address(settings, is_loopback(address))
     needs_user = check_reach(settings, address)
+    check_address(settings, is_loopback(address))
     certificates = None
     if settings.tls_cert is not None:
         certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
