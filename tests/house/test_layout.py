@@ -27,7 +27,7 @@ NO_NAMES = {"found", "told", "made", "left", "it", "then", "given", "known", "wa
 CLIENT_FLOORS = {"client", "base"}
 # attributes of the standard library's own objects
 NOT_OURS = {"__cause__", "__context__", "__name__", "compress_type", "crontab", "external_attr", "extra", "file_size", "is_creating", "name",
-            "raiseExceptions", "row_factory"}
+            "raiseExceptions", "row_factory", "text_factory"}
 
 # who may import a module of the standard library: floors, and single modules
 MAY_IMPORT = {

@@ -30,9 +30,11 @@ from .processes.orphans import take_orphans
 from .tasks.task import run_helper
 from .agent.opening import open_master
 from .agent.agent import Agent
+from .agent.audit import DONE_WELL, note_offline
 from .agent.exchange import import_into
 from .agent.figures import ping
 from .agent.logwriter import LogWriter
+from .agent.verifying import verify_audit
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
 from .server.server import Server, check_host, notify_systemd
@@ -119,6 +121,10 @@ def _import_file(master, path, settings, clock, writer):
     """Imports one file, and tells what came of it -> whether it was imported."""
     def tell(text):
         writer.say(tell_failure("%s: %s" % (path, text)))
+
+    def note(outcome):
+        note_offline(master, settings.name, "IMPORT",
+                     "-REPO=" + settings.repo if settings.repo else "", outcome, clock.now())
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -136,15 +142,26 @@ def _import_file(master, path, settings, clock, writer):
         for fault in error.faults:
             tell("%s: %s" % fault)
         tell(error.message)
+        note(error.code)
     except (OSError, UnicodeDecodeError) as error:
         tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
             tell("%s: warning: %s" % (place, reason))
+        note(DONE_WELL)
         _print("%s: %d scenarios and %d schedules imported\n" % (
             show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
+
+
+def tell_audit(settings, clock):
+    """--verify-audit: exit code 0, or 1 where a chain is broken. CannotStart."""
+    verdict = verify_audit(settings.master, clock, settings.head)
+    reason = _print("".join(show_controls(line) + "\n" for line in verdict.lines))
+    if reason not in (None, errno.EPIPE):
+        return _complain("it cannot be told: %s" % os.strerror(reason), EXIT_CANNOT_START)
+    return EXIT_OK if verdict.is_whole else EXIT_CANNOT_START
 
 
 def print_manual(topic):
@@ -284,6 +301,8 @@ def main(arguments=None, clock=None):
         return run_minder(settings.spool)
     writer = start_logging()
     try:
+        if settings.is_verifying:
+            return tell_audit(settings, clock)
         if settings.files:
             return import_files(settings, clock, writer)
         restore_signals()

@@ -23,6 +23,7 @@ from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
+from .audit import Audit
 from .opening import open_master, open_work
 from .place import Care
 from .places import Places
@@ -80,7 +81,7 @@ class Agent:
         self.is_stopping = False
         self.connections = lambda: 0            # set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = None
+        self.desk = self.changes = self.listing = self.audit = None
         self.waits = Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
@@ -98,6 +99,7 @@ class Agent:
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
+        self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
@@ -128,6 +130,7 @@ class Agent:
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
+        self.audit.note_own("AGENT START")
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -170,6 +173,8 @@ class Agent:
         while word is None:
             reap_orphans()
             word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+        if word in STOPS:
+            self.audit.note_own("SIGNAL", STOPS[word])
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
@@ -187,6 +192,7 @@ class Agent:
                 rest += os.read(wake_fd, SIGNALS_AT_ONCE)
             second, rest = split_stop(rest)
             if second in STOPS:
+                self.audit.note_own("SIGNAL", STOPS[second])
                 reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
@@ -216,6 +222,9 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        if self.audit:
+            self.audit.note_own("AGENT STOP")
+            self.audit.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
@@ -273,6 +282,7 @@ class Agent:
         a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
+            self.audit.note_own("RELEASE")
             self._change_hold(None)
 
     def _change_hold(self, hold):

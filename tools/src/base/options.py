@@ -60,6 +60,10 @@ COMMAND_OPTIONS = (
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
+    CommandOption("--verify-audit", "", "look whether the chains of the audit are whole, also "
+                  "beside a running agent, and exit", attribute="is_verifying"),
+    CommandOption("--head", "HASH", "a hash that --verify-audit has to find in a chain: the head "
+                  "that was noted elsewhere"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),

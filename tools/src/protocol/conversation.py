@@ -9,8 +9,10 @@ from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
 from ..base.words import _CONTROL, list_hidden, mask_all, render_fields, split_words
+from ..agent.audit import DONE_WELL
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
+from .audit_verbs import note_outcome
 from .lines import FLUSH, TextLine, ticket_fields
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
@@ -37,7 +39,7 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        text, words = "", []
+        text, words, row, request = "", [], None, None
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -57,10 +59,14 @@ class Conversation:
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
-            return Reply(error, is_json, words)
+            return Reply(error, is_json, words, on_outcome=row and self._noter(row, request))
         is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
         return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                     row.is_pipelined, is_quick)
+                     row.is_pipelined, is_quick, self._noter(row, request))
+
+    def _noter(self, row, request):
+        """What tells the audit the outcome of a request."""
+        return functools.partial(note_outcome, self._agent, row, self._client, request)
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -107,7 +113,9 @@ class Reply:
     """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
     for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
+                 on_outcome=None):
+        self._on_outcome = on_outcome       # on_outcome(DONE_WELL or a code), once that is known
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
         self._is_to_start, self.is_quick = is_pipelined, is_quick
 
@@ -136,6 +144,11 @@ class Reply:
         nothing."""
         self._outcome.call_when_ready(function)
 
+    def _note(self, outcome):
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
+
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         self.start()
@@ -153,6 +166,7 @@ class Reply:
         hidden = list_hidden(self._words)
         if not isinstance(error, AgentError):
             error = internal(error, hidden)
+        self._note(error.code)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -184,12 +198,15 @@ class Reply:
         if callable(outcome):
             outcome = outcome()
         if isinstance(outcome, (list, tuple)) or outcome is None:
+            self._note(DONE_WELL)
             return outcome
         while True:
             try:
                 line = next(outcome)
             except StopIteration as stop:
+                self._note(DONE_WELL)
                 return stop.value
+            self._note(DONE_WELL)           # a change has been made before its first line
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):

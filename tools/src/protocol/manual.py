@@ -23,6 +23,7 @@ from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERV
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
+from ..agent.audit import MAX_ACTS, MAX_KINDS, MAX_KINDS_EACH
 from .table import find_kind
 
 WIDTH = 100
@@ -39,14 +40,15 @@ MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
+MANUAL_AUDIT = ""  # embedded: manual/audit.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
-                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -104,6 +106,9 @@ LIMITS = (
     Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
     Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
     Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+    Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
+    Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
+    Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",

@@ -15,6 +15,7 @@ from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, Sessi
                              SessionRequest)
 from ..agent.figures import metrics, ping
 from .table import NEWEST, VERBS, list_help, verb
+from .audit_verbs import purge_audit
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
 
@@ -240,6 +241,8 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    if "-AUDIT" in request:
+        return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")

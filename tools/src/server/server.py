@@ -205,7 +205,8 @@ class Server(socketserver.ThreadingTCPServer):
             reason = self._find_limit(request, self._is_owner(uid))
             if reason is None:
                 self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
+                    request, self._make_conversation(request, uid, client_address[0]),
+                    self.max_line)
                 if not self._is_owner(uid):
                     self._strangers.add(request)
                 return True
@@ -259,11 +260,12 @@ class Server(socketserver.ThreadingTCPServer):
     def handle_error(self, request, client_address):
         log.exception("connection")
 
-    def _make_conversation(self, connection, uid):
-        """The Conversation of a connection, by the kernel's word on its other end."""
+    def _make_conversation(self, connection, uid, address):
+        """The Conversation of a connection from an address, by the kernel's word on its other end.
+        """
         name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
         role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
+        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name, address)),
                             functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
