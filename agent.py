@@ -725,7 +725,7 @@ AUDIT_LINE = ReplyLine("a row of the audit", (
 AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
     text_key("head", "hash of its newest row, for --verify-audit --head"),))
 AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
-    number_key("rows", "rows of the audit that were deleted"),
+    number_key("purged", "rows of the audit that were deleted"),
     ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 
 AUDIT_FORMS = (
@@ -15386,7 +15386,7 @@ class Audit:
             self._ready.notify()
             self._written.wait_for(lambda: self._answered >= number, within_s)
 
-    def close(self, within_s=5.0):
+    def close(self, within_s=WRITE_S + 1.0):
         """Writes what there is, as far as that can be done, tells where the chain ends, and ends
         the thread."""
         with self._ready:
@@ -17334,11 +17334,12 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
-        if self.audit:
+        if self.master:
+            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
             self.audit.note_own("AGENT STOP")
             self.audit.close()
         if self.master:
-            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------
@@ -17921,9 +17922,9 @@ def purge_audit(agent, request):
         raise BadRequest("-DAYS=n is missing: say how old a row has to be")
     before = agent.clock.now() - request["-DAYS"] * 86400
     if "-DRY_RUN" in request:
-        return fill(AUDIT_PURGED_LINE, {"rows": agent.audit.chain.count_older(before)},
+        return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.chain.count_older(before)},
                     dry_run=True)
-    return fill(AUDIT_PURGED_LINE, {"rows": agent.audit.purge(request.client, before)})
+    return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
 
 
 def note_outcome(agent, row, client, request, outcome):

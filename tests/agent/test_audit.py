@@ -231,11 +231,11 @@ def test_purge_leaves_it_alone_unless_told(inside):
         assert inside.err("PURGE -AUDIT" + options) == "BAD_REQUEST", options
     inside.let_pass(61)
     before = len(inside.rows("AUDIT"))
-    assert inside.ok("PURGE -AUDIT -DAYS=2 -DRY_RUN") == {"rows": "3", "dry_run": "yes"}
+    assert inside.ok("PURGE -AUDIT -DAYS=2 -DRY_RUN") == {"purged": "3", "dry_run": "yes"}
     assert len(inside.rows("AUDIT")) == before
-    assert inside.ok("PURGE -AUDIT -DAYS=2") == {"rows": "3"}
+    assert inside.ok("PURGE -AUDIT -DAYS=2") == {"purged": "3"}
     assert audited(inside)[0] == "PURGE  OK" and audited(inside)[-1].startswith("PURGE -AUDIT 3 ") and check_chain(inside)
-    assert inside.ok("PURGE -AUDIT -DAYS=0")["rows"] == str(before - 2)
+    assert inside.ok("PURGE -AUDIT -DAYS=0")["purged"] == str(before - 2)
     row, = inside.rows("AUDIT")             # the one that has the last hash
     assert row["verb"] == "PURGE" and row["object"].startswith("-AUDIT %d " % (int(row["n"]) - 1)) and check_chain(inside) == 1
 

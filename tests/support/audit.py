@@ -2,7 +2,7 @@
 import subprocess
 import sys
 
-from conftest import AGENT, LIMIT_S
+from conftest import AGENT, BOOT, LIMIT_S
 
 
 class Notes:
@@ -17,7 +17,8 @@ class Notes:
 
 def verify(master, *options):
     """python agent.py --verify-audit -> (exit code, lines of output, text on standard error)."""
-    done = subprocess.run([sys.executable, str(AGENT), "--verify-audit", "--master", str(master)] + list(options),
+    done = subprocess.run([sys.executable, "-c", BOOT, str(AGENT), "--verify-audit", "--master", str(master)]
+                          + list(options),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           universal_newlines=True, timeout=LIMIT_S)
     return done.returncode, done.stdout.splitlines(), done.stderr

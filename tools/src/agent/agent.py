@@ -222,11 +222,12 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
-        if self.audit:
+        if self.master:
+            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
             self.audit.note_own("AGENT STOP")
             self.audit.close()
         if self.master:
-            self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pwd
 import threading
 
 from ..base.errors import AgentError, RepositoryError
+from ..base.vocabulary import WRITE_S
 from ..base.program import Told, log, tell_traceback
 from ..base.workers import Worker
 from ..store.chain import Act, Chain, Happening
@@ -112,7 +113,7 @@ class Audit:
             self._ready.notify()
             self._written.wait_for(lambda: self._answered >= number, within_s)
 
-    def close(self, within_s=5.0):
+    def close(self, within_s=WRITE_S + 1.0):
         """Writes what there is, as far as that can be done, tells where the chain ends, and ends
         the thread."""
         with self._ready:

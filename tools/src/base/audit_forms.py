@@ -18,7 +18,7 @@ AUDIT_LINE = ReplyLine("a row of the audit", (
 AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
     text_key("head", "hash of its newest row, for --verify-audit --head"),))
 AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
-    number_key("rows", "rows of the audit that were deleted"),
+    number_key("purged", "rows of the audit that were deleted"),
     ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
 
 AUDIT_FORMS = (

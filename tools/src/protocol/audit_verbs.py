@@ -43,9 +43,9 @@ def purge_audit(agent, request):
         raise BadRequest("-DAYS=n is missing: say how old a row has to be")
     before = agent.clock.now() - request["-DAYS"] * 86400
     if "-DRY_RUN" in request:
-        return fill(AUDIT_PURGED_LINE, {"rows": agent.audit.chain.count_older(before)},
+        return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.chain.count_older(before)},
                     dry_run=True)
-    return fill(AUDIT_PURGED_LINE, {"rows": agent.audit.purge(request.client, before)})
+    return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
 
 
 def note_outcome(agent, row, client, request, outcome):
