@@ -17897,7 +17897,7 @@ _UNNOTED_FLAGS = ("-DRY_RUN", "-AUDIT")
 # what a request is about, beside its first argument: options, and how they are told
 _OBJECT_OPTIONS = (("-SCHEDULE", "%s"), ("-SCENARIO", "%s"), ("-HOST", "%s"),
                    ("-REPO", "-REPO=%s"))
-_NAMES = frozenset(("SESSION", "NAME", "SCENARIO", "USER"))  # first arguments, which are no values
+_NAMES = frozenset(("SESSION", "NAME", "SCENARIO"))      # first arguments that are no values
 
 
 @verb("AUDIT")
@@ -19714,7 +19714,7 @@ agent's log at its stop do. `--verify-audit --head HASH` fails when no chain has
 
 ### Its size
 
-A row takes some 400 bytes. The agent deletes none by itself, and `PURGE` leaves them alone. `PURGE
+A row takes some 300 bytes. The agent deletes none by itself, and `PURGE` leaves them alone. `PURGE
 -AUDIT -DAYS=n` deletes those of the agent that is asked which are older. It is itself a row of the
 chain, whose object names the last row that went and its hash, so that the rest is still whole: with
 `-DAYS=0` that row is all that is left. A purge that a crash cut short has deleted the oldest rows;

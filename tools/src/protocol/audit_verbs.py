@@ -18,7 +18,7 @@ _UNNOTED_FLAGS = ("-DRY_RUN", "-AUDIT")
 # what a request is about, beside its first argument: options, and how they are told
 _OBJECT_OPTIONS = (("-SCHEDULE", "%s"), ("-SCENARIO", "%s"), ("-HOST", "%s"),
                    ("-REPO", "-REPO=%s"))
-_NAMES = frozenset(("SESSION", "NAME", "SCENARIO", "USER"))  # first arguments, which are no values
+_NAMES = frozenset(("SESSION", "NAME", "SCENARIO"))      # first arguments that are no values
 
 
 @verb("AUDIT")
