@@ -15404,7 +15404,11 @@ class Audit:
         pause_s = None
         while pause_s != 0.0:
             asked = self._wait(pause_s)
-            pause_s = self.write_due()
+            try:
+                pause_s = self.write_due()
+            except Exception:           # no memory, maybe: the next look's turn
+                log.exception("audit")
+                pause_s = AUDIT_RETRY_S
             with self._ready:
                 self._answered = asked
                 self._written.notify_all()
@@ -19684,7 +19688,7 @@ last second; the chain stays whole.
 The rows of an agent's name are a chain, in the table `audit` of the master: each has a number `n`,
 the `hash` of the row before (`previous`), and a `hash` of its own. That is the SHA-256, in
 hexadecimal digits, of the columns `agent n time user os_user address verb object outcome count
-previous` as canonical JSON: one object, its keys in order, without spaces, ASCII (what is not is
+previous` as canonical JSON: one object, its keys sorted, without spaces, ASCII (what is not is
 `\uXXXX`), `n` and `count` as numbers. So anybody can check it:
 
     import hashlib, json, sqlite3

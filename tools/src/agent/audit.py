@@ -131,7 +131,11 @@ class Audit:
         pause_s = None
         while pause_s != 0.0:
             asked = self._wait(pause_s)
-            pause_s = self.write_due()
+            try:
+                pause_s = self.write_due()
+            except Exception:           # no memory, maybe: the next look's turn
+                log.exception("audit")
+                pause_s = AUDIT_RETRY_S
             with self._ready:
                 self._answered = asked
                 self._written.notify_all()
