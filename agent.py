@@ -4998,7 +4998,9 @@ class Chain:
         self._db, self._agent = master.db, agent
 
     def append(self, happenings):
-        """Writes some Happenings in their order. RepositoryError."""
+        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
+        that is damaged. That is looked at first, for it would fail what others have written."""
+        self._db.read(self._check_end)
         self._db.write(self._append, happenings)
 
     def _append(self, connection, happenings):
@@ -5018,6 +5020,12 @@ class Chain:
         row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
                                  (self._agent,)).fetchone()
         return Link(*row) if row else Link(0, "")
+
+    def _check_end(self, connection):
+        """Reads where rows are put in."""
+        self._find_end(connection)
+        connection.execute("select time from audit indexed by audit_time order by time desc"
+                           " limit 1").fetchone()
 
     def find_end(self):
         """The newest row, as a Link. RepositoryError."""
@@ -15370,6 +15378,10 @@ class Audit:
             return act._replace(user=SEVERAL, os_user=SEVERAL, address=SEVERAL, object=SEVERAL)
         return act._replace(object=SEVERAL) if self._kinds[act[:3]] >= MAX_KINDS_EACH else act
 
+    def count_waiting(self):
+        """How many rows are not on disk yet."""
+        return len(self._waiting) + self._lost
+
     def purge(self, client, before):
         """Deletes the rows of this agent that are older than an instant -> how many; the row that
         tells of it is written with it. RepositoryError."""
@@ -17451,7 +17463,8 @@ def metrics(agent):
               ("sessions_running", running), ("sessions_outstanding", queued),
               ("connections", agent.connections()), ("repositories", len(places)),
               ("repositories_usable", sum(not place.reason for place in places)),
-              ("hold", int(agent.hold is not None))]
+              ("hold", int(agent.hold is not None)),
+              ("audit_rows_waiting", agent.audit.count_waiting())]
     for name, value in gauges:
         yield "# TYPE agent_%s gauge" % name
         yield "agent_%s %s" % (name, value)
@@ -19681,7 +19694,8 @@ then the rest of who it was is `*`, too.
 Nobody waits for the audit. A thread of its own writes it, within a second. While the master cannot
 be written, <<MAX_ACTS>> rows are kept in memory and written later; what is more is counted, and a
 row `AUDIT LOST` has that count. `kill -9` and a power cut lose what was not written yet, of the
-last second; the chain stays whole.
+last second; the chain stays whole. `METRICS` says how many rows wait: `agent_audit_rows_waiting`.
+Where the audit alone is damaged, all else in the master is written as before.
 
 ### The chain
 

@@ -97,6 +97,10 @@ class Audit:
             return act._replace(user=SEVERAL, os_user=SEVERAL, address=SEVERAL, object=SEVERAL)
         return act._replace(object=SEVERAL) if self._kinds[act[:3]] >= MAX_KINDS_EACH else act
 
+    def count_waiting(self):
+        """How many rows are not on disk yet."""
+        return len(self._waiting) + self._lost
+
     def purge(self, client, before):
         """Deletes the rows of this agent that are older than an instant -> how many; the row that
         tells of it is written with it. RepositoryError."""

@@ -36,7 +36,8 @@ def metrics(agent):
               ("sessions_running", running), ("sessions_outstanding", queued),
               ("connections", agent.connections()), ("repositories", len(places)),
               ("repositories_usable", sum(not place.reason for place in places)),
-              ("hold", int(agent.hold is not None))]
+              ("hold", int(agent.hold is not None)),
+              ("audit_rows_waiting", agent.audit.count_waiting())]
     for name, value in gauges:
         yield "# TYPE agent_%s gauge" % name
         yield "agent_%s %s" % (name, value)

@@ -63,7 +63,9 @@ class Chain:
         self._db, self._agent = master.db, agent
 
     def append(self, happenings):
-        """Writes some Happenings in their order. RepositoryError."""
+        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
+        that is damaged. That is looked at first, for it would fail what others have written."""
+        self._db.read(self._check_end)
         self._db.write(self._append, happenings)
 
     def _append(self, connection, happenings):
@@ -83,6 +85,12 @@ class Chain:
         row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
                                  (self._agent,)).fetchone()
         return Link(*row) if row else Link(0, "")
+
+    def _check_end(self, connection):
+        """Reads where rows are put in."""
+        self._find_end(connection)
+        connection.execute("select time from audit indexed by audit_time order by time desc"
+                           " limit 1").fetchone()
 
     def find_end(self):
         """The newest row, as a Link. RepositoryError."""
