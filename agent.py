@@ -15413,6 +15413,7 @@ class Audit:
     # -- the one who writes ------------------------------------------------------------
 
     def _run(self):
+        """The thread: until close()."""
         pause_s = None
         while pause_s != 0.0:
             asked = self._wait(pause_s)
