@@ -16,6 +16,7 @@ Sections, each using only those above it:
                               role, and its reply.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
+    base/audit_forms          The form of AUDIT, and the lines of the audit in replies, as data.
     base/backup_forms         The form of BACKUP.
     base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
                               nothing else does.
@@ -72,6 +73,8 @@ Sections, each using only those above it:
                               whether it is the same.
     store/backup              A backup: whole copies of the repositories in a folder, with a
                               manifest that tells what they are.
+    store/chain               The audit in the master: a chain of rows for each agent, each with the
+                              hash of the one before.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
@@ -191,6 +194,8 @@ Sections, each using only those above it:
     agent/token               How the agent's own OS user is known where the host does not tell who
                               is at the other end.
     agent/access              Who may ask the agent: its owner, and the users of the master.
+    agent/audit               What was done, and what was refused, on its way to the audit in the
+                              master.
     agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
@@ -219,11 +224,15 @@ Sections, each using only those above it:
     agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
                               over and goes on.
     agent/service             The systemd unit that runs the agent on this host.
+    agent/verifying           --verify-audit: whether the chains of the audit are whole; beside a
+                              running agent, too.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
     protocol/narrow           What a client may ask for whom some scenarios are not there: checked
                               by what his words name.
     protocol/lines            The lines of replies, filled by the table of their fields.
+    protocol/audit_verbs      The verb AUDIT, the purge of the audit, and what the audit notes of
+                              requests.
     protocol/backup_verbs     The verb BACKUP.
     protocol/user_verbs       The verbs on users, and the one by which they say who they are.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
@@ -271,6 +280,7 @@ Threads, and what ends each:
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
     passwords         compares and hashes them one at a time; ends at PasswordDesk.close().
+    audit             writes the rows; ends at Audit.close().
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
@@ -761,6 +771,39 @@ BELIEF_S = 86400.0      # a clock that is further ahead than before is believed 
 NEW, ALTERED, SAME = "new", "changed", "same"
 
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/audit_forms.py
+# The form of AUDIT, and the lines of the audit in replies, as data.
+# ======================================================================================
+
+AUDIT_LINE = ReplyLine("a row of the audit", (
+    time_key("time", "when it was; of several, when the last was"),
+    text_key("agent", "name of the agent whose chain it stands in"),
+    number_key("n", "its number in the chain"),
+    text_key("user", "who asked: user of the agent; empty: its owner, or nobody that it knows"),
+    text_key("os_user", "user of the host at the other end, or that agent.py ran as"),
+    text_key("address", "where he asked from; empty: no connection, but agent.py itself"),
+    text_key("verb", "what was asked for"),
+    text_key("object", "what it was about: number of the session, name of the schedule"),
+    text_key("outcome", "OK, or the code of the error"),
+    number_key("count", "how often, of a refusal that came again and again"),
+    text_key("hash", "SHA-256 of the row, which the next one carries")))
+AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
+    text_key("head", "hash of its newest row, for --verify-audit --head"),))
+AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
+    number_key("purged", "rows of the audit that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+
+AUDIT_FORMS = (
+    Form("AUDIT", "[-SINCE=time] [-WHO=name] [-VERB=verb] [-LIMIT=n] [-JSON]", ADMINISTRATOR,
+         "who changed what, and who was refused, newest first", AS_ROWS, oks=(AUDIT_END_LINE,),
+         lines=(AUDIT_LINE,), kinds={"-WHO": "label"},
+         meanings={"-SINCE": "only what was from then on",
+                   "-WHO": "only what this user asked for, or this user of the host",
+                   "-VERB": "only this verb; SCHED stands for all that begin so"}),
+)
 
 
 # ======================================================================================
@@ -1541,14 +1584,16 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-AUDIT] [-DRY_RUN]",
+         ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+         oks=(PURGED_LINE, AUDIT_PURGED_LINE),
          kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
                    "-KEEP": "only those that are not among the newest so many of a repository, of "
                             "those that the other options name",
                    "-STATUS": "only those that ended in one of these states",
                    "-SCENARIO": "only those of this scenario",
+                   "-AUDIT": "not sessions, but the rows of the audit older than DAYS",
                    "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
@@ -1616,7 +1661,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS + BACKUP_FORMS
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -1849,6 +1894,10 @@ COMMAND_OPTIONS = (
                   "the master", attribute="is_repairing"),
     CommandOption("--restore", "FOLDER", "put a backup in the place of the master and its work "
                   "repositories, where no agent runs, and exit", attribute="backup"),
+    CommandOption("--verify-audit", "", "look whether the chains of the audit are whole, also "
+                  "beside a running agent, and exit", attribute="is_verifying"),
+    CommandOption("--head", "HASH", "a hash that --verify-audit has to find in a chain: the head "
+                  "that was noted elsewhere"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
@@ -5891,6 +5940,248 @@ def sync_file(path):
 
 
 # ======================================================================================
+# store/chain.py
+# The audit in the master: a chain of rows for each agent, each with the hash of the one before.
+# ======================================================================================
+
+# what the hash of a row covers, by the names of the columns
+COVERED = ("agent", "n", "time", "user", "os_user", "address", "verb", "object", "outcome", "count",
+           "previous")
+MAX_WORDS = 400         # characters of a column of text; the rest is cut off
+AUDIT_PAGE = 500        # rows that are read at once
+PURGED_AT_ONCE = 10000  # rows that one transaction deletes
+PURGE_AUDIT = "PURGE"   # verb of the row that a purge of the audit leaves
+_PURGED = re.compile("-AUDIT ([0-9]{1,18}) ([0-9a-f]{64})")     # its object
+
+
+class Act(NamedTuple):
+    """What somebody did, or was refused: never with a value."""
+    user: str               # user of the agent; nothing: its owner, or nobody that it knows
+    os_user: str
+    address: str            # nothing: no connection, but the agent itself or its command line
+    verb: str
+    object: str             # what it was done to: the name of a schedule, the number of a session
+    outcome: str            # OK, or the code of the error
+
+
+class Happening(NamedTuple):
+    """A row that is to be written."""
+    time: float             # epoch seconds; of several, of the last
+    act: Act
+    count: int = 1          # how often
+
+
+class AuditFilter(NamedTuple):
+    """What AUDIT lists; None: whatever it is."""
+    since: Optional[float] = None       # epoch seconds
+    who: Optional[str] = None           # user, or OS user
+    verb: Optional[str] = None          # SCHED stands for all that begin so
+
+
+class Link(NamedTuple):
+    """A row of a chain: its number and its hash. Of a chain without rows: (0, "")."""
+    n: int
+    hash: str
+
+
+def hash_row(row):
+    """The SHA-256 of a row (its columns by name), over canonical JSON: the columns of COVERED, keys
+    in order, ASCII, no spaces."""
+    text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
+                      separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Chain:
+    """The chain of one agent's name. Who appends reads its end and writes in one transaction: two
+    processes cannot fork it."""
+
+    def __init__(self, master, agent):
+        self._db, self._agent = master.db, agent
+
+    def append(self, happenings):
+        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
+        that is damaged. That is looked at first, for it would fail what others have written."""
+        self._db.read(self._check_end)
+        self._db.write(self._append, happenings)
+
+    def _append(self, connection, happenings):
+        """For the writer: within its transaction nobody else appends."""
+        link = self._find_end(connection)
+        for happening in happenings:
+            row = {"agent": self._agent, "n": link.n + 1, "time": to_text(happening.time),
+                   "count": happening.count, "previous": link.hash}
+            row.update((name, _as_column(text))
+                       for name, text in happening.act._asdict().items())
+            link = Link(row["n"], hash_row(row))
+            connection.execute("insert into audit(%s, hash) values (%s?)"
+                               % (", ".join(COVERED), "?, " * len(COVERED)),
+                               [row[name] for name in COVERED] + [link.hash])
+
+    def _find_end(self, connection):
+        row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
+                                 (self._agent,)).fetchone()
+        return Link(*row) if row else Link(0, "")
+
+    def _check_end(self, connection):
+        """Reads where rows are put in."""
+        self._find_end(connection)
+        connection.execute("select time from audit indexed by audit_time order by time desc"
+                           " limit 1").fetchone()
+
+    def find_end(self):
+        """The newest row, as a Link. RepositoryError."""
+        return self._db.read(self._find_end)
+
+    def list_rows(self, filters, limit):
+        """Yields the rows that an AuditFilter names, of all agents, newest first, a page at a time:
+        nothing stays open between."""
+        key = ("~", "", 0)
+        while limit > 0:
+            rows = self._db.read(_list_page, filters, key, min(limit, AUDIT_PAGE))
+            yield from rows
+            limit = limit - len(rows) if len(rows) == AUDIT_PAGE else 0
+            key = tuple(rows[-1][name] for name in ("time", "agent", "n")) if rows else key
+
+    def count_older(self, before):
+        """How many rows, from the first on, are older than this instant. RepositoryError."""
+        return self._db.read(self._find_older, before)[0]
+
+    def _find_older(self, connection, before):
+        """(how many rows, number of the last of them or None)."""
+        younger = connection.execute("select n from audit where agent=? and time>=? order by n"
+                                     " limit 1", (self._agent, to_text(before))).fetchone()
+        return tuple(connection.execute(
+            "select count(*), max(n) from audit where agent=? and n<?",
+            (self._agent, younger[0] if younger else 1 << 62)).fetchone())
+
+    def purge(self, before, happening):
+        """Deletes the rows older than this instant -> how many. The row that tells of it is written
+        first: its object names the last row that goes, and its hash. RepositoryError."""
+        count, last = self._db.read(self._find_older, before)
+        self._db.write(self._announce, last, happening)
+        if last is not None:
+            while self._db.write(self._delete, last):
+                pass
+        return count
+
+    def _announce(self, connection, last, happening):
+        """Writes the row of a purge up to the row of this number."""
+        row = connection.execute("select hash from audit where agent=? and n=?",
+                                 (self._agent, last)).fetchone()
+        words = "-AUDIT" + (" %d %s" % (last, row[0]) if row else "")
+        self._append(connection, [happening._replace(act=happening.act._replace(
+            verb=PURGE_AUDIT, object=words))])
+
+    def _delete(self, connection, last):
+        """Deletes the oldest rows up to this number, some of them -> how many."""
+        return connection.execute(
+            "delete from audit where agent=? and n in (select n from audit where agent=? and n<=?"
+            " order by n limit ?)", (self._agent, self._agent, last, PURGED_AT_ONCE)).rowcount
+
+
+def _as_column(text):
+    """A text that the table can hold, whatever the host or a client calls things."""
+    return text[:MAX_WORDS].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _list_page(connection, filters, key, limit):
+    """The rows before this key (time, agent, n) in the order of AUDIT."""
+    where, values = ["(time, agent, n) < (?, ?, ?)"], list(key)
+    if filters.since is not None:
+        where.append("time >= ?")
+        values.append(to_text(filters.since))
+    if filters.who is not None:
+        where.append("(user = ? or os_user = ?)")
+        values += [filters.who, filters.who]
+    if filters.verb is not None:
+        where.append("(verb = ? or substr(verb, 1, length(?) + 1) = ? || ' ')")
+        values += [filters.verb] * 3
+    return connection.execute("select * from audit where %s order by time desc, agent desc, n desc"
+                              " limit ?" % " and ".join(where), values + [limit]).fetchall()
+
+
+def list_ends(connection):
+    """{agent: Link} of the newest rows of all chains."""
+    rows = connection.execute(
+        "select agent, n, hash from audit natural join"
+        " (select agent, max(n) as n from audit group by agent)").fetchall()
+    return {agent: Link(n, text) for agent, n, text in rows}
+
+
+class ChainState(NamedTuple):
+    """What a look through a chain has shown."""
+    agent: str
+    count: int              # rows that follow each other, up to what is wrong
+    head: str               # hash of the last of them
+    fault: str              # what is wrong, and with which row; nothing: it is whole
+    has_noted: bool        # whether a row has the hash that was noted elsewhere
+
+
+def check_chains(connection, noted=None):
+    """Yields the ChainState of each chain; `noted`: a hash that one of them may have."""
+    if connection.execute("select 1 from sqlite_master where name='audit'").fetchone() is None:
+        return
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")   # it may be no UTF-8
+    try:
+        rows = connection.execute("select * from audit order by agent, n")
+        for agent, group in itertools.groupby(rows, key=lambda row: row["agent"]):
+            walk = _Walk(noted)
+            for row in group:
+                walk.take(row)
+            yield ChainState(agent, walk.count, walk.end.hash, walk.find_fault(), walk.has_noted)
+    finally:
+        connection.text_factory = before
+
+
+class _Walk:
+    """A way through one chain, from its oldest row on."""
+
+    def __init__(self, noted):
+        self.count, self.end, self.has_noted = 0, None, False
+        self._noted, self._fault = noted, ""
+        self._first = None          # Link of the row before the first one that is there
+        self._purged = []           # [Link] of the last rows that were purged
+
+    def take(self, row):
+        """The next row."""
+        if self._first is None:
+            self._first = self.end = _link_before(row)
+        is_intact = hash_row(row) == row["hash"]
+        purged = is_intact and row["verb"] == PURGE_AUDIT and _PURGED.fullmatch(str(row["object"]))
+        if purged:
+            self._purged.append(Link(int(purged.group(1)), purged.group(2)))
+        self._fault = self._fault or self._find_fault_of(row) or (
+            "" if is_intact else "row %s is not as it was written" % row["n"])
+        if not self._fault:
+            self.count, self.end = self.count + 1, Link(row["n"], row["hash"])
+            self.has_noted = self.has_noted or row["hash"] == self._noted
+
+    def _find_fault_of(self, row):
+        """What is wrong with the place of a row, in words, or nothing."""
+        if row["n"] != self.end.n + 1:
+            return "row %d is missing" % (self.end.n + 1)
+        return "" if row["previous"] == self.end.hash else \
+            "row %d does not follow row %d" % (row["n"], self.end.n)
+
+    def find_fault(self):
+        """What is wrong with the chain first, or nothing. A purge may have taken its begin."""
+        first = self._first
+        if first != Link(0, "") and not any(
+                first.n < last.n or first == last for last in self._purged):
+            return "row %d is missing, and no purge took it" % first.n if first.n > 0 else \
+                "row 1 does not begin the chain"
+        return self._fault
+
+
+def _link_before(row):
+    """The Link of the row that stands, or stood, before this one."""
+    is_number = isinstance(row["n"], int)
+    return Link(row["n"] - 1 if is_number else 0, row["previous"])
+
+
+# ======================================================================================
 # store/checkup.py
 # Looking at a repository file as it lies there, whoever uses it: nothing is written or made.
 # ======================================================================================
@@ -7098,6 +7389,18 @@ create table user (
     stamp text not null,                -- another one with every password
     created text not null, changed text not null
 );
+""", """
+create table audit (
+    agent text not null, n integer not null,            -- 1, 2, ... for each agent
+    time text not null,
+    user text not null, os_user text not null, address text not null,
+    verb text not null, object text not null, outcome text not null,
+    count integer not null,
+    previous text not null,             -- hash of the row before; nothing in row 1
+    hash text not null,                 -- SHA-256 of the other columns as canonical JSON
+    primary key (agent, n)
+) without rowid;
+create index audit_time on audit(time, agent, n);
 """)
 
 
@@ -17394,6 +17697,10 @@ class Access:
         """Whether there is any user."""
         return bool(self._users)
 
+    def has(self, name):
+        """Whether there is a user of this name."""
+        return name in self._users
+
     def list_users(self):
         """The Users by name."""
         return [user for _, user in sorted(self._users.items())]
@@ -17552,6 +17859,245 @@ def find_uid(name):
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         return int(name) if name.isdigit() and len(name) < 11 else None
+
+
+# ======================================================================================
+# agent/audit.py
+# What was done, and what was refused, on its way to the audit in the master.
+#
+# Thread audit: writes the rows; ends at Audit.close().
+# ======================================================================================
+
+DONE_WELL = "OK"        # the outcome of what was done
+MAX_ACTS = 10000        # rows that wait for the master; what is more is counted alone
+REPEAT_S = 60.0         # for which what is refused again and again is one row
+NOTE_S = 0.2          # how long a row waits for others
+AUDIT_RETRY_S = 1.0  # between two tries while the master cannot be written
+NOTED_AT_ONCE = 1000     # rows of one transaction
+MAX_KINDS = 1000        # of refusals that are told apart at a time, in all
+MAX_KINDS_EACH = 16     # of one who asks: then the object is not told any more
+SEVERAL = "*"           # in place of what is not told
+
+
+class Audit:
+    """The audit of an agent: `note` is called by whoever has something done, and waits for nothing;
+    one thread writes.
+
+    A refusal that comes again and again is one row a minute, with a count. What cannot be written
+    is kept, up to MAX_ACTS rows; what is more is counted, and one row tells how many.
+    """
+
+    def __init__(self, master, name, clock):
+        self.chain, self._name = Chain(master, name), name
+        self._clock = clock
+        self._ready = threading.Condition()     # guards all that follows
+        self._written = threading.Condition(self._ready)
+        self._waiting = collections.deque()     # Happenings that are to be written
+        self._repeats = collections.OrderedDict()       # Act -> _Repeat, the oldest first
+        self._kinds = collections.Counter()     # (user, OS user, address) -> his in _repeats
+        self._asked = self._answered = 0        # calls of flush(), and how many of them are over
+        self._lost = 0                          # that there was no room for
+        self._is_asleep = self._is_urgent = self._is_failing = self._is_closing = False
+        self._told = Told()
+        self._thread = Worker(self._run, name="audit")
+        self._thread.start()
+
+    # -- who has something to note -----------------------------------------------------
+
+    def note(self, client, action, about, outcome):
+        """Notes what a Client has had done to an object, or was refused."""
+        peer = client.peer
+        self._note(Act(client.user, peer.os_user, peer.address, action, about, outcome))
+
+    def note_own(self, action, about=""):
+        """Notes what the agent has done by itself."""
+        self._note(own_act(action, about, DONE_WELL))
+
+    def _note(self, act):
+        now = self._clock.now()
+        with self._ready:
+            if act.outcome == DONE_WELL:
+                self._put(Happening(now, act))
+            else:
+                self._note_refusal(act, now)
+            if self._is_asleep:
+                self._is_asleep = False
+                self._ready.notify()
+
+    def _put(self, happening):
+        if len(self._waiting) >= MAX_ACTS:
+            self._lost += 1
+        else:
+            self._waiting.append(happening)
+
+    def _note_refusal(self, act, now):
+        """A row at once, or one more of those that are told when their minute is over."""
+        act = self._with_others(act)
+        repeat = self._repeats.get(act)
+        if repeat is not None:
+            repeat.count, repeat.time = repeat.count + 1, now
+            return
+        self._repeats[act] = _Repeat(self._clock.monotonic() + REPEAT_S)
+        self._kinds[act[:3]] += 1
+        self._put(Happening(now, act))
+
+    def _with_others(self, act):
+        """The refusal as it is told: a flood of ever other names does not become a row each."""
+        if act in self._repeats:
+            return act
+        if len(self._repeats) >= MAX_KINDS:
+            return act._replace(user=SEVERAL, os_user=SEVERAL, address=SEVERAL, object=SEVERAL)
+        return act._replace(object=SEVERAL) if self._kinds[act[:3]] >= MAX_KINDS_EACH else act
+
+    def count_waiting(self):
+        """How many rows are not on disk yet."""
+        return len(self._waiting) + self._lost
+
+    def purge(self, client, before):
+        """Deletes the rows of this agent that are older than an instant -> how many; the row that
+        tells of it is written with it. RepositoryError."""
+        act = Act(client.user, client.peer.os_user, client.peer.address, "PURGE", "-AUDIT",
+                  DONE_WELL)
+        return self.chain.purge(before, Happening(self._clock.now(), act))
+
+    def flush(self, within_s):
+        """Waits until what was noted before is on disk, or cannot be written, so many seconds at
+        most."""
+        with self._ready:
+            self._asked += 1
+            number, self._is_urgent = self._asked, True
+            self._ready.notify()
+            self._written.wait_for(lambda: self._answered >= number, within_s)
+
+    def close(self, within_s=WRITE_S + 1.0):
+        """Writes what there is, as far as that can be done, tells where the chain ends, and ends
+        the thread."""
+        with self._ready:
+            self._is_closing = self._is_urgent = True
+            self._ready.notify()
+        self._thread.join(within_s)
+        if self._waiting:
+            log.error("%d rows of the audit could not be written", len(self._waiting))
+        with contextlib.suppress(AgentError):
+            log.info("the audit of %s ends with row %d, %s", self._name, *self.chain.find_end())
+
+    # -- the one who writes ------------------------------------------------------------
+
+    def _run(self):
+        """The thread: until close()."""
+        pause_s = None
+        while pause_s != 0.0:
+            asked = self._wait(pause_s)
+            try:
+                pause_s = self.write_due()
+            except Exception:           # no memory, maybe: the next look's turn
+                log.exception("audit")
+                pause_s = AUDIT_RETRY_S
+            with self._ready:
+                self._answered = asked
+                self._written.notify_all()
+
+    def _wait(self, pause_s):
+        """Until something is noted, or so many seconds are over (None: for ever); then a little
+        longer, for company -> how many calls of flush() are over with the next writing."""
+        with self._ready:
+            if not (self._waiting or self._is_urgent):
+                self._is_asleep = True
+                self._ready.wait_for(lambda: not self._is_asleep or self._is_urgent, pause_s)
+                self._is_asleep = False
+            self._ready.wait_for(lambda: self._is_urgent,
+                                 AUDIT_RETRY_S if self._is_failing else NOTE_S)
+            self._is_urgent = self._is_closing
+            return self._asked
+
+    def write_due(self):
+        """Writes all that is due -> seconds until more is, None: until something is noted, 0.0: it
+        is over."""
+        while True:
+            with self._ready:
+                pause_s = 0.0 if self._is_closing else None
+                pause_s = self._end_repeats() or pause_s
+                count, lost = min(NOTED_AT_ONCE, len(self._waiting)), 0
+                rows = list(itertools.islice(self._waiting, count))
+                if count == len(self._waiting) and self._lost:
+                    lost = self._lost
+                    rows.append(Happening(self._clock.now(),
+                                          own_act("AUDIT LOST", "", RepositoryError.code), lost))
+            if not rows:
+                return pause_s
+            is_written = self._write(rows)
+            with self._ready:
+                self._is_failing = not is_written
+                if is_written:
+                    for _ in range(count):
+                        self._waiting.popleft()
+                    self._lost -= lost
+            if not is_written:
+                return pause_s
+
+    def _write(self, rows):
+        """Whether some rows could be written; the trouble is told once."""
+        text = ""
+        try:
+            self.chain.append(rows)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new("", text):
+            log.error("the audit cannot be written: %s", text)
+        return not text
+
+    def _end_repeats(self):
+        """Makes rows of the refusals that came again and again, once their minute is over, or all
+        is -> seconds until the next is, or None."""
+        now = self._clock.monotonic()
+        while self._repeats:
+            act, repeat = next(iter(self._repeats.items()))
+            if now < repeat.until and not self._is_closing:
+                return repeat.until - now
+            del self._repeats[act]
+            if repeat.count:
+                self._put(Happening(repeat.time, act, repeat.count))
+            if repeat.count and not self._is_closing:
+                self._repeats[act] = _Repeat(now + REPEAT_S)
+                continue
+            self._kinds[act[:3]] -= 1
+            if not self._kinds[act[:3]]:
+                del self._kinds[act[:3]]
+        return None
+
+
+class _Repeat:
+    """A refusal that was told, and those like it since."""
+    __slots__ = ("until", "count", "time")
+
+    def __init__(self, until):
+        self.until = until              # monotonic seconds at which those are told
+        self.count, self.time = 0, 0.0  # how many, and when the last came (epoch seconds)
+
+
+@functools.lru_cache(maxsize=None)
+def own_user():
+    """The OS user that this process runs as, asked once: a directory of users may be slow."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "uid %d" % os.getuid()
+
+
+def own_act(action, about, outcome):
+    """What the agent, or its command line, does by itself."""
+    return Act("", own_user(), "", action, about, outcome)
+
+
+def note_offline(master, name, action, about, outcome, now):
+    """Appends to the audit what the command line has done to a master, whether or not an agent
+    runs; `outcome` is DONE_WELL or a code. What cannot be written is told in the log alone."""
+    try:
+        Chain(master, name).append([Happening(now, own_act(action, about, outcome))])
+    except AgentError as error:
+        log.error("the audit cannot be written: %s", error.message)
 
 
 # ======================================================================================
@@ -18572,6 +19118,7 @@ class Keeper:
             count = self._purge(repository, PurgeFilter(
                 self._agent.clock.now() - days * 86400))
             if count:
+                self._agent.audit.note_own("PURGE", "-REPO=" + repository.name)
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 
@@ -19435,7 +19982,7 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = self.repository_holds = None
+        self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
@@ -19458,6 +20005,7 @@ class Agent:
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
+        self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
@@ -19491,6 +20039,7 @@ class Agent:
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
+        self.audit.note_own("AGENT START")
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -19539,6 +20088,8 @@ class Agent:
             if HANGUP in data:
                 on_hangup()
             word, rest = split_stop(data)
+        if word in STOPS:
+            self.audit.note_own("SIGNAL", STOPS[word])
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         on_stopping()
@@ -19557,6 +20108,7 @@ class Agent:
                 rest += os.read(wake_fd, SIGNALS_AT_ONCE)
             second, rest = split_stop(rest)
             if second in STOPS:
+                self.audit.note_own("SIGNAL", STOPS[second])
                 reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
@@ -19589,6 +20141,10 @@ class Agent:
         self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
+            self.audit.note_own("AGENT STOP")
+            self.audit.close()
+        if self.master:
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------
@@ -19645,6 +20201,7 @@ class Agent:
         a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
+            self.audit.note_own("RELEASE")
             self._change_hold(None)
 
     def _change_hold(self, hold):
@@ -20344,6 +20901,8 @@ def metrics(agent):
                                                   scenario, histogram in tally.list_durations()])
     yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
                            "begin", [({}, tally.lateness)])
+    yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
+                      agent.audit.count_waiting())
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
@@ -20745,6 +21304,39 @@ def quote_for_unit(word):
     if re.fullmatch("[A-Za-z0-9_./:@%$+=,-]+", word):
         return word
     return '"%s"' % word.replace("\\", "\\\\").replace('"', '\\"')
+
+
+# ======================================================================================
+# agent/verifying.py
+# --verify-audit: whether the chains of the audit are whole; beside a running agent, too.
+# ======================================================================================
+
+class Verdict(NamedTuple):
+    """What a look through the audit has shown, in lines, and whether all is whole."""
+    lines: List[str]
+    is_whole: bool
+
+
+def verify_audit(path, clock, head=None):
+    """Looks through all chains of the master at this path, and whether one of them has a row of the
+    hash `head`, if that is given -> Verdict. Nothing is written. CannotStart."""
+    connections = Connections(os.path.abspath(path), "master repository", False, clock)
+    try:
+        with connections.reading(is_new=True) as connection:
+            states = list(check_chains(connection, head))
+    except RepositoryError as error:
+        raise CannotStart(error.message) from None
+    lines = ["chain %s: %d rows, head %s, %s" % (
+        state.agent, state.count, state.head,
+        "broken: " + state.fault if state.fault else "whole") for state in states]
+    is_whole = not any(state.fault for state in states)
+    if not lines:
+        lines.append("no audit: no agent has written one here yet")
+    if head is not None and not any(state.has_noted for state in states):
+        is_whole = False
+        lines.append("no row has the hash %s: the end of a chain was cut off, or a purge has taken "
+                     "that row" % head)
+    return Verdict(lines, is_whole)
 
 
 # ======================================================================================
@@ -21153,6 +21745,78 @@ def end_fields(agent, row):
 
 
 # ======================================================================================
+# protocol/audit_verbs.py
+# The verb AUDIT, the purge of the audit, and what the audit notes of requests.
+# ======================================================================================
+
+AUDIT_WAIT_S = 1.0           # that AUDIT waits for what is on its way
+# verbs for operators and administrators that change nothing when they go well, or say so elsewhere
+# (a session has its by=); and verbs of other roles that change something
+NO_CHANGES = frozenset(("EXEC", "AUDIT", "USERS LIST", "NOTICE LIST"))
+MORE_CHANGES = frozenset(("USERS PASSWORD",))
+# flags with which a request changes nothing, or has its own row
+_UNNOTED_FLAGS = ("-DRY_RUN", "-AUDIT")
+# what a request is about, beside its first argument: options, and how they are told
+_OBJECT_OPTIONS = (("-SCHEDULE", "%s"), ("-SCENARIO", "%s"), ("-HOST", "%s"),
+                   ("-REPO", "-REPO=%s"))
+_NAMES = frozenset(("SESSION", "NAME", "SCENARIO"))      # first arguments that are no values
+
+
+@verb("AUDIT")
+def _audit(agent, request):
+    """The rows, and the end of this agent's chain before they were read."""
+    agent.audit.flush(AUDIT_WAIT_S)
+    head = agent.audit.chain.find_end().hash
+    filters = AuditFilter(request["-SINCE"], request["-WHO"],
+                          capitals(" ".join(request["-VERB"].split()))
+                          if "-VERB" in request else None)
+    for row in agent.audit.chain.list_rows(filters, request["-LIMIT"] or 50):
+        yield fill(AUDIT_LINE, row)
+    return fill(AUDIT_END_LINE, {"head": head})
+
+
+def purge_audit(agent, request):
+    """PURGE -AUDIT: the rows of this agent's chain that are older -> the fields of the OK."""
+    for option in ("-KEEP", "-STATUS", "-SCENARIO"):
+        if option in request:
+            raise BadRequest("%s does not go with -AUDIT, which takes -DAYS" % option)
+    if request["-DAYS"] is None:
+        raise BadRequest("-DAYS=n is missing: say how old a row has to be")
+    before = agent.clock.now() - request["-DAYS"] * 86400
+    if "-DRY_RUN" in request:
+        return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.chain.count_older(before)},
+                    dry_run=True)
+    return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
+
+
+def note_outcome(agent, row, client, request, outcome):
+    """Has the audit note what came of a request, where it is for it: a change that went well or
+    not, and whatever somebody may not do. `outcome` is DONE_WELL or a code; there is no `request`
+    where its words were wrong, or nobody looked at them."""
+    if outcome not in (AuthError.code, Denied.code):
+        is_change = row.name in MORE_CHANGES or row.role in (OPERATOR, ADMINISTRATOR)
+        if not is_change or outcome == DONE_WELL and (
+                row.name in NO_CHANGES or any(flag in row.options and flag in request
+                                              for flag in _UNNOTED_FLAGS)):
+            return
+    agent.audit.note(client, row.name, "" if request is None else _tell_object(agent, row, request),
+                     outcome)
+
+
+def _tell_object(agent, row, request):
+    """What a request is about, without a value: by its names of things alone."""
+    if row.name == "AUTH":              # a password may stand in the user's place
+        return request["USER"] if agent.access.has(request["USER"]) else ""
+    names = [name for name, _ in row.arguments]
+    words = [str(request[name]) for name in names[:1] if name in _NAMES and name in request]
+    if names[1:2] == ["VERSION"] and "VERSION" in request:
+        words.append(request["VERSION"])
+    words += [shape % request[name] for name, shape in _OBJECT_OPTIONS
+              if name in row.options and name in request]
+    return " ".join(words)
+
+
+# ======================================================================================
 # protocol/backup_verbs.py
 # The verb BACKUP.
 # ======================================================================================
@@ -21260,7 +21924,7 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        text, words = "", []
+        text, words, row, request = "", [], None, None
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
         try:
@@ -21284,14 +21948,24 @@ class Conversation:
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
-            return Reply(error, is_json, words)
+            return Reply(error, is_json, words,
+                         on_outcome=row and self._noter(row, self._client, request))
         if row.is_quick is not None:
             return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                         row.is_pipelined, row.is_quick(self._agent, request))
+                         row.is_pipelined, row.is_quick(self._agent, request),
+                         on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
             if row.role == MONITOR else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
-                     row.is_pipelined, False, look_again)
+                     row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def _noter(self, row, client, request):
+        """What tells the audit the outcome of a request."""
+        return functools.partial(note_outcome, self._agent, row, client, request)
+
+    def _noter_of_change(self, row, request):
+        """As _noter(); None for what only looks, once it is known that it may."""
+        return None if row.role == MONITOR else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -21378,7 +22052,8 @@ class Reply:
     for a commit."""
 
     def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
-                 look_again=None):
+                 look_again=None, on_outcome=None):
+        self._on_outcome = on_outcome       # on_outcome(DONE_WELL or a code), once that is known
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
         self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
@@ -21408,6 +22083,11 @@ class Reply:
         nothing."""
         self._outcome.call_when_ready(function)
 
+    def _note(self, outcome):
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
+
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         self.start()
@@ -21427,6 +22107,7 @@ class Reply:
             error = internal(error, hidden)
         elif is_about_password(self._words):
             hidden = []                 # they tell such words by their numbers
+        self._note(error.code)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -21460,6 +22141,7 @@ class Reply:
         if self._look_again:
             self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
+            self._note(DONE_WELL)
             return outcome
         while True:
             try:
@@ -21468,6 +22150,7 @@ class Reply:
                 line, is_over = stop.value, True
             if self._look_again:
                 self._look_again()
+            self._note(DONE_WELL)           # a change has been made before its first line
             if is_over:
                 return line
             if line is FLUSH:
@@ -22611,6 +23294,9 @@ session go, too. The agent itself purges once an hour what
 is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
 `--manual operating`).
 
+With `-AUDIT` no session is deleted, but rows of the audit of this agent (topic `audit`): it takes
+`-DAYS`, which it needs, and `-DRY_RUN`.
+
 ### BACKUP
 
 <<verb BACKUP>>
@@ -22738,6 +23424,14 @@ to.
 ### USERS DEL
 
 <<verb USERS DEL>>
+
+### AUDIT
+
+<<verb AUDIT>>
+
+It waits a moment for what is on its way to the audit. The rows of all agents on this master are
+listed; `-LIMIT` is 50 unless it says otherwise. The topic `audit` tells what is noted, and how the
+chain is checked.
 """
 MANUAL_CONNECTIONS = r"""
 ## connections: other hosts, TLS, the UNIX socket, and how long the agent waits
@@ -23423,6 +24117,84 @@ The agent's own is 077, whatever it was started with: no file that it makes is f
 Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
 task says), and the files that tasks of other types make are as that one has them.
 """
+MANUAL_AUDIT = r"""
+## audit: who changed what, and who was refused
+
+    AUDIT -SINCE=yesterday
+    AUDIT -VERB=STOP -WHO=alice
+    AUDIT -VERB=SCHED -LIMIT=1000
+
+A row tells who (`user` of the agent, `os_user` at the other end, `address`), the `verb`, the
+`object` and the `outcome`: `OK` or the code of the error. It never has a value: no variable,
+password, document, reason or path. The object is what the request names first (a session, a
+schedule, a scenario and its version, a repository), or its `-SCHEDULE`, `-SCENARIO`, `-HOST`; then
+`-REPO=name`, where that was given. Where the words of a request were wrong, there is none.
+
+What is noted:
+
+- every request for the roles operator and administrator that went well, or was refused for
+  whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
+  well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
+- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look.
+- what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
+  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RELEASE`
+  at the end of a hold with `-UNTIL`, `PURGE` by `--keep-days`.
+
+A request of a wrong form that nobody could carry out whatever he may (an unknown verb, a first line
+of HTTP) is not.
+
+A refusal that comes again and again is a row at once, and then one a minute: its `count` says how
+often it came since the row before, `time` when the last did. Of one who asks, <<MAX_KINDS_EACH>>
+different refusals are told apart at a time, then `object` is `*`; of all together <<MAX_KINDS>>,
+then the rest of who it was is `*`, too.
+
+Nobody waits for the audit. A thread of its own writes it, within a second. While the master cannot
+be written, <<MAX_ACTS>> rows are kept in memory and written later; what is more is counted, and a
+row `AUDIT LOST` has that count. `kill -9` and a power cut lose what was not written yet, of the
+last second; the chain stays whole. `METRICS` says how many rows wait: `agent_audit_rows_waiting`.
+Where the audit alone is damaged, all else in the master is written as before.
+
+### The chain
+
+The rows of an agent's name are a chain, in the table `audit` of the master: each has a number `n`,
+the `hash` of the row before (`previous`), and a `hash` of its own. That is the SHA-256, in
+hexadecimal digits, of the columns `agent n time user os_user address verb object outcome count
+previous` as canonical JSON: one object, its keys sorted, without spaces, ASCII (what is not is
+`\uXXXX`), `n` and `count` as numbers. So anybody can check it:
+
+    import hashlib, json, sqlite3
+    previous = ""
+    db = sqlite3.connect("sqlite_repos/master.db")
+    db.row_factory = sqlite3.Row
+    for row in db.execute("select * from audit where agent='AGENT' order by n"):
+        row = dict(row)
+        claimed = row.pop("hash")
+        text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+        assert row["previous"] == previous, row["n"]
+        assert hashlib.sha256(text.encode("ascii")).hexdigest() == claimed, row["n"]
+        previous = claimed
+
+`python agent.py --verify-audit [--master PATH]` does the same for all chains of a master, also
+beside running agents, and writes nothing:
+
+    chain AGENT: 1204 rows, head 5e0fe6c2..., whole
+    chain OTHER: 17 rows, head 2c74f57c..., broken: row 18 is not as it was written
+
+It names the first link that is broken: a row that was changed, that is missing, that was put in, or
+that stands elsewhere. Exit code 0: all are whole; 1: one is not, or the master cannot be read.
+
+Who can write the file can also cut off the end of a chain, or make all of it anew. Against that,
+note the head where he cannot write: `AUDIT` tells it (`OK head=`), and the last lines of the
+agent's log at its stop do. `--verify-audit --head HASH` fails when no chain has that row any more.
+
+### Its size
+
+A row takes some 300 bytes. The agent deletes none by itself, and `PURGE` leaves them alone. `PURGE
+-AUDIT -DAYS=n` deletes those of the agent that is asked which are older. It is itself a row of the
+chain, whose object names the last row that went and its hash, so that the rest is still whole: with
+`-DAYS=0` that row is all that is left. A purge that a crash cut short has deleted the oldest rows;
+the next one goes on. A head that was noted before is not found when its row was purged.
+"""
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
 
@@ -23476,6 +24248,8 @@ MANUAL_GUARANTEES = r"""
   (`--allow-types`, `--root`, `--run-as`).
 - **Nobody else is served** but root, the agent's own user, and the users that an administrator
   has added; each does what his role says, with the scenarios that are there for him.
+- **What was changed, and by whom, can be asked later** (topic `audit`), and a change of that
+  record is found.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
 - **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
@@ -23698,11 +24472,15 @@ MANUAL_CHANGES = r"""
   `HOLD -REPO=name` alone holds that repository, no longer the whole agent. A work repository whose
   file is a copy, or is used on another host, starts held and is not cleaned until
   `RELEASE -REPO=name` says that it goes on, since the original may still run the same sessions.
+- Who stopped it, who switched it off, who purged? Every change and every refusal is a row of the
+  audit in the master: who, what and the outcome, never a value. `AUDIT` lists it. Its rows are a
+  chain of hashes, so what was changed or taken out later is found: `--verify-audit`, with `--head`
+  also an end that was cut off. `PURGE -AUDIT` makes it shorter.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -23777,6 +24555,9 @@ LIMITS = (
     Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
     Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
     Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+    Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
+    Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
+    Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",
@@ -24399,6 +25180,8 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    if "-AUDIT" in request:
+        return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
@@ -26293,6 +27076,10 @@ def _import_file(master, path, settings, clock, writer):
     """Imports one file, and tells what came of it -> whether it was imported."""
     def tell(text):
         writer.say(tell_failure("%s: %s" % (path, text)))
+
+    def note(outcome):
+        note_offline(master, settings.name, "IMPORT",
+                     "-REPO=" + settings.repo if settings.repo else "", outcome, clock.now())
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -26311,15 +27098,26 @@ def _import_file(master, path, settings, clock, writer):
         for fault in error.faults:
             tell("%s: %s" % fault)
         tell(error.message)
+        note(error.code)
     except (OSError, UnicodeDecodeError) as error:
         tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
             tell("%s: warning: %s" % (place, reason))
+        note(DONE_WELL)
         _print("%s: %d scenarios and %d schedules imported\n" % (
             show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
+
+
+def tell_audit(settings, clock):
+    """--verify-audit: exit code 0, or 1 where a chain is broken. CannotStart."""
+    verdict = verify_audit(settings.master, clock, settings.head)
+    reason = _print("".join(show_controls(line) + "\n" for line in verdict.lines))
+    if reason not in (None, errno.EPIPE):
+        return _complain("it cannot be told: %s" % os.strerror(reason), EXIT_CANNOT_START)
+    return EXIT_OK if verdict.is_whole else EXIT_CANNOT_START
 
 
 def print_manual(topic):
@@ -26341,11 +27139,21 @@ def print_unit(settings):
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def note_deed(name, settings, clock):
+    """Has the audit of a master know what the command line has done to it. AgentError."""
+    master = open_master(settings, clock)
+    with contextlib.closing(master.db):
+        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
+
+
 def look_after(settings, clock):
     """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
     if not settings.is_doctor:
         return _complain("--repair goes with --doctor", EXIT_USAGE)
     lines, code = consult(settings, clock)
+    if settings.is_repairing:
+        with contextlib.suppress(AgentError):       # where nothing can be written, that is found
+            note_deed("REPAIR", settings, clock)
     reason = _print("".join(line + "\n" for line in lines))
     return code if reason in (None, errno.EPIPE) else _complain(
         "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
@@ -26506,11 +27314,14 @@ def main(arguments=None, clock=None):
     writer = start_logging()
     try:
         umask = os.umask(OWN_UMASK)
+        if settings.is_verifying:
+            return tell_audit(settings, clock)
         if settings.files:
             return import_files(settings, clock, writer)
         if settings.backup is not None:
             Restore(settings.backup, settings.master, clock,
                     lambda line: _print(show_controls(line) + "\n")).run()
+            note_deed("RESTORE", settings, clock)
             return EXIT_OK
         restore_signals()
         with log_to_file(settings, writer) as own:

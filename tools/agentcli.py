@@ -46,6 +46,7 @@ change. Sections, each using only those above it:
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/audit_forms    The form of AUDIT, and the lines of the audit in replies, as data.
     base/backup_forms   The form of BACKUP.
     base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
@@ -550,6 +551,39 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/audit_forms.py
+# The form of AUDIT, and the lines of the audit in replies, as data.
+# ======================================================================================
+
+AUDIT_LINE = ReplyLine("a row of the audit", (
+    time_key("time", "when it was; of several, when the last was"),
+    text_key("agent", "name of the agent whose chain it stands in"),
+    number_key("n", "its number in the chain"),
+    text_key("user", "who asked: user of the agent; empty: its owner, or nobody that it knows"),
+    text_key("os_user", "user of the host at the other end, or that agent.py ran as"),
+    text_key("address", "where he asked from; empty: no connection, but agent.py itself"),
+    text_key("verb", "what was asked for"),
+    text_key("object", "what it was about: number of the session, name of the schedule"),
+    text_key("outcome", "OK, or the code of the error"),
+    number_key("count", "how often, of a refusal that came again and again"),
+    text_key("hash", "SHA-256 of the row, which the next one carries")))
+AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
+    text_key("head", "hash of its newest row, for --verify-audit --head"),))
+AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
+    number_key("purged", "rows of the audit that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+
+AUDIT_FORMS = (
+    Form("AUDIT", "[-SINCE=time] [-WHO=name] [-VERB=verb] [-LIMIT=n] [-JSON]", ADMINISTRATOR,
+         "who changed what, and who was refused, newest first", AS_ROWS, oks=(AUDIT_END_LINE,),
+         lines=(AUDIT_LINE,), kinds={"-WHO": "label"},
+         meanings={"-SINCE": "only what was from then on",
+                   "-WHO": "only what this user asked for, or this user of the host",
+                   "-VERB": "only this verb; SCHED stands for all that begin so"}),
+)
+
+
+# ======================================================================================
 # base/backup_forms.py
 # The form of BACKUP.
 # ======================================================================================
@@ -787,14 +821,16 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-AUDIT] [-DRY_RUN]",
+         ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+         oks=(PURGED_LINE, AUDIT_PURGED_LINE),
          kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
                    "-KEEP": "only those that are not among the newest so many of a repository, of "
                             "those that the other options name",
                    "-STATUS": "only those that ended in one of these states",
                    "-SCENARIO": "only those of this scenario",
+                   "-AUDIT": "not sessions, but the rows of the audit older than DAYS",
                    "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
@@ -862,7 +898,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS + BACKUP_FORMS
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):

@@ -15,7 +15,7 @@ that locks the files and commits to them. After the last round all that is open 
                         a due time, or a parent's task
     left alive          processes of sessions that have ended
     open for ever       sessions that do not end
-    faults              tracebacks, damaged files, starts and stops that failed
+    faults              tracebacks, damaged files, starts and stops that failed, broken links of the audit's chain
 
 Each 50 rounds a line tells how far it is. SIGINT and SIGTERM end it after the round, and what it has is counted.
 
@@ -30,6 +30,7 @@ import collections
 import contextlib
 import functools
 import glob
+import hashlib
 import json
 import os
 import random
@@ -468,6 +469,28 @@ def find_faults(agent):
     return faults
 
 
+class Audit:
+    """The chain of the audit, as far as it was seen: it only ever grows at its end, whatever was killed."""
+
+    def __init__(self, path):
+        self._path, self._end = path, (0, "")       # number and hash of the newest row
+
+    def walk_on(self):
+        """Follows the chain from there on -> what is wrong with it."""
+        with contextlib.closing(sqlite3.connect(self._path, timeout=LIMIT_S)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute("select * from audit where n>=? order by n", (self._end[0],)).fetchall()
+        if self._end[0] and (not rows or rows.pop(0)["hash"] != self._end[1]):
+            return ["the audit has lost row %d" % self._end[0]]
+        for row in map(dict, rows):
+            digest = row.pop("hash")
+            text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+            if (row["n"] - 1, row["previous"]) != self._end or hashlib.sha256(text.encode()).hexdigest() != digest:
+                return ["the audit is broken at row %d" % row["n"]]
+            self._end = row["n"], digest
+        return []
+
+
 # ---- driving ---------------------------------------------------------------------------------------------------------
 
 class Driver:
@@ -480,6 +503,7 @@ class Driver:
         self.agent, self.ledger = Agent(folder, program, python, is_plain), Ledger()
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
         self._uuid, self._is_last = None, False
+        self._audit = Audit(os.path.join(folder, "master.db"))
 
     def prepare(self):
         """The first start, with all definitions."""
@@ -518,7 +542,7 @@ class Driver:
         report["acknowledged"] = self.ledger.acknowledged
         report["lost"] += find_lost(agent, self.ledger)
         report["doubled"] += find_doubled(agent, self.ledger)
-        report["faults"] += find_faults(agent)
+        report["faults"] += find_faults(agent) + self._audit.walk_on()
         self._clear()
         return report
 
@@ -533,6 +557,7 @@ class Driver:
             agent.kill()
         agent.start()
         self._note_left_alive()
+        self.report["faults"] += self._audit.walk_on()
 
     def _note_left_alive(self):
         self.report["left alive"] += ["process %d of session %d" % process for process in

@@ -6,21 +6,11 @@ import select
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 import time
 
 from conftest import wait_for
-from support.outside import foreign_lock, move_repository, no_wal_of, query
+from support.outside import copy_repository, foreign_lock, move_repository, no_wal_of, query
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
-
-
-def copy_repository(path, target):
-    """A copy as `sqlite3 path '.backup target'` makes it."""
-    code = ("import sqlite3, sys; a = sqlite3.connect(sys.argv[1], timeout=30);"
-            "a.execute('pragma wal_checkpoint(truncate)').fetchall(); a.close()")
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-    shutil.copy(str(path), str(target))
 
 
 def replace_work(agent, copy):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from conftest import TOP
+from support.outside import change
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,14 @@ def test_it_sees_what_is_lost_and_doubled(torture, tmp_path):
     doubled = torture.find_doubled(agent, ledger)
     assert any("session %d: begun" % begun in text for text in doubled)
     assert "task 0.1 of session %d beside another" % session in doubled
+
+
+def test_it_sees_a_broken_link_of_the_audit(torture, tmp_path):
+    driver = torture.Driver(str(tmp_path), 2, seconds=0.3, python=sys.executable)
+    assert not torture.is_bad(driver.run(1))
+    master, audit = str(tmp_path / "master.db"), torture.Audit(str(tmp_path / "master.db"))
+    assert audit.walk_on() == [] == audit.walk_on()
+    change(master, "delete from audit where n=(select max(n) from audit)")
+    assert len(audit.walk_on()) == 1 and torture.Audit(master).walk_on() == []
+    change(master, "update audit set outcome='' where n=2")
+    assert torture.Audit(master).walk_on() == ["the audit is broken at row 2"]

@@ -31,11 +31,13 @@ from .tasks.task import run_helper
 from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read_types, tell_user
 from .agent.opening import open_master
 from .agent.agent import Agent
+from .agent.audit import DONE_WELL, note_offline
 from .agent.doctor import consult
 from .agent.exchange import import_into
 from .agent.figures import ping
 from .agent.logwriter import log_to_file, start_logging
 from .agent.service import list_unit_words, make_unit
+from .agent.verifying import verify_audit
 from .base.controls import Parser, show_controls
 from .protocol.manual import make_manual
 from .server.limits import read_limits
@@ -131,6 +133,10 @@ def _import_file(master, path, settings, clock, writer):
     """Imports one file, and tells what came of it -> whether it was imported."""
     def tell(text):
         writer.say(tell_failure("%s: %s" % (path, text)))
+
+    def note(outcome):
+        note_offline(master, settings.name, "IMPORT",
+                     "-REPO=" + settings.repo if settings.repo else "", outcome, clock.now())
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -149,15 +155,26 @@ def _import_file(master, path, settings, clock, writer):
         for fault in error.faults:
             tell("%s: %s" % fault)
         tell(error.message)
+        note(error.code)
     except (OSError, UnicodeDecodeError) as error:
         tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
             tell("%s: warning: %s" % (place, reason))
+        note(DONE_WELL)
         _print("%s: %d scenarios and %d schedules imported\n" % (
             show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
+
+
+def tell_audit(settings, clock):
+    """--verify-audit: exit code 0, or 1 where a chain is broken. CannotStart."""
+    verdict = verify_audit(settings.master, clock, settings.head)
+    reason = _print("".join(show_controls(line) + "\n" for line in verdict.lines))
+    if reason not in (None, errno.EPIPE):
+        return _complain("it cannot be told: %s" % os.strerror(reason), EXIT_CANNOT_START)
+    return EXIT_OK if verdict.is_whole else EXIT_CANNOT_START
 
 
 def print_manual(topic):
@@ -179,11 +196,21 @@ def print_unit(settings):
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
+def note_deed(name, settings, clock):
+    """Has the audit of a master know what the command line has done to it. AgentError."""
+    master = open_master(settings, clock)
+    with contextlib.closing(master.db):
+        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
+
+
 def look_after(settings, clock):
     """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
     if not settings.is_doctor:
         return _complain("--repair goes with --doctor", EXIT_USAGE)
     lines, code = consult(settings, clock)
+    if settings.is_repairing:
+        with contextlib.suppress(AgentError):       # where nothing can be written, that is found
+            note_deed("REPAIR", settings, clock)
     reason = _print("".join(line + "\n" for line in lines))
     return code if reason in (None, errno.EPIPE) else _complain(
         "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
@@ -344,11 +371,14 @@ def main(arguments=None, clock=None):
     writer = start_logging()
     try:
         umask = os.umask(OWN_UMASK)
+        if settings.is_verifying:
+            return tell_audit(settings, clock)
         if settings.files:
             return import_files(settings, clock, writer)
         if settings.backup is not None:
             Restore(settings.backup, settings.master, clock,
                     lambda line: _print(show_controls(line) + "\n")).run()
+            note_deed("RESTORE", settings, clock)
             return EXIT_OK
         restore_signals()
         with log_to_file(settings, writer) as own:

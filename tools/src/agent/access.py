@@ -82,6 +82,10 @@ class Access:
         """Whether there is any user."""
         return bool(self._users)
 
+    def has(self, name):
+        """Whether there is a user of this name."""
+        return name in self._users
+
     def list_users(self):
         """The Users by name."""
         return [user for _, user in sorted(self._users.items())]

@@ -26,6 +26,7 @@ from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
 from .access import Access
+from .audit import Audit
 from .opening import open_master, open_work
 from .place import Care
 from .places import Places
@@ -88,7 +89,7 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = self.repository_holds = None
+        self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
@@ -111,6 +112,7 @@ class Agent:
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
+        self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
@@ -144,6 +146,7 @@ class Agent:
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
+        self.audit.note_own("AGENT START")
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
@@ -192,6 +195,8 @@ class Agent:
             if HANGUP in data:
                 on_hangup()
             word, rest = split_stop(data)
+        if word in STOPS:
+            self.audit.note_own("SIGNAL", STOPS[word])
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
         on_stopping()
@@ -210,6 +215,7 @@ class Agent:
                 rest += os.read(wake_fd, SIGNALS_AT_ONCE)
             second, rest = split_stop(rest)
             if second in STOPS:
+                self.audit.note_own("SIGNAL", STOPS[second])
                 reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
@@ -242,6 +248,10 @@ class Agent:
         self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
+            self.audit.note_own("AGENT STOP")
+            self.audit.close()
+        if self.master:
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------
@@ -298,6 +308,7 @@ class Agent:
         a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
+            self.audit.note_own("RELEASE")
             self._change_hold(None)
 
     def _change_hold(self, hold):

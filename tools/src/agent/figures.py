@@ -61,6 +61,8 @@ def metrics(agent):
                                                   scenario, histogram in tally.list_durations()])
     yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
                            "begin", [({}, tally.lateness)])
+    yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
+                      agent.audit.count_waiting())
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))

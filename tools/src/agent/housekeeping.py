@@ -213,6 +213,7 @@ class Keeper:
             count = self._purge(repository, PurgeFilter(
                 self._agent.clock.now() - days * 86400))
             if count:
+                self._agent.audit.note_own("PURGE", "-REPO=" + repository.name)
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 

@@ -120,6 +120,10 @@ COMMAND_OPTIONS = (
                   "the master", attribute="is_repairing"),
     CommandOption("--restore", "FOLDER", "put a backup in the place of the master and its work "
                   "repositories, where no agent runs, and exit", attribute="backup"),
+    CommandOption("--verify-audit", "", "look whether the chains of the audit are whole, also "
+                  "beside a running agent, and exit", attribute="is_verifying"),
+    CommandOption("--head", "HASH", "a hash that --verify-audit has to find in a chain: the head "
+                  "that was noted elsewhere"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),

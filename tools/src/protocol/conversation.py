@@ -10,8 +10,10 @@ from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
 from ..base.words import (_CONTROL, is_about_password, list_hidden, mask_all, render_fields,
                           split_words)
+from ..agent.audit import DONE_WELL
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
+from .audit_verbs import note_outcome
 from .lines import FLUSH, TextLine, ticket_fields
 from .narrow import check_rows, check_words
 from .user_verbs import Introduction
@@ -42,7 +44,7 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        text, words = "", []
+        text, words, row, request = "", [], None, None
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
         try:
@@ -66,14 +68,24 @@ class Conversation:
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
-            return Reply(error, is_json, words)
+            return Reply(error, is_json, words,
+                         on_outcome=row and self._noter(row, self._client, request))
         if row.is_quick is not None:
             return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                         row.is_pipelined, row.is_quick(self._agent, request))
+                         row.is_pipelined, row.is_quick(self._agent, request),
+                         on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
             if row.role == MONITOR else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
-                     row.is_pipelined, False, look_again)
+                     row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def _noter(self, row, client, request):
+        """What tells the audit the outcome of a request."""
+        return functools.partial(note_outcome, self._agent, row, client, request)
+
+    def _noter_of_change(self, row, request):
+        """As _noter(); None for what only looks, once it is known that it may."""
+        return None if row.role == MONITOR else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -160,7 +172,8 @@ class Reply:
     for a commit."""
 
     def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
-                 look_again=None):
+                 look_again=None, on_outcome=None):
+        self._on_outcome = on_outcome       # on_outcome(DONE_WELL or a code), once that is known
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
         self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
@@ -190,6 +203,11 @@ class Reply:
         nothing."""
         self._outcome.call_when_ready(function)
 
+    def _note(self, outcome):
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
+
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         self.start()
@@ -209,6 +227,7 @@ class Reply:
             error = internal(error, hidden)
         elif is_about_password(self._words):
             hidden = []                 # they tell such words by their numbers
+        self._note(error.code)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -242,6 +261,7 @@ class Reply:
         if self._look_again:
             self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
+            self._note(DONE_WELL)
             return outcome
         while True:
             try:
@@ -250,6 +270,7 @@ class Reply:
                 line, is_over = stop.value, True
             if self._look_again:
                 self._look_again()
+            self._note(DONE_WELL)           # a change has been made before its first line
             if is_over:
                 return line
             if line is FLUSH:

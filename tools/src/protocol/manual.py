@@ -27,6 +27,7 @@ from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
 from ..agent.access import ONE_TIME_S
 from ..agent.guesses import FORGET_S, MAX_DELAY_S, MAX_WAITING
+from ..agent.audit import MAX_ACTS, MAX_KINDS, MAX_KINDS_EACH
 from .table import find_kind
 
 WIDTH = 100
@@ -47,6 +48,7 @@ MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
 MANUAL_BACKUP = ""  # embedded: manual/backup.md
 MANUAL_HOST = ""  # embedded: manual/host.md
+MANUAL_AUDIT = ""  # embedded: manual/audit.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
@@ -54,7 +56,7 @@ MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_LIMITS,
+                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -129,6 +131,9 @@ LIMITS = (
     Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
     Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
     Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+    Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
+    Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
+    Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",

@@ -16,6 +16,7 @@ from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, Sessi
 from ..agent.figures import metrics, ping
 from ..agent.waits import tell_hold
 from .table import NEWEST, VERBS, list_help, verb
+from .audit_verbs import purge_audit
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
 from .narrow import find_parent
@@ -264,6 +265,8 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    if "-AUDIT" in request:
+        return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")

@@ -61,6 +61,18 @@ create table user (
     stamp text not null,                -- another one with every password
     created text not null, changed text not null
 );
+""", """
+create table audit (
+    agent text not null, n integer not null,            -- 1, 2, ... for each agent
+    time text not null,
+    user text not null, os_user text not null, address text not null,
+    verb text not null, object text not null, outcome text not null,
+    count integer not null,
+    previous text not null,             -- hash of the row before; nothing in row 1
+    hash text not null,                 -- SHA-256 of the other columns as canonical JSON
+    primary key (agent, n)
+) without rowid;
+create index audit_time on audit(time, agent, n);
 """)
 
 
