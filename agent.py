@@ -194,9 +194,9 @@ Sections, each using only those above it:
     agent/token               How the agent's own OS user is known where the host does not tell who
                               is at the other end.
     agent/access              Who may ask the agent: its owner, and the users of the master.
+    agent/opening             Opening the master repository, and making what is not there yet.
     agent/audit               What was done, and what was refused, on its way to the audit in the
                               master.
-    agent/opening             Opening the master repository, and making what is not there yet.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
     agent/waits               What a session waits for: in a word, and in words.
@@ -17862,6 +17862,86 @@ def find_uid(name):
 
 
 # ======================================================================================
+# agent/opening.py
+# Opening the master repository, and making what is not there yet.
+# ======================================================================================
+
+def make_repositories(master_path, clock):
+    """Makes a master with the work repository WORKREP beside it; what is there is kept.
+
+    Each appears whole under its name, and one process makes them: agent and --import may come
+    at once. CannotStart when what is there is somebody else's.
+    """
+    work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
+    lock_path = master_path + ".create.lock"
+    lock = open_lock(lock_path, master_path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(master_path):
+            return
+        if os.path.exists(work_path):
+            check_owner(work_path)
+        else:
+            with whole_database(work_path, "new") as new:
+                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
+        work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
+        work.db.close()
+        with whole_database(master_path, "new") as new:
+            master = Master(new, clock).open()
+            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
+            master.db.close()
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(lock_path)
+        os.close(lock)
+
+
+def check_owner(path):
+    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
+    for status in (os.lstat(path), os.stat(path)):
+        if status.st_uid not in (os.geteuid(), 0):
+            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
+
+
+def open_master(settings, clock):
+    """The Master of these settings, made when that is wanted. CannotStart."""
+    path = settings.master
+    check_restored(path)
+    try:
+        is_there = os.path.exists(path)
+        if not is_there and not settings.is_creating:
+            raise CannotStart("the master repository %s does not exist; --create makes it" % path)
+        check_file_system(path, settings.is_insecure_fs)
+        if not is_there:
+            make_repositories(path, clock)
+        master = Master(path, clock).open()
+        tell_doors(master.db.label, path)
+        return master
+    except (OSError, AgentError) as error:
+        raise CannotStart(str(error)) from None
+
+
+def check_file_system(path, is_insecure_fs):
+    """RepositoryError for a network file system, unless the user knows better."""
+    kind = network_file_system(path)
+    if kind and not is_insecure_fs:
+        raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
+                              "be trusted; --insecure-fs says you know better" % (path, kind))
+
+
+def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False, home=None):
+    """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
+    file; or makes it, with OSError. `home` as of WorkRepository. RepositoryError."""
+    number, name, path, expected_uuid = attachment
+    check_file_system(path, is_insecure_fs)
+    if is_creating:
+        return WorkRepository.create(number, name, path, clock, inbox, home)
+    if not os.path.exists(path):
+        raise RepositoryError("work repository %s: %s does not exist" % (name, path))
+    return WorkRepository(number, name, path, clock, inbox, home).open(expected_uuid)
+
+
+# ======================================================================================
 # agent/audit.py
 # What was done, and what was refused, on its way to the audit in the master.
 #
@@ -18100,84 +18180,11 @@ def note_offline(master, name, action, about, outcome, now):
         log.error("the audit cannot be written: %s", error.message)
 
 
-# ======================================================================================
-# agent/opening.py
-# Opening the master repository, and making what is not there yet.
-# ======================================================================================
-
-def make_repositories(master_path, clock):
-    """Makes a master with the work repository WORKREP beside it; what is there is kept.
-
-    Each appears whole under its name, and one process makes them: agent and --import may come
-    at once. CannotStart when what is there is somebody else's.
-    """
-    work_path = os.path.join(os.path.dirname(os.path.abspath(master_path)), "workrep.db")
-    lock_path = master_path + ".create.lock"
-    lock = open_lock(lock_path, master_path)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(master_path):
-            return
-        if os.path.exists(work_path):
-            check_owner(work_path)
-        else:
-            with whole_database(work_path, "new") as new:
-                WorkRepository(1, DEFAULT_REPOSITORY, new, clock).fill(clock).db.close()
-        work = WorkRepository(1, DEFAULT_REPOSITORY, work_path, clock).open()
-        work.db.close()
-        with whole_database(master_path, "new") as new:
-            master = Master(new, clock).open()
-            master.attach_as(1, DEFAULT_REPOSITORY, work_path, work.db.uuid)
-            master.db.close()
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(lock_path)
-        os.close(lock)
-
-
-def check_owner(path):
-    """CannotStart when a file, or the link to it, that nobody has named is another user's."""
-    for status in (os.lstat(path), os.stat(path)):
-        if status.st_uid not in (os.geteuid(), 0):
-            raise CannotStart(OF_ANOTHER % (path, status.st_uid))
-
-
-def open_master(settings, clock):
-    """The Master of these settings, made when that is wanted. CannotStart."""
-    path = settings.master
-    check_restored(path)
-    try:
-        is_there = os.path.exists(path)
-        if not is_there and not settings.is_creating:
-            raise CannotStart("the master repository %s does not exist; --create makes it" % path)
-        check_file_system(path, settings.is_insecure_fs)
-        if not is_there:
-            make_repositories(path, clock)
-        master = Master(path, clock).open()
-        tell_doors(master.db.label, path)
-        return master
-    except (OSError, AgentError) as error:
-        raise CannotStart(str(error)) from None
-
-
-def check_file_system(path, is_insecure_fs):
-    """RepositoryError for a network file system, unless the user knows better."""
-    kind = network_file_system(path)
-    if kind and not is_insecure_fs:
-        raise RepositoryError("%s is on a network file system (%s), where SQLite's locks cannot "
-                              "be trusted; --insecure-fs says you know better" % (path, kind))
-
-
-def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False, home=None):
-    """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
-    file; or makes it, with OSError. `home` as of WorkRepository. RepositoryError."""
-    number, name, path, expected_uuid = attachment
-    check_file_system(path, is_insecure_fs)
-    if is_creating:
-        return WorkRepository.create(number, name, path, clock, inbox, home)
-    if not os.path.exists(path):
-        raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox, home).open(expected_uuid)
+def note_deed(name, settings, clock):
+    """Has the audit of a master know what the command line has done to it. AgentError."""
+    master = open_master(settings, clock)
+    with contextlib.closing(master.db):
+        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
 
 
 # ======================================================================================
@@ -25180,6 +25187,7 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    """Of sessions, or of the audit."""
     if "-AUDIT" in request:
         return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
@@ -27137,13 +27145,6 @@ def print_unit(settings):
     reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
     return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
-
-
-def note_deed(name, settings, clock):
-    """Has the audit of a master know what the command line has done to it. AgentError."""
-    master = open_master(settings, clock)
-    with contextlib.closing(master.db):
-        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
 
 
 def look_after(settings, clock):

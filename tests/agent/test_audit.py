@@ -76,9 +76,19 @@ def test_every_verb_that_may_change_something_is_noted():
         notes, request = Notes(), program.Request(row)
         for outcome in ("OK", "CONFLICT", "AUTH", "DENIED"):
             program.note_outcome(notes, row, STRANGER, request, outcome)
-        is_change = row.role in ("operator", "administrator")
+        is_change = row.role in ("operator", "administrator") or name == "USERS PASSWORD"
+        is_told = is_change and name not in ("EXEC", "AUDIT", "USERS LIST")
         assert [outcome for _, _, outcome in notes.noted] == \
-            ["OK"] * (is_change and name not in ("EXEC", "AUDIT")) + ["CONFLICT"] * is_change + ["AUTH", "DENIED"], name
+            ["OK"] * is_told + ["CONFLICT"] * is_change + ["AUTH", "DENIED"], name
+
+
+def test_a_failed_auth_names_a_user_that_there_is_and_no_other_word(inside):
+    inside.ok("USERS ADD alice -ROLE=monitor")
+    for user in ("alice", "my-password"):
+        assert inside.ask("AUTH %s wrong" % user)[-1].startswith("ERR AUTH")
+    rows = [(row["object"], row["outcome"]) for row in inside.rows("AUDIT -VERB=AUTH")]
+    assert sorted(rows) == [("", "AUTH"), ("alice", "AUTH")]
+    assert "my-password" not in "".join(inside.ask("AUDIT -LIMIT=1000"))
 
 
 def test_who_looks_costs_nothing(inside, monkeypatch):

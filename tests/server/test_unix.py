@@ -67,7 +67,7 @@ def by_unix(inside, tmp_path):
     assert not path.exists()
 
 
-def ask_as(uid, path, line):
+def ask_by_door(uid, path, line):
     """The lines of the reply that a user gets."""
     return subprocess.run([sys.executable, "-c", ASKER, str(uid), str(path), line], stdout=subprocess.PIPE, cwd="/",
                           check=True, timeout=LIMIT_S).stdout.decode().splitlines()
@@ -109,11 +109,11 @@ def test_the_kernel_says_who_asks(inside, by_unix, tmp_path):
     path.parent.chmod(0o711)
     try:
         os.link(str(by_unix[0]), str(path))             # pytest's folders are closed to others
-        assert ask_as(STRANGER_UID, path, "PING")[0].startswith("ERR AUTH ")
+        assert ask_by_door(STRANGER_UID, path, "PING")[0].startswith("ERR AUTH ")
         inside.ok("USERS ADD bob -ROLE=monitor -OS_USER=%d" % STRANGER_UID)
-        assert ask_as(STRANGER_UID, path, "PING")[0].startswith("OK agent=")
-        assert ask_as(STRANGER_UID, path, "EXEC HELLO")[0].startswith("ERR DENIED ")
-        assert ask_as(STRANGER_UID + 1, path, "PING")[0].startswith("ERR AUTH ")
+        assert ask_by_door(STRANGER_UID, path, "PING")[0].startswith("OK agent=")
+        assert ask_by_door(STRANGER_UID, path, "EXEC HELLO")[0].startswith("ERR DENIED ")
+        assert ask_by_door(STRANGER_UID + 1, path, "PING")[0].startswith("ERR AUTH ")
     finally:
         path.unlink()
         path.parent.rmdir()

@@ -9,7 +9,11 @@ class Notes:
     """In place of an agent: nothing of it is there but an audit, which keeps what is noted."""
 
     def __init__(self):
-        self.audit, self.noted = self, []
+        self.audit = self.access = self
+        self.noted = []
+
+    def has(self, user):
+        return user == "alice"
 
     def note(self, client, verb, about, outcome):
         self.noted.append((verb, about, outcome))

@@ -31,7 +31,7 @@ from .tasks.task import run_helper
 from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read_types, tell_user
 from .agent.opening import open_master
 from .agent.agent import Agent
-from .agent.audit import DONE_WELL, note_offline
+from .agent.audit import DONE_WELL, note_deed, note_offline
 from .agent.doctor import consult
 from .agent.exchange import import_into
 from .agent.figures import ping
@@ -194,13 +194,6 @@ def print_unit(settings):
     reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
     return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
         "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
-
-
-def note_deed(name, settings, clock):
-    """Has the audit of a master know what the command line has done to it. AgentError."""
-    master = open_master(settings, clock)
-    with contextlib.closing(master.db):
-        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
 
 
 def look_after(settings, clock):

@@ -15,6 +15,7 @@ from ..base.vocabulary import WRITE_S
 from ..base.program import Told, log, tell_traceback
 from ..base.workers import Worker
 from ..store.chain import Act, Chain, Happening
+from .opening import open_master
 
 DONE_WELL = "OK"        # the outcome of what was done
 MAX_ACTS = 10000        # rows that wait for the master; what is more is counted alone
@@ -246,3 +247,10 @@ def note_offline(master, name, action, about, outcome, now):
         Chain(master, name).append([Happening(now, own_act(action, about, outcome))])
     except AgentError as error:
         log.error("the audit cannot be written: %s", error.message)
+
+
+def note_deed(name, settings, clock):
+    """Has the audit of a master know what the command line has done to it. AgentError."""
+    master = open_master(settings, clock)
+    with contextlib.closing(master.db):
+        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())

@@ -265,6 +265,7 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    """Of sessions, or of the audit."""
     if "-AUDIT" in request:
         return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
