@@ -5625,8 +5625,8 @@ class Connections:
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
-                if not self._is_replaceable:
-                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                if not self._is_replaceable:        # nobody may write for long
+                    self._lose("the file was replaced by another")
                 self.drop_readers()
             connection = None if is_new else self._find_idle()
             if connection is None:
@@ -24483,6 +24483,8 @@ MANUAL_CHANGES = r"""
   audit in the master: who, what and the outcome, never a value. `AUDIT` lists it. Its rows are a
   chain of hashes, so what was changed or taken out later is found: `--verify-audit`, with `--head`
   also an end that was cut off. `PURGE -AUDIT` makes it shorter.
+- A repository file that is replaced while nobody writes to it is opened anew, too: who waited for
+  a session of the old one was never told.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

@@ -162,8 +162,8 @@ class Connections:
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
-                if not self._is_replaceable:
-                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                if not self._is_replaceable:        # nobody may write for long
+                    self._lose("the file was replaced by another")
                 self.drop_readers()
             connection = None if is_new else self._find_idle()
             if connection is None:
