@@ -34,27 +34,42 @@ ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the outp
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
 
-    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
-                        what it is.
-    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
-                        sizes, times.
+    client/colours      What a terminal adds to words: colours and bars; https://no-color.org.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
+                        sizes, times.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
-    client/words        Words of requests and fields of replies, as the client writes and reads
-                        them.
     client/spelling     The words of the protocol as the client spells them: options, verbs, and the
                         agent's texts.
+    client/command      What a command of the client is, and what an option of one.
+    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
+                        what it is.
+    client/words        Words of requests and fields of replies, as the client writes and reads
+                        them.
+    base/errors         What can go wrong, one class for each code that a user is told.
+    base/times          The clock, instants as text, and the one parser of durations.
+    client/instants     Instants and durations of the agent, as people read them.
+    client/tables       Tables that fit the terminal.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
     client/connection   One connection to an agent, and a reply as it comes.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
+    client/history      How long sessions of a scenario and their steps take, from those that ended
+                        well.
+    client/live         Connections of two kinds: one waits for a reply, one takes it in as it
+                        comes.
+    client/screen       What stands on stderr beside the output: lines that stay, and on a terminal
+                        some that live.
+    client/follow       A session as it goes on: its output as it comes, its steps, how long they
+                        take.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
+    client/leaving      shutdown --wait: until the agent is gone.
     client/main         One command: the request, its reply, the exit status.
 """
 import sys
@@ -66,161 +81,81 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import functools
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import textwrap
 import time
 import zlib
+from calendar import timegm
+from datetime import datetime, timezone
 from typing import Callable, NamedTuple, Optional
 
 
 # ======================================================================================
-# base/controls.py
-# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# client/colours.py
+# What a terminal adds to words: colours and bars; https://no-color.org.
 # ======================================================================================
 
-# control characters but the tab, what ends lines for some readers or turns their direction, and
-# what in a name is no UTF-8
-_HIDDEN = re.compile(
-    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NO_UTF8 = re.compile("[\ud800-\udfff]")
-_BLANKS = re.compile("[\t\n\v\f\r]+")
+RED, GREEN, YELLOW, MAGENTA, CYAN, DIM, BOLD = "31", "32", "33", "35", "36", "2", "1"
+# a state, or what was decided of a due time -> its colour; the word is always there
+STATE_COLOURS = {
+    "RUNNING": CYAN, "DONE": GREEN, "WARNING": YELLOW, "ERROR": RED, "STOPPED": MAGENTA,
+    "WAITING": DIM, "QUEUED": DIM, "failed": RED, "skipped": YELLOW, "late": YELLOW,
+    "started": GREEN, "never": RED, "queues": YELLOW, "READY": GREEN, "DEGRADED": RED,
+    "STANDBY": YELLOW, "TROUBLE": RED}
+_STATE = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
 
 
-def show_controls(text):
-    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
-    return _HIDDEN.sub(_show, text)
+def is_terminal(stream):
+    """Whether people read a stream as it comes; None is a stream that is closed."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
-def show_bytes(text):
-    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
-    return _NO_UTF8.sub(_show, text)
+def has_controls(stream):
+    """Whether a stream is a terminal that can move its cursor."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _show(match):
-    char = match.group()
-    if char < "\u0100":
-        return "\\x%02x" % ord(char)
-    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
-    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
-    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+def has_colours(stream):
+    """Whether to colour what is written to a stream."""
+    return has_controls(stream) and not os.environ.get("NO_COLOR")
 
 
-def one_line(text):
-    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
-    """
-    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+def paint(text, colour, is_coloured=True):
+    """A text in a colour."""
+    return "\x1b[%sm%s\x1b[0m" % (colour, text) if is_coloured else text
 
 
-class Parser(argparse.ArgumentParser):
-    """One whose errors show what is hidden in the words that they name: a shell may have found them
-    in a folder."""
+def paint_state(text, is_coloured):
+    """A text with the state that it begins with coloured."""
+    match = is_coloured and _STATE.match(text)
+    if not match:
+        return text
+    word = match.group()
+    return paint(word, STATE_COLOURS[word]) + text[len(word):]
 
-    def error(self, message):
-        """Says what is wrong, and exits."""
-        super().error(show_controls(message))
+
+def has_blocks(stream):
+    """Whether the encoding of a stream has what smooth bars are made of."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
-# ======================================================================================
-# base/vocabulary.py
-# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
-# ======================================================================================
+def draw_bar(share, width, blocks):
+    """A bar that is filled up to a share, 0 to 1; with `blocks` it is smooth."""
+    filled = int(min(max(share, 0.0), 1.0) * width + 0.5)
+    return ("\u2588" * filled + "\u2591" * (width - filled) if blocks
+            else "#" * filled + "-" * (width - filled))
 
-VERSION = "1.0.0"
 
-DEFAULT_NAME = "AGENT"
-DEFAULT_PORT = 20910
-DEFAULT_CONTEXT = "GLOBAL"
-DEFAULT_REPOSITORY = "WORKREP"
-
-WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
-DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
-OUTSTANDING = (WAITING, QUEUED)
-OPEN = OUTSTANDING + (RUNNING,)
-ENDED = (DONE, WARNING, ERROR, STOPPED)
-STATES = OPEN + ENDED
-RESTARTABLE = (ERROR, STOPPED)
-
-# new state of a session -> the states it may come from
-TRANSITIONS = {
-    WAITING: (QUEUED,),                             # a hold
-    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
-    RUNNING: OUTSTANDING,
-    DONE: (RUNNING,),
-    WARNING: (RUNNING,),
-    ERROR: OPEN,
-    STOPPED: OPEN,
-}
-
-STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
-MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
-OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
-# what a session waits for, beside a hold, a limit and a repository
-AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
-ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
-END, FAIL = "END", "FAIL"                                                   # targets of a step
-WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
-NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
-ADOPT = "adopt"                                                             # on_stale
-OUT, ERR = "out", "err"                                                     # streams of a task
-
-MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
-ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
-
-RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
-MARKER = "AGENT_MARKER"             # environment variable of every process of a task
-
-MAX_NAME = 128                      # characters
-MIN_LINE = 1024                     # bytes: the least that --max-line takes
-MAX_LINE = 64 * 1024                # bytes of a request
-MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
-MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
-MASK = "***"
-MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_VALUE = 64 * 1024               # bytes of the value of a variable
-MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
-MAX_EXPRESSION = 1000               # characters of a regular expression
-MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
-MAX_CONNECTIONS = 1000
-MAX_QUEUE = 100000                  # outstanding sessions of an agent
-MAX_LIST = 1000000                  # rows of a listing
-MAX_BATCH = 500                     # requests that share a commit
-MAX_REPOSITORIES = 999
-SESSIONS_PER_CORE = 4
-KEEP_DAYS = 90
-
-WRITE_S = 5.0           # a request that cannot be written for so long is refused
-TERM_S = 2.0            # between SIGTERM and SIGKILL
-SEARCH_S = 5           # that a regular expression may be compiled and searched
-KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
-TRY_S = 0.2             # between two tries of what the host cannot give now
-DRAIN_S = 0.5           # how long after its exit a task's pipes are read
-LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
-STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
-LATE_S = 1.0            # begun so long after its due time is late
-STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
-MAX_MISSED = 100        # sessions that misfire=all makes at most
-MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
-EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
-HEARTBEAT_S = 10.0
-YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
-YIELD_REQUESTS = 3      # as many at once make it give way
-FLOOD_S = 0.05          # and so long after they did
-ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
-GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
-CLEAN_S = 60.0          # between two cleanings
-BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
-
-# what an import makes of a definition
-NEW, ALTERED, SAME = "new", "changed", "same"
-
-EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+def draw_length(share, width, blocks):
+    """A bar as long as a share of a width, at least its shortest part."""
+    return ("\u2588" if blocks else "#") * max(1, int(min(max(share, 0.0), 1.0) * width + 0.5))
 
 
 # ======================================================================================
@@ -533,6 +468,104 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+VERSION = "1.0.0"
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
+TRY_S = 0.2             # between two tries of what the host cannot give now
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
+CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
+
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
 # base/forms.py
 # The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
@@ -801,44 +834,6 @@ def list_parts(form):
 
 
 # ======================================================================================
-# client/words.py
-# Words of requests and fields of replies, as the client writes and reads them.
-# ======================================================================================
-
-_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
-_FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
-
-
-def quote(text):
-    """A text as (part of) a word of a request that the agent takes for nothing but this text."""
-    return text if _BARE.fullmatch(text) and text[0] != "-" else json.dumps(text)
-
-
-def render_option(name, value=None):
-    """An option as a word; `value` is None for a flag."""
-    return "-" + name if value is None else "-%s=%s" % (name, quote(as_typed(value)))
-
-
-def as_typed(text):
-    """An argument of the command line as its bytes are in UTF-8, whatever the locale says."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
-
-
-def parse_fields(text):
-    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
-    a number that is not there is None."""
-    fields = {}
-    for name, value in _FIELD.findall(text):
-        value = json.loads(value) if value.startswith('"') else value
-        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
-            value = None if value == "" else float(value) if "." in value else int(value)
-        elif name in FLAG_FIELDS and value in ("yes", "no"):
-            value = value == "yes"
-        fields[name] = value
-    return fields
-
-
-# ======================================================================================
 # client/spelling.py
 # The words of the protocol as the client spells them: options, verbs, and the agent's texts.
 # ======================================================================================
@@ -882,41 +877,374 @@ def spell_known(word):
 
 
 # ======================================================================================
-# client/shown.py
-# What is shown of a reply: tables, records, text, or JSON.
+# client/command.py
+# What a command of the client is, and what an option of one.
 # ======================================================================================
 
-# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
-# stay short
+class Command(NamedTuple):
+    """One row of the command table."""
+    name: str               # the verb in lower case; `sched add` is one
+    arguments: str          # as usage shows them; [] may be left out
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
+    show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
+    help: str
+    is_listing: bool = False        # its reply is asked for as JSON
+    # of the client's own: (options, arguments, words of requests) -> exit status
+    perform: Optional[Callable] = None
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+    is_own: bool = False            # it is for the client, not for the agent
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
+
+
+def own(name, meaning, shown=""):
+    """An option that is for the client."""
+    return Choice(name, shown, meaning, is_own=True)
+
+
+# ======================================================================================
+# base/controls.py
+# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# ======================================================================================
+
+# control characters but the tab, what ends lines for some readers or turns their direction, and
+# what in a name is no UTF-8
+_HIDDEN = re.compile(
+    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
+_BLANKS = re.compile("[\t\n\v\f\r]+")
+
+
+def show_controls(text):
+    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
+    return _HIDDEN.sub(_show, text)
+
+
+def show_bytes(text):
+    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
+    return _NO_UTF8.sub(_show, text)
+
+
+def _show(match):
+    char = match.group()
+    if char < "\u0100":
+        return "\\x%02x" % ord(char)
+    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
+    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+
+
+def one_line(text):
+    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
+    """
+    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors show what is hidden in the words that they name: a shell may have found them
+    in a folder."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(show_controls(message))
+
+
+# ======================================================================================
+# client/words.py
+# Words of requests and fields of replies, as the client writes and reads them.
+# ======================================================================================
+
+_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
+_FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
+
+
+def quote(text):
+    """A text as (part of) a word of a request that the agent takes for nothing but this text."""
+    return text if _BARE.fullmatch(text) and text[0] != "-" else json.dumps(text)
+
+
+def render_option(name, value=None):
+    """An option as a word; `value` is None for a flag."""
+    return "-" + name if value is None else "-%s=%s" % (name, quote(as_typed(value)))
+
+
+def as_typed(text):
+    """An argument of the command line as its bytes are in UTF-8, whatever the locale says."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def parse_fields(text):
+    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
+    a number that is not there is None."""
+    fields = {}
+    for name, value in _FIELD.findall(text):
+        value = json.loads(value) if value.startswith('"') else value
+        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
+            value = None if value == "" else float(value) if "." in value else int(value)
+        elif name in FLAG_FIELDS and value in ("yes", "no"):
+            value = value == "yes"
+        fields[name] = value
+    return fields
+
+
+# ======================================================================================
+# base/errors.py
+# What can go wrong, one class for each code that a user is told.
+# ======================================================================================
+
+class AgentError(Exception):
+    """What a user is told: a wire code, one line of plain text, and faults with their place."""
+    code = "INTERNAL"
+
+    def __init__(self, message, faults=()):
+        super().__init__(message)
+        self.message = " ".join(str(message).split())
+        self.faults = list(faults)      # [(path, reason)]
+
+
+class BadRequest(AgentError):
+    """The request is not of the form that it must have; the message says where."""
+    code = "BAD_REQUEST"
+
+
+class UnknownVerb(AgentError):
+    """The first word is no verb."""
+    code = "UNKNOWN_VERB"
+
+
+class NotFound(AgentError):
+    """What the request names is not there."""
+    code = "NOT_FOUND"
+
+
+class Exists(AgentError):
+    """What the request would make is there already."""
+    code = "EXISTS"
+
+
+class Conflict(AgentError):
+    """It is not in a state for this."""
+    code = "CONFLICT"
+
+
+class AuthError(AgentError):
+    """The agent does not know who is asking."""
+    code = "AUTH"
+
+
+class Denied(AgentError):
+    """Who is asking may not do this."""
+    code = "DENIED"
+
+
+class Busy(AgentError):
+    """A limit is reached."""
+    code = "BUSY"
+
+
+class Stopping(AgentError):
+    """The agent is stopping and begins nothing new."""
+    code = "STOPPING"
+
+
+class RepositoryError(AgentError):
+    """A repository cannot be read or written now."""
+    code = "REPOSITORY"
+
+
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
+
+
+class RepositoryGone(RepositoryError):
+    """The file was replaced or detached: what belonged to it can never be written."""
+
+
+class Unreadable(RepositoryError):
+    """What is stored there cannot be read by this version: said of one definition."""
+
+
+class Changed(Conflict):
+    """What a change was made from is another by now: whoever made it looks again."""
+
+
+class TooLong(AgentError):
+    """A line is longer than the limit."""
+    code = "TOO_LONG"
+
+
+class WaitTimeout(AgentError):
+    """The waiting, not the session, has timed out."""
+    code = "TIMEOUT"
+
+
+class Internal(AgentError):
+    """A fault of the agent itself; the message names what finds it in the agent's log."""
+
+
+class CannotStart(AgentError):
+    """The agent cannot start: one line on stderr, exit code 1."""
+
+
+class CalendarError(ValueError):
+    """A rule or one of its options is wrong: says which part and what would be right."""
+
+
+# ======================================================================================
+# base/times.py
+# The clock, instants as text, and the one parser of durations.
+# ======================================================================================
+
+class Clock:
+    """The one place that reads the time: of day in epoch seconds, and one that never steps."""
+
+    def now(self):
+        """Seconds since 1970-01-01 UTC, as the system's clock has it."""
+        return time.time()
+
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return time.monotonic()
+
+
+def to_text(instant):
+    """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
+    # 0.01 ms more than the float: from_text(text) must give the same text again
+    whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
+
+
+@functools.lru_cache(maxsize=1024)
+def from_text(text):
+    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
+    fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
+              int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
+
+
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
+
+
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def to_local(text):
+    """UTC text of the tables -> the agent's local time with its offset;
+    what is none stays as it is."""
+    try:
+        return text and local_iso(from_text(text), "milliseconds")
+    except ValueError:                  # another program has written it
+        return text
+
+
+def local_iso(instant, timespec="seconds"):
+    """Epoch seconds -> ISO 8601 in the agent's zone with its offset."""
+    moment = datetime.fromtimestamp(instant, timezone.utc).astimezone()
+    return moment.isoformat(timespec=timespec)
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
+    match = _DURATION.fullmatch(text)
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+# ======================================================================================
+# client/instants.py
+# Instants and durations of the agent, as people read them.
+# ======================================================================================
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
+LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
+
+
+def find_instant(value):
+    """A time of the agent -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and _INSTANT.fullmatch(value)
+    if not match:
+        return None
+    text, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return whole + float(fraction or 0)
+
+
+def show_instant(instant):
+    """Epoch seconds as the reader's local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def show_relative(instant, now=None):
+    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
+    away_s = instant - (Clock().now() if now is None else now)
+    if abs(away_s) >= LONG_AGO_S:
+        return time.strftime("%Y-%m-%d", time.localtime(instant))
+    seconds = int(abs(away_s) + 0.5)
+    if seconds == 0:
+        return "now"
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
+            text = "%d %s" % (seconds // length_s, unit)
+            break
+    return "in " + text if away_s > 0 else text + " ago"
+
+
+def show_duration(seconds):
+    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
+    if seconds < 10:
+        return "%.1f s" % seconds
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d m %02d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %02d m" % divmod(whole // 60, 60)
+    return "%d d %d h" % divmod(whole // 3600, 24)
+
+
+# ======================================================================================
+# client/tables.py
+# Tables that fit the terminal.
+# ======================================================================================
+
+# left out of a table that has both columns of FROM_TO: what they say follows from those
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
-# says; text is cut to no less than this
+# says; text is cut to no less than MIN_CELL; then the columns of LAST_SPARED go
 USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
 SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
           "last_session", "last_status")
+LAST_SPARED = ("keywords", "parent", "decided", "due", "start_at", "schedule", "name", "last_due",
+               "duration", "message", "note", "end", "waits_for")
 MIN_CELL = 8
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
-
-
-def put(line, is_flushed=False):
-    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
-    if sys.stdout is not None:
-        sys.stdout.buffer.write(
-            (show_controls(line) + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
-        if is_flushed:
-            sys.stdout.buffer.flush()
-
-
-def complain(message):
-    """Writes a line to stderr, if that can be."""
-    with contextlib.suppress(OSError):
-        if sys.stderr is not None:
-            print("agentcli: %s" % show_controls(str(message)), file=sys.stderr)
-
-
-def put_json(value):
-    """Writes a value as one line of JSON."""
-    put(json.dumps(value), is_flushed=True)
+PAINTED = ("status", "last_status", "decision", "outcome")
 
 
 def printable(value):
@@ -926,39 +1254,30 @@ def printable(value):
     return show_controls(str(value)).replace("\t", "\\t")
 
 
-def put_fields(fields):
-    """Writes what the agent acknowledged on one line, without the fields that are empty. A note
-    has the client's own words."""
-    if fields.get("note"):
-        fields = dict(fields, note=spell(fields["note"]))
-    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
-    put(" ".join("%s=%s" % (
-        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
-                 for name, text in shown) or "OK", is_flushed=True)
-
-
 def to_reader(value):
     """A cell of a table: a time of the agent as the reader's local time, to the second."""
-    match = isinstance(value, str) and _TIME.fullmatch(value)
-    if not match:
-        return printable(value)
-    text, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+    instant = find_instant(value)
+    return printable(value) if instant is None else show_instant(instant)
+
+
+def to_reader_from_now(value):
+    """A cell of a table: a time of the agent as how far away it is."""
+    instant = find_instant(value)
+    return printable(value) if instant is None else show_relative(instant)
 
 
 class Column:
     """One column of a table: a name and its values, as they are shown."""
 
-    def __init__(self, name, values):
+    def __init__(self, name, values, show_cell=to_reader):
+        """`show_cell` is a callable: value -> what stands in its cell."""
         self.name = name
-        self.cells = [name.upper()] + [to_reader(value) for value in values]
+        self.cells = [name.upper()] + [show_cell(value) for value in values]
         present = [value for value in values if value not in (None, "")]
         self.is_empty = not present
         self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
         self.is_number = all(type(value) in (int, float) for value in present)
-        self.is_time = any(_TIME.fullmatch(str(value)) for value in present)
+        self.is_time = any(find_instant(value) is not None for value in present)
         self.width = max(map(len, self.cells))
 
     @property
@@ -966,12 +1285,24 @@ class Column:
         """Whether its cells may be cut, once more."""
         return not (self.is_number or self.is_time) and self.width > MIN_CELL
 
-    def render(self):
+    def shorten(self):
+        """Leaves out of times what goes without saying: seconds that are all 00, then the year,
+        where all have the same."""
+        times = [cell for cell in self.cells[1:] if cell]
+        if not self.is_time or any(len(cell) != 19 for cell in times):
+            return
+        end = -3 if all(cell.endswith(":00") for cell in times) else None
+        begin = 5 if len({cell[:4] for cell in times}) == 1 else 0
+        self.cells[1:] = [cell[begin:end] for cell in self.cells[1:]]
+        self.width = max(map(len, self.cells))
+
+    def render(self, is_coloured=False):
         """Its cells, all of one width; what is cut ends in ~."""
         cells = [cell if len(cell) <= self.width else cell[:self.width - 1] + "~"
                  for cell in self.cells]
-        return [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
-                for cell in cells]
+        cells = [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
+                 for cell in cells]
+        return [paint_state(cell, is_coloured and self.name in PAINTED) for cell in cells]
 
 
 def find_width():
@@ -987,32 +1318,116 @@ def find_width():
 
 
 def fit(columns, width):
-    """Columns that fit a width (None: any) as far as they can: some are left out, never the first,
-    then the widest texts are cut."""
+    """Columns that fit a width (None: any): times are shortened, some columns are left out, never
+    the first, the widest texts are cut, and what is left of the last is shown as far as it goes."""
     def is_wide():
         return width is not None and sum(column.width + 2 for column in columns) - 2 > width
+    for column in columns if is_wide() else ():
+        column.shorten()
     spare = [column for column in columns[1:]
              if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
-    spare += [column for name in SPARED for column in columns[1:]
-              if column.name == name and column not in spare]
+    spare += find_columns(columns, SPARED, spare)
     while is_wide() and spare:
         columns.remove(spare.pop(0))
     while is_wide() and any(column.can_shrink for column in columns):
         widest = max((column for column in columns if column.can_shrink),
                      key=lambda column: column.width)
         widest.width -= 1
+    spare = find_columns(columns, LAST_SPARED, ())
+    while is_wide() and spare:
+        columns.remove(spare.pop(0))
+    while is_wide() and len(columns) > 1:
+        del columns[-1]
+    while is_wide() and columns[0].width > 1:
+        columns[0].width -= 1
+    give_back(columns, width)
     return columns
 
 
-def put_table(rows):
-    """Writes rows (dicts) as aligned columns that fit the terminal; numbers stand on the right."""
+def find_columns(columns, names, others):
+    """The columns of these names, in the order of the names, but the first and `others`."""
+    return [column for name in names for column in columns[1:]
+            if column.name == name and column not in others]
+
+
+def give_back(columns, width):
+    """Cut texts get what room is left."""
+    room = 0 if width is None else width - sum(column.width + 2 for column in columns) + 2
+    for column in columns:
+        lacking = max(map(len, column.cells)) - column.width
+        if lacking > 0 and room > 0:
+            column.width += min(lacking, room)
+            room -= min(lacking, room)
+
+
+def make_table(rows, width, is_coloured=False, show_cell=to_reader):
+    """Rows (dicts) as aligned columns that fit a width: [line]; numbers stand on the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = [Column(name, [row.get(name) for row in rows])
+    columns = [Column(name, [row.get(name) for row in rows], show_cell)
                for name in names if name not in left_out]
-    columns = fit([column for column in columns if not column.is_empty], find_width())
-    for cells in zip(*(column.render() for column in columns)):
-        put("  ".join(cells).rstrip())
+    columns = fit([column for column in columns if not column.is_empty], width)
+    return ["  ".join(cells).rstrip()
+            for cells in zip(*(column.render(is_coloured) for column in columns))]
+
+
+def put_table(rows, show_cell=to_reader):
+    """Writes rows as a table; states are coloured where that is wanted."""
+    for line in make_table(rows, find_width(), has_colours(sys.stdout), show_cell):
+        put_safe(line)
+
+
+def put_safe(line, is_flushed=False):
+    """Writes a line whose texts are printable to stdout; what its encoding lacks is shown as
+    \\xNN. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(
+            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        if is_flushed:
+            sys.stdout.buffer.flush()
+
+
+# ======================================================================================
+# client/shown.py
+# What is shown of a reply: tables, records, text, or JSON.
+# ======================================================================================
+
+def put(line, is_flushed=False):
+    """Writes a line to stdout with what is hidden in it shown. Raises OSError."""
+    put_safe(show_controls(line), is_flushed)
+
+
+def tell(message):
+    """Writes a line to stderr, if that can be."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(show_controls(str(message)), file=sys.stderr)
+
+
+def complain(message):
+    """Tells what has gone wrong."""
+    tell("agentcli: %s" % message)
+
+
+def put_json(value):
+    """Writes a value as one line of JSON."""
+    put(json.dumps(value), is_flushed=True)
+
+
+def render_fields(fields):
+    """What the agent acknowledged, on one line, without the fields that are empty. A note has the
+    client's own words."""
+    if fields.get("note"):
+        fields = dict(fields, note=spell(fields["note"]))
+    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
+    return " ".join("%s=%s" % (
+        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+                    for name, text in shown) or "OK"
+
+
+def put_fields(fields):
+    """Writes what the agent acknowledged."""
+    put(render_fields(fields), is_flushed=True)
 
 
 def put_record(row):
@@ -1035,27 +1450,39 @@ def show_acknowledgement(reply, is_json, origin=""):
     write(reply.fields)
 
 
-def show_listing(reply, is_json, is_record=False):
-    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's
-    first is no table. The fields of the OK are one more."""
-    if is_json:
-        show_text(reply)
-        if reply.fields:
-            put_json(reply.fields)
-        return
+def read_kinds(reply):
+    """The rows of a reply of JSON objects, told apart by their first key: {key: rows}; the fields
+    of the OK are under None."""
     kinds = {}
     for row in [json.loads(line) for line in list(reply)]:
         kinds.setdefault(next(iter(row), ""), []).append(row)
     if reply.fields:
         kinds[None] = [reply.fields]
-    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
-        with contextlib.suppress(OSError):
-            print("none", file=sys.stderr)
+    return kinds
+
+
+def tell_none():
+    """Says on a terminal that there is nothing to list."""
+    if is_terminal(sys.stdout):
+        tell("none")
+
+
+def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
+    """A reply of JSON objects: a table for each kind of row; a record's first is no table. The
+    fields of the OK are one more."""
+    if is_json:
+        show_text(reply)
+        if reply.fields:
+            put_json(reply.fields)
+        return
+    kinds = read_kinds(reply)
+    if not kinds:
+        tell_none()
     for number, rows in enumerate(kinds.values()):
         if number:
             put("")
         if not is_record or number:
-            put_table(rows)
+            put_table(rows, show_cell)
             continue
         for index, row in enumerate(rows):
             if index:
@@ -1083,15 +1510,17 @@ def show_document(reply, is_json):
         show_text(reply)
 
 
+def parse_log_line(line):
+    """A line of a log, `TIME STEP/TASK out|err TEXT`, as its parts."""
+    when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
+    step, _, task = place.partition("/")
+    return {"time": when, "step": step, "task": task, "stream": stream, "text": text}
+
+
 def show_log(reply, is_json):
-    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
+    """A reply of lines of a log."""
     for line in reply:
-        if is_json:
-            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
-            step, _, task = place.partition("/")
-            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream,
-                               "text": text})
-        put(line, is_flushed=True)
+        put(json.dumps(parse_log_line(line)) if is_json else line, is_flushed=True)
 
 
 # ======================================================================================
@@ -1102,38 +1531,17 @@ def show_log(reply, is_json):
 DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
-
-
-class Command(NamedTuple):
-    """One row of the command table."""
-    name: str               # the verb in lower case; `sched add` is one
-    arguments: str          # as usage shows them; [] may be left out
-    meanings: list          # [(argument, what it means)]
-    options: list           # [Choice]
-    show: Callable          # (Reply, is_json)
-    help: str
-
-
-class Choice(NamedTuple):
-    """One option of a command."""
-    name: str               # in the protocol, without its dash
-    shown: str              # its value; nothing for a flag
-    meaning: str
-    has_default: bool = False       # without a value it makes a field default again
-
-    @property
-    def offered(self):
-        """The option as it is typed."""
-        return spell_option("-" + self.name)
-
-
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
+FOLLOW = own("FOLLOW", "show its steps and what it prints until it has ended; its exit status")
 OWN_OPTIONS = {
-    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
+    "RESTART": [FOLLOW],
+    "WAIT": [FOLLOW],
+    "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
@@ -1141,7 +1549,8 @@ OWN_ARGUMENTS = {"IMPORT": "FILE..."}
 OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
-    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
+            "session's",
     "WAIT": "wait for the end of a session; its exit status",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
@@ -1160,10 +1569,12 @@ def make_command(form):
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help))
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
 
 
-COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
+def list_verb_commands():
+    """The commands of the verbs: [Command]."""
+    return [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
@@ -1184,7 +1595,7 @@ def add_common(parser, **defaults):
     add("json", action="store_true", help="JSON objects, one a line")
 
 
-def make_parser():
+def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
@@ -1192,7 +1603,7 @@ def make_parser():
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
                port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
-    for command in COMMANDS:
+    for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
@@ -1240,14 +1651,14 @@ def add_subparsers(parser):
     return subparsers
 
 
-def parse_command_line(words):
-    """The words of a command line -> (Namespace with host, port, json and command, arguments, the
-    options and variables as words of a request). Wrong ones end the client with a message and
-    status 2."""
+def parse_command_line(words, commands):
+    """The words of a command line that names one of these commands -> (Namespace with host, port,
+    json, command and `own`, arguments, the options and variables as words of a request). Wrong
+    ones end the client with a message and status 2."""
     end = words.index("--") if "--" in words else len(words)
     before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
-    parsed, others = make_parser().parse_known_args([word for word in before
+    parsed, others = make_parser(commands).parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
@@ -1258,6 +1669,8 @@ def parse_command_line(words):
     arguments = [word for word in others if not is_variable(word)] + literal
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    parsed.own = {choice.name: options.pop(choice.name) for choice in parsed.command.options
+                  if choice.is_own and choice.name in options}
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -1766,6 +2179,415 @@ def to_name(path):
 
 
 # ======================================================================================
+# client/history.py
+# How long sessions of a scenario and their steps take, from those that ended well.
+# ======================================================================================
+
+PAST_SESSIONS = 10
+
+
+def median(values):
+    """The median of numbers; None: there are none."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def ask_rows(connection, request, limit_s):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+
+
+class History:
+    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
+    there was no session that ended well."""
+
+    def __init__(self, session_s=None, steps_s=None):
+        self.session_s, self.steps_s = session_s, steps_s or {}
+
+
+def read_history(connection, scenario, limit_s):
+    """The History of a scenario. Raises ClientError."""
+    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                    % (quote(scenario), PAST_SESSIONS), limit_s)
+    steps = {}
+    for row in rows:
+        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
+            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
+            if "step" in step and begun is not None and ended is not None:
+                steps.setdefault(step["name"], []).append(ended - begun)
+    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
+                   {name: median(values) for name, values in steps.items()})
+
+
+# ======================================================================================
+# client/live.py
+# Connections of two kinds: one waits for a reply, one takes it in as it comes.
+# ======================================================================================
+
+ANSWER_S = 30       # an agent that hangs is to be noticed by what asks it again and again
+PIECE = 65536       # bytes that are taken in at once
+
+
+def connect(options, kind=Connection):
+    """A connection to the agent that the options name. Raises ClientError."""
+    return kind(options.host, options.port)
+
+
+class LiveConnection(Connection):
+    """One whose replies are taken in line by line, without waiting for their end."""
+    _pending = b""
+
+    def begin(self, request):
+        """Sends a request. Raises ClientError."""
+        try:
+            self._socket.settimeout(ANSWER_S)
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+
+    def poll(self, wait_s):
+        """The whole lines that come within so many seconds, at most: [text]. ClientError."""
+        try:
+            self._socket.settimeout(wait_s)
+            data = self._socket.recv(PIECE)
+        except socket.timeout:
+            return []
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not data:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s" % self.place)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+
+# ======================================================================================
+# client/screen.py
+# What stands on stderr beside the output: lines that stay, and on a terminal some that live.
+# ======================================================================================
+
+class Screen:
+    """Lines on stderr. Those of draw() are replaced by the next ones; on what is no terminal they
+    are not shown at all."""
+
+    def __init__(self):
+        self.is_live = has_controls(sys.stderr)
+        self.is_coloured = has_colours(sys.stderr)
+        self.has_blocks = has_blocks(sys.stderr)
+        self._shown = []
+
+    @property
+    def width(self):
+        """Columns that a line may have."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+        return 80
+
+    def tell(self, line):
+        """Writes a line that stays; its texts are printable."""
+        self.clear()
+        self._write(line + "\n")
+
+    def draw(self, lines):
+        """Shows lines instead of those before; whoever has colours in them has cut them."""
+        if self.is_live and lines != self._shown:
+            self.clear()
+            self._write("\n".join(lines))
+            self._shown = lines
+
+    def clear(self):
+        """Takes the living lines away, so that something else can be written."""
+        if self._shown:
+            up = "\x1b[%dA" % (len(self._shown) - 1) if len(self._shown) > 1 else ""
+            self._write("\r%s\x1b[J" % up)
+            self._shown = []
+
+    @staticmethod
+    def _write(text):
+        with contextlib.suppress(OSError, AttributeError):      # it is closed
+            sys.stderr.flush()
+            sys.stderr.buffer.write(text.encode(sys.stderr.encoding or "ascii", "backslashreplace"))
+            sys.stderr.buffer.flush()
+
+
+class Interrupts:
+    """Ctrl-C as something to ask for, so that it comes between two requests; a second one before
+    that ends the client."""
+
+    def __init__(self):
+        self._has_come, self._before = False, None
+
+    def __enter__(self):
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number, frame):
+        if self._has_come:
+            raise KeyboardInterrupt
+        self._has_come = True
+
+    def take(self):
+        """Whether Ctrl-C was typed since the last look."""
+        has_come, self._has_come = self._has_come, False
+        return has_come
+
+
+def ask_line(question):
+    """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
+    or the end of input."""
+    sys.stderr.write(show_controls(question))
+    sys.stderr.flush()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        line = sys.stdin.readline()
+        return line.strip().lower() if line else None
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ======================================================================================
+# client/follow.py
+# A session as it goes on: its output as it comes, its steps, how long they take.
+# ======================================================================================
+
+POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
+LOOK_S = 1.0        # between two questions how the session is
+BAR = 20            # columns of a bar
+QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
+            "Enter follows on: ")
+
+
+def follow_session(options, session, after=None):
+    """Follows a session to its end -> exit status. `after`: the last line of its log that was there
+    already, and is not shown again. Raises ClientError, OSError of stdout."""
+    with Interrupts() as interrupts, connect(options) as asker, \
+            connect(options, LiveConnection) as stream:
+        follower = Follower(asker, stream, str(session), options.json)
+        try:
+            return follower.run(interrupts, after)
+        except ClientError as error:
+            follower.screen.clear()
+            if error.status != NO_CONNECTION:
+                raise
+            raise ClientError(NO_CONNECTION, "%s; session %s goes on, if the agent does: wait %s "
+                              "--follow follows it again" % (error, session, session))
+        finally:
+            follower.screen.clear()
+
+
+class Follower:
+    """One session that is followed, and what is known of it by now."""
+
+    def __init__(self, asker, stream, session, is_json):
+        self.screen = Screen()
+        self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
+        self._clock = Clock()
+        self._row, self._steps = {}, []     # as the last look has them, and when that was
+        self._looked_at = None
+        self._told = {}                     # place of an attempt of a step -> its state, as told
+        self._history, self._end = History(), None
+        self._place = None                  # where the last line of output is from
+
+    def run(self, interrupts, after=None):
+        """Shows all until the session has ended -> exit status."""
+        self._look()
+        if self.screen.is_live:
+            self._history = read_history(self._asker, self._row["scenario"], ANSWER_S)
+        since = " -SINCE=" + after.split(" ", 1)[0] if after else ""
+        self._log.begin("LOG %s -FOLLOW%s" % (self._session, since))
+        while self._end is None:
+            for line in self._log.poll(POLL_S):
+                if after is None or not line.startswith("* "):
+                    self._take(line)
+                elif line[2:] == after:
+                    after = None
+            if interrupts.take():
+                self._interrupt()
+            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
+                self._look()
+            self.screen.draw(self._list_living())
+        self._look_at_end()
+        self._tell_end()
+        return ENDED_BADLY if self._row["status"] in RESTARTABLE else WELL
+
+    def _take(self, line):
+        """One line of the reply to LOG."""
+        first, _, rest = line.partition(" ")
+        if first == "*":
+            entry = parse_log_line(rest)
+            if (entry["step"], entry["task"]) != self._place:
+                self._place = entry["step"], entry["task"]
+                self._look()
+            self._put(entry)
+        elif first == "OK":
+            self._end = parse_fields(rest)
+        else:
+            code, _, message = as_text(line)[len("ERR "):].partition(" ")
+            if code == "STOPPING":
+                raise ClientError(NO_CONNECTION, "the agent stops")
+            raise ClientError(REFUSED, "ERR %s %s" % (code, spell(message)))
+
+    def _put(self, entry):
+        """A line that a task has printed: to where it has printed it."""
+        if self._is_json:
+            self._make_room(sys.stdout)
+            put_json(entry)
+        elif entry["stream"] == "err":
+            self.screen.tell(entry["text"])
+        else:
+            self._make_room(sys.stdout)
+            put_safe(entry["text"], is_flushed=True)
+
+    def _make_room(self, stream):
+        """Takes the living lines away, where others come between them."""
+        if is_terminal(stream):
+            self.screen.clear()
+
+    def _look(self):
+        """Asks how the session is, and tells what has changed."""
+        rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
+        before, self._row = self._row, rows[0]
+        self._looked_at = self._clock.monotonic()
+        self._steps = [row for row in rows if "step" in row]
+        if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
+                before.get("message") != self._row["message"]):
+            self._tell("session %s" % self._session, self._row["status"], self._row["message"])
+        for place, step in enumerate(self._steps):
+            if self._told.get(place) != step["status"]:
+                self._told[place] = step["status"]
+                took = "" if step["status"] not in ENDED else "after " + show_duration(
+                    self._elapsed(step))
+                self._tell(name_step(step), step["status"], took, step["message"])
+
+    def _look_at_end(self):
+        """The last look; an agent that has gone meanwhile has told the state before."""
+        try:
+            self._look()
+        except ClientError as error:
+            if error.status != NO_CONNECTION:
+                raise
+            self._row = dict(self._row, status=self._end["status"])
+
+    def _tell(self, what, state, *others):
+        """A line that stays: what is in which state."""
+        texts = [paint(printable(what), DIM, self.screen.is_coloured),
+                 paint_state(state, self.screen.is_coloured)]
+        self.screen.tell("  ".join(texts + [printable(text) for text in others if text]))
+
+    def _elapsed(self, row):
+        """How long a session or an attempt of a step has taken, by the agent's clock."""
+        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+        if begun is None:
+            return 0.0
+        if ended is None:       # now, by the agent's clock
+            session_begun = find_instant(self._row["begun"]) or begun
+            ended = (session_begun + (self._row["duration"] or 0.0)
+                     + self._clock.monotonic() - self._looked_at)
+        return max(0.0, ended - begun)
+
+    def _list_living(self):
+        """The lines that live: the steps that run, and the session."""
+        rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
+                for step in self._steps if step["status"] == "RUNNING"]
+        rows.append(("session " + self._session, self._row, self._history.session_s))
+        wide = max(len(name) for name, _, _ in rows)
+        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+
+    def _render(self, name, row, usual_s):
+        """One line that lives: name, state, elapsed, and what is usual as a bar."""
+        elapsed_s = self._elapsed(row)
+        parts = [row["status"], show_duration(elapsed_s) if row["begun"] else ""]
+        if usual_s and row["status"] == "RUNNING":
+            left_s = usual_s - elapsed_s
+            parts += [draw_bar(elapsed_s / usual_s, BAR, self.screen.has_blocks),
+                      "about %s to go" % show_duration(left_s) if left_s > 0
+                      else "%s over the usual" % show_duration(-left_s)]
+        text = ("  ".join([name] + [part for part in parts if part]))[:self.screen.width]
+        return text[:len(name) + 2] + paint_state(text[len(name) + 2:], self.screen.is_coloured)
+
+    def _tell_end(self):
+        """The line below all others."""
+        if self._is_json:
+            put_json({name: self._row[name] for name in
+                      ("session", "status", "duration", "message")})
+        self._tell("session %s" % self._session, self._row["status"],
+                   "after " + show_duration(self._elapsed(self._row)), self._row["message"])
+
+    def _interrupt(self):
+        """Ctrl-C: asks what is to become of the session, where there is somebody to ask."""
+        self.screen.clear()
+        if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+            self._leave()
+        while True:
+            answer = ask_line(QUESTION % self._session)
+            if answer in (None, "l", "leave"):
+                self._leave()
+            if answer in ("s", "stop", "t"):
+                self._stop(" -IMMEDIATE" if answer != "t" else "")
+            if answer in ("", "g", "s", "stop", "t"):
+                return
+
+    def _stop(self, how):
+        """Stops the session; its end is waited for. That it has ended by itself is no matter."""
+        try:
+            list(self._asker.ask("STOP %s%s" % (self._session, how), ANSWER_S))
+        except ClientError as error:
+            if error.status != REFUSED:
+                raise
+            self.screen.tell(str(error))
+
+    def _leave(self):
+        """Ends the client, not the session."""
+        raise ClientError(INTERRUPTED, "session %s goes on: wait %s --follow follows it again"
+                          % (self._session, self._session))
+
+
+def name_step(step):
+    """What an attempt of a step is called."""
+    attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
+    return "step %d %s%s" % (step["step"], step["name"], attempt)
+
+
+def find_last_line(options, session):
+    """The last line of what a session has printed so far; None: nothing. Raises ClientError."""
+    with connect(options) as connection:
+        lines = list(connection.ask("LOG %s -TAIL=1" % session, ANSWER_S))
+    return lines[-1] if lines else None
+
+
+def follow_command(options, arguments, words):
+    """exec, restart or wait with --follow -> exit status. Raises ClientError, OSError of stdout."""
+    name, words = options.command.name, [word for word in words if word != "-SYNC"]
+    if name == "wait":
+        if words:
+            raise ClientError(USAGE, "wait --follow takes no time: Ctrl-C ends it")
+        return follow_session(options, arguments[0])
+    after = find_last_line(options, arguments[0]) if name == "restart" else None
+    return follow_session(options, acknowledge(options, " ".join(
+        [name.upper()] + arguments + words)), after)
+
+
+def acknowledge(options, request):
+    """Sends a request that makes a session, or opens one again, and tells its number on stderr ->
+    that number. Raises ClientError."""
+    with connect(options) as connection:
+        reply = connection.ask(request)
+        list(reply)
+    if options.json:
+        put_json(reply.fields)
+    else:
+        tell(render_fields(reply.fields))
+    return reply.fields["session"]
+
+
+# ======================================================================================
 # client/imports.py
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
@@ -2019,28 +2841,63 @@ def tell_gone(connection, crontabs, names, words, is_pruning):
 
 
 # ======================================================================================
+# client/leaving.py
+# shutdown --wait: until the agent is gone.
+# ======================================================================================
+
+PAUSE_S = 0.2
+
+
+def wait_until_gone(connection, options):
+    """Returns when the agent that was asked to stop has closed its connection, and its port answers
+    no more or another agent has it. Raises ClientError."""
+    try:
+        while True:
+            connection.read_line()
+    except ClientError:
+        pass                            # it has closed it
+    while True:
+        try:
+            with connect(options) as other:
+                reply = other.ask("PING", ANSWER_S)
+                list(reply)
+                if reply.fields.get("status") != "STOPPING":
+                    return
+        except ClientError as error:
+            if error.status == NO_CONNECTION:
+                return
+        time.sleep(PAUSE_S)
+
+
+# ======================================================================================
 # client/main.py
 # One command: the request, its reply, the exit status.
 # ======================================================================================
 
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
+COMMANDS = list_verb_commands()
 
 
 def perform(options, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
+    command = options.command
+    if command.perform:
+        return command.perform(options, arguments, words)
     if options.crontab:
         return import_crontabs(options, arguments, words)
-    command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
-    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    request = (command.name.upper().split()
-               + [quote(as_typed(argument)) for argument in arguments] + words)
+    arguments = [quote(as_typed(argument)) for argument in arguments]
+    if "FOLLOW" in options.own:
+        return follow_command(options, arguments, words)
+    request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
+        if command.name == "shutdown" and "WAIT" in options.own:
+            wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
@@ -2048,7 +2905,8 @@ def perform(options, arguments, words):
 def main(words=None):
     """The client -> exit status."""
     try:
-        status = perform(*parse_command_line(sys.argv[1:] if words is None else words))
+        status = perform(*parse_command_line(
+            sys.argv[1:] if words is None else words, COMMANDS))
         if sys.stdout is not None:
             sys.stdout.flush()
         return status

@@ -26,7 +26,7 @@ NO_NAMES = {"found", "told", "made", "left", "it", "then", "given", "known", "wa
 # floors that are built into both products, or into one: a name hides what its own product has
 CLIENT_FLOORS = {"client", "base"}
 # attributes of the standard library's own objects
-NOT_OURS = {"__cause__", "__context__", "__name__", "compress_type", "crontab", "external_attr", "extra", "file_size", "is_creating", "name",
+NOT_OURS = {"__cause__", "__context__", "__name__", "compress_type", "crontab", "external_attr", "extra", "file_size", "is_creating", "name", "own",
             "raiseExceptions", "row_factory"}
 
 # who may import a module of the standard library: floors, and single modules
