@@ -55,6 +55,8 @@ change. Sections, each using only those above it:
     client/instants     Instants and durations of the agent, as people read them.
     client/tables       Tables that fit the terminal.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
+    client/pictures     Replies as people read them best: times from now, a session as a tree, due
+                        times folded.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
     client/connection   One connection to an agent, and a reply as it comes.
@@ -1238,11 +1240,11 @@ def show_duration(seconds):
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
 # says; text is cut to no less than MIN_CELL; then the columns of LAST_SPARED go
-USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1", "count": 1}
 SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
           "last_session", "last_status")
-LAST_SPARED = ("keywords", "parent", "decided", "due", "start_at", "schedule", "name", "last_due",
-               "duration", "message", "note", "end", "waits_for")
+LAST_SPARED = ("keywords", "parent", "decided", "start_at", "schedule", "last_due", "name",
+               "duration", "end", "waits_for", "message", "note", "count", "due")
 MIN_CELL = 8
 PAINTED = ("status", "last_status", "decision", "outcome")
 
@@ -1371,6 +1373,12 @@ def make_table(rows, width, is_coloured=False, show_cell=to_reader):
             for cells in zip(*(column.render(is_coloured) for column in columns))]
 
 
+def is_too_wide(rows):
+    """Whether rows lack something as a table on this terminal."""
+    width = find_width()
+    return width is not None and len(make_table(rows, None)[0]) > width
+
+
 def put_table(rows, show_cell=to_reader):
     """Writes rows as a table; states are coloured where that is wanted."""
     for line in make_table(rows, find_width(), has_colours(sys.stdout), show_cell):
@@ -1478,9 +1486,12 @@ def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
     kinds = read_kinds(reply)
     if not kinds:
         tell_none()
-    for number, rows in enumerate(kinds.values()):
+    for number, (kind, rows) in enumerate(kinds.items()):
         if number:
             put("")
+        if kind is None and is_too_wide(rows):
+            put_record({name: to_reader(value) for name, value in rows[0].items()})
+            continue
         if not is_record or number:
             put_table(rows, show_cell)
             continue
@@ -1524,6 +1535,147 @@ def show_log(reply, is_json):
 
 
 # ======================================================================================
+# client/pictures.py
+# Replies as people read them best: times from now, a session as a tree, due times folded.
+# ======================================================================================
+
+LONGEST, LEAST = 24, 8      # columns of the longest bar of a tree, with room and without
+BESIDE = 22             # columns of state, duration and gaps
+# fields of a session that its tree has, or that follow from others
+IN_TREE = ("session", "scenario", "version", "status", "message", "duration")
+FOLDED_S = 900.0        # due times of a schedule that follow one another so soon are one line
+MIN_FOLDED = 3          # so many of them at least
+ASKED, LINES = 1000, 10     # due times that are asked for, and lines that are shown of them
+
+
+def show_sessions(reply, is_json):
+    """Sessions; on a terminal their times are told from now."""
+    show_listing(reply, is_json,
+                 show_cell=to_reader_from_now if is_terminal(sys.stdout) else to_reader)
+
+
+class Branch:
+    """One line of a tree: a session, an attempt of a step or of a task."""
+
+    def __init__(self, depth, name, row, now):
+        """`now` is the agent's: the end of what has not ended."""
+        attempt = row.get("attempt") or 1
+        self.name = "  " * depth + printable(name) + (" (attempt %d)" % attempt) * (attempt > 1)
+        self.depth, self.state, self.message = depth, row["status"], row["message"]
+        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+        self.took_s = None if begun is None else max(0.0, (ended or now or begun) - begun)
+
+
+def make_tree(rows):
+    """The rows of STATUS as branches, in their order: [Branch]."""
+    session = rows[0]
+    begun = find_instant(session["begun"])
+    now = None if begun is None else begun + (session["duration"] or 0.0)
+    branches = [Branch(0, "session %s  %s %s" % (session["session"], session["scenario"],
+                                                 session["version"]), session, now)]
+    for row in rows[1:]:
+        if "step" in row:
+            branches.append(Branch(1, "%d %s" % (row["step"], row["name"]), row, now))
+        elif "task" in row:
+            branches.append(Branch(2, " ".join(filter(None, (row["task"], row["type"],
+                                                             row["name"]))), row, now))
+    return branches
+
+
+def put_tree(branches):
+    """Writes a tree: names, states, durations and bars, and below them what there is to say."""
+    is_coloured, blocks = has_colours(sys.stdout), has_blocks(sys.stdout)
+    wide = max(len(branch.name) for branch in branches)
+    width = (find_width() or 100) - BESIDE
+    wide = min(wide, max(10, width - LEAST))
+    longest_s = max([branch.took_s or 0.0 for branch in branches]) or 1.0
+    room = min(LONGEST, max(LEAST, width - wide))
+    for place, branch in enumerate(branches):
+        name = branch.name if len(branch.name) <= wide else branch.name[:wide - 1] + "~"
+        took = "" if branch.took_s is None else show_duration(branch.took_s)
+        bar = "" if branch.took_s is None else draw_length(branch.took_s / longest_s, room, blocks)
+        put_safe("  ".join((name.ljust(wide), paint_state(branch.state.ljust(7), is_coloured),
+                            took.rjust(9), bar)).rstrip())
+        if branch.message and not branch.message.endswith(tuple(list_said(branches[place:]))):
+            put_safe(paint("  " * (branch.depth + 1) + printable(branch.message), DIM,
+                           is_coloured))
+
+
+def list_said(branches):
+    """The messages of those that hang on the first of some branches."""
+    for branch in branches[1:]:
+        if branch.depth <= branches[0].depth:
+            return
+        if branch.message:
+            yield branch.message
+
+
+def show_status(reply, is_json):
+    """A session as a tree of its steps and their tasks, with bars for how long they took; then what
+    else is known of it, and its variables."""
+    if is_json:
+        show_record(reply, is_json)
+        return
+    rows = [json.loads(line) for line in list(reply)]
+    put_tree(make_tree(rows))
+    put("")
+    put_record({name: to_reader(value) if find_instant(value) else value
+                for name, value in rows[0].items() if name not in IN_TREE})
+    variables = [row for row in rows if "variable" in row]
+    if variables:
+        put("")
+        put_table(variables)
+
+
+def fold(rows, is_cut):
+    """Coming due times, in order: those of one schedule that follow one another soon, and with the
+    same to say of them, are one row with the last of them (`until`) and how many there are.
+    `is_cut`: there are more of them than these."""
+    runs, newest = [], {}
+    for row in rows:
+        key = (row["schedule"], row.get("repository"), row["note"])
+        due, run = find_instant(row["due"]), newest.get(key)
+        if run and due is not None and due - find_instant(run[-1]["due"]) <= FOLDED_S:
+            run.append(row)
+        else:
+            newest[key] = [row]
+            runs.append(newest[key])
+    last = rows[-1]["due"] if is_cut and rows else None
+    return [row for run in runs for row in fold_run(run, last)]
+
+
+def fold_run(run, last):
+    """Due times of one schedule as rows. Those that go on up to `last`, where the listing was cut,
+    have no known end."""
+    if len(run) < MIN_FOLDED:
+        return run
+    goes_on = last is not None and (find_instant(last) - find_instant(run[-1]["due"]) <= FOLDED_S)
+    return [dict({"schedule": run[0]["schedule"], "due": run[0]["due"],
+                  "until": None if goes_on else run[-1]["due"],
+                  "times": "%d%s" % (len(run), " or more" * goes_on)}, **run[0])]
+
+
+def show_coming(reply, is_json, lines=None):
+    """Coming due times; for people those that repeat soon are one line, and there are so many lines
+    at most (None: all)."""
+    if is_json:
+        show_listing(reply, is_json)
+        return
+    rows = [json.loads(line) for line in list(reply)]
+    rows = fold(rows, len(rows) == ASKED)
+    rows = sorted(rows, key=lambda row: find_instant(row["due"]) or 0.0)[:lines]
+    if rows:
+        put_table(rows)
+    else:
+        tell_none()
+
+
+def show_next(reply, is_json):
+    """Coming due times, where the client has asked for more than it shows."""
+    show_coming(reply, is_json, LINES)
+
+
+# ======================================================================================
 # client/commands.py
 # The verbs as commands, and the command line that names one.
 # ======================================================================================
@@ -1533,6 +1685,7 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
+OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
@@ -1568,7 +1721,8 @@ def make_command(form):
         meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    OWN_MEANINGS.get(form.name, meanings),
-                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
+                   options + OWN_OPTIONS.get(form.name, []),
+                   OWN_SHOWS.get(form.name) or SHOWS[form.reply],
                    OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
 
 
@@ -2892,6 +3046,8 @@ def perform(options, arguments, words):
     arguments = [quote(as_typed(argument)) for argument in arguments]
     if "FOLLOW" in options.own:
         return follow_command(options, arguments, words)
+    if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
+        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
     request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
@@ -2900,6 +3056,11 @@ def perform(options, arguments, words):
             wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def has_option(words, name):
+    """Whether an option stands among words of a request."""
+    return any(word.partition("=")[0].upper() == name for word in words)
 
 
 def main(words=None):

@@ -474,9 +474,9 @@ def test_times_are_the_readers(make_agent):
 
 def test_status(agent, cli):
     agent.ok("EXEC HELLO who=there -SYNC")
-    session, steps, tasks, variables = cli("status", "1001").out.split("\n\n")
-    assert re.match(r"session +1001\nscenario +HELLO\n", session)
-    assert re.match(r"STEP +NAME .*\n +1 +greet ", steps) and re.match(r"TASK .*\n1\.1 +os ", tasks)
+    tree, session, variables = cli("status", "1001").out.split("\n\n")
+    assert re.match(r"session 1001  HELLO 001  DONE .*\n  1 greet +DONE .*\n    1\.1 os +DONE ", tree)
+    assert re.match(r"context +GLOBAL\ncreated +2", session)
     assert [line.split() for line in variables.splitlines()] == [["VARIABLE", "VALUE"], ["who", "there"]]
     rows = objects(cli("status", "1001", "--json"))
     assert [next(iter(row)) for row in rows] == ["session", "step", "task", "variable"]

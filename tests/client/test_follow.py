@@ -9,7 +9,7 @@ from support.client import objects, run_client, spawn
 from support.terminal import Terminal
 
 
-def followed(*commands, **fields):
+def made_of(*commands, **fields):
     """A scenario F with a step of one command each."""
     return {"scenarios": [dict({"name": "F", "version": "1", "steps": [
         {"name": "s%d" % number, "tasks": [{"type": "os", "command": command}]}
@@ -18,7 +18,7 @@ def followed(*commands, **fields):
 
 @pytest.mark.parametrize("command, status, end", [("true", 0, "DONE"), ("exit 3", 1, "ERROR")])
 def test_output_alone_is_on_stdout(agent, command, status, end):
-    agent.import_document(followed("echo one; echo 'two  \t*'; echo oops >&2", "echo three; " + command))
+    agent.import_document(made_of("echo one; echo 'two  \t*'; echo oops >&2", "echo three; " + command))
     result = run_client(agent.port, "exec", "F", "--follow")
     assert (result.status, result.out) == (status, "one\ntwo  \t*\nthree\n")
     lines = result.err.splitlines()
@@ -31,7 +31,7 @@ def test_output_alone_is_on_stdout(agent, command, status, end):
 
 
 def test_json(agent):
-    agent.import_document(followed("echo one; echo two >&2"))
+    agent.import_document(made_of("echo one; echo two >&2"))
     first, *lines, last = objects(run_client(agent.port, "exec", "F", "--follow", "--json"))
     assert first == {"session": 1001, "status": "QUEUED"} and (last["session"], last["status"]) == (1001, "DONE")
     assert sorted((line["step"], line["stream"], line["text"]) for line in lines) == [("s1", "err", "two"), ("s1", "out", "one")]
@@ -39,7 +39,7 @@ def test_json(agent):
 
 def test_output_comes_as_it_is_printed(agent, tmp_path):
     gate = tmp_path / "gate"
-    agent.import_document(followed("echo first; while [ ! -e '%s' ]; do sleep 0.05; done; echo second" % gate))
+    agent.import_document(made_of("echo first; while [ ! -e '%s' ]; do sleep 0.05; done; echo second" % gate))
     process = spawn(agent.port, "exec", "F", "--follow")
     assert process.stdout.readline() == b"first\n"
     gate.write_text("")
@@ -48,7 +48,7 @@ def test_output_comes_as_it_is_printed(agent, tmp_path):
 
 
 def test_what_it_waits_for_is_told(agent):
-    agent.import_document(followed("echo on"))
+    agent.import_document(made_of("echo on"))
     agent.ok("HOLD maintenance")
     process = spawn(agent.port, "exec", "F", "--follow")
     lines = [process.stderr.readline().decode() for _ in range(2)]
@@ -59,7 +59,7 @@ def test_what_it_waits_for_is_told(agent):
 
 def test_restart_shows_only_what_is_new(agent, tmp_path):
     gate = tmp_path / "gate"
-    agent.import_document(followed("echo one", "echo two; test -e '%s'" % gate))
+    agent.import_document(made_of("echo one", "echo two; test -e '%s'" % gate))
     assert run_client(agent.port, "exec", "F", "--follow").status == 1
     gate.write_text("")
     result = run_client(agent.port, "restart", "1001", "--follow")
@@ -76,9 +76,9 @@ def test_what_is_refused(shared):
 
 
 @pytest.mark.parametrize("is_orderly", [False, True])
-def test_the_agent_goes_while_it_is_followed(agent, is_orderly):
-    agent.import_document(followed("echo on; exec sleep 1000", on_stale="adopt") if is_orderly else
-                          followed("echo on; exec sleep 1000"))
+def test_the_agent_goes_while_it_is_made_of(agent, is_orderly):
+    agent.import_document(made_of("echo on; exec sleep 1000", on_stale="adopt") if is_orderly else
+                          made_of("echo on; exec sleep 1000"))
     process = spawn(agent.port, "exec", "F", "--follow")
     assert process.stdout.readline() == b"on\n"
     if is_orderly:
@@ -96,7 +96,7 @@ def test_the_agent_goes_while_it_is_followed(agent, is_orderly):
 
 
 def test_ctrl_c_without_a_terminal_leaves_it(agent):
-    agent.import_document(followed("echo on; sleep 1000"))
+    agent.import_document(made_of("echo on; sleep 1000"))
     process = spawn(agent.port, "exec", "F", "--follow")
     assert process.stdout.readline() == b"on\n"
     process.send_signal(signal.SIGINT)
@@ -111,7 +111,7 @@ def test_ctrl_c_without_a_terminal_leaves_it(agent):
                                                 ("?\n\n", 0, "DONE")])
 def test_ctrl_c_asks_on_a_terminal(agent, tmp_path, typed, status, end):
     gate = tmp_path / "gate"
-    agent.import_document(followed("echo on; while [ ! -e '%s' ]; do sleep 0.05; done; echo off" % gate))
+    agent.import_document(made_of("echo on; while [ ! -e '%s' ]; do sleep 0.05; done; echo off" % gate))
     with Terminal(agent.port, "exec", "F", "--follow") as terminal:
         terminal.wait_text("\non\r\n")
         terminal.type("\x03")
@@ -129,7 +129,7 @@ def test_ctrl_c_asks_on_a_terminal(agent, tmp_path, typed, status, end):
 
 def test_bars_from_past_sessions(agent, tmp_path):
     gate = tmp_path / "gate"
-    agent.import_document(followed("true", "echo on; while [ ! -e '%s' ]; do sleep 0.05; done" % gate))
+    agent.import_document(made_of("true", "echo on; while [ ! -e '%s' ]; do sleep 0.05; done" % gate))
     gate.write_text("")
     agent.ok("EXEC F -SYNC")
     gate.unlink()
@@ -148,7 +148,7 @@ def test_bars_from_past_sessions(agent, tmp_path):
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colours_where_none_are_wanted(agent, env):
-    agent.import_document(followed("echo on; sleep 0.3"))
+    agent.import_document(made_of("echo on; sleep 0.3"))
     with Terminal(agent.port, "exec", "F", "--follow", env=env) as terminal:
         assert terminal.end() == 0
         assert not re.search(r"\x1b\[[0-9;]*m", terminal.text) and "session 1001  DONE" in terminal.text
@@ -156,14 +156,14 @@ def test_no_colours_where_none_are_wanted(agent, env):
 
 
 def test_output_to_a_file_and_steps_on_the_terminal(agent, tmp_path):
-    agent.import_document(followed("echo on; echo off >&2"))
+    agent.import_document(made_of("echo on; echo off >&2"))
     with open(str(tmp_path / "out"), "wb") as out, Terminal(agent.port, "exec", "F", "--follow", out=out) as terminal:
         assert terminal.end() == 0 and "\r\noff\r\n" in terminal.text
     assert (tmp_path / "out").read_text() == "on\n"
 
 
 def test_a_pipe_that_nobody_reads(agent):
-    agent.import_document(followed("seq 1 40000; sleep 1000"))
+    agent.import_document(made_of("seq 1 40000; sleep 1000"))
     process = spawn(agent.port, "exec", "F", "--follow")
     assert process.stdout.readline() == b"1\n"
     process.stdout.close()
@@ -174,7 +174,7 @@ def test_a_pipe_that_nobody_reads(agent):
 
 
 def test_shutdown_wait(agent, tmp_path):
-    agent.import_document(followed("echo on; trap '' TERM; sleep 0.5"))
+    agent.import_document(made_of("echo on; trap '' TERM; sleep 0.5"))
     agent.ok("EXEC F")
     agent.wait_status(1001, "RUNNING")
     result = run_client(agent.port, "shutdown", "--wait")

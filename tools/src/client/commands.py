@@ -12,6 +12,7 @@ from ..base.forms import VERB_FORMS, list_parts
 from .words import as_typed, quote, render_option
 from .command import Choice, Command, own
 from .spelling import spell
+from .pictures import show_coming, show_sessions, show_status
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
 
@@ -20,6 +21,7 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
+OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
 NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
@@ -55,7 +57,8 @@ def make_command(form):
         meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    OWN_MEANINGS.get(form.name, meanings),
-                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
+                   options + OWN_OPTIONS.get(form.name, []),
+                   OWN_SHOWS.get(form.name) or SHOWS[form.reply],
                    OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
 
 

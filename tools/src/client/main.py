@@ -6,6 +6,7 @@ from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
 from .connection import Connection
+from .pictures import ASKED, show_coming, show_next
 from .shown import complain
 from .commands import list_verb_commands, parse_command_line
 from .follow import follow_command
@@ -30,6 +31,8 @@ def perform(options, arguments, words):
     arguments = [quote(as_typed(argument)) for argument in arguments]
     if "FOLLOW" in options.own:
         return follow_command(options, arguments, words)
+    if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
+        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
     request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with Connection(options.host, options.port) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
@@ -38,6 +41,11 @@ def perform(options, arguments, words):
             wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def has_option(words, name):
+    """Whether an option stands among words of a request."""
+    return any(word.partition("=")[0].upper() == name for word in words)
 
 
 def main(words=None):

@@ -7,7 +7,7 @@ from ..base.controls import show_controls
 from .colours import is_terminal
 from .words import _FIELD, parse_fields
 from .spelling import spell
-from .tables import printable, put_safe, put_table, to_reader
+from .tables import is_too_wide, printable, put_safe, put_table, to_reader
 
 
 def put(line, is_flushed=False):
@@ -96,9 +96,12 @@ def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
     kinds = read_kinds(reply)
     if not kinds:
         tell_none()
-    for number, rows in enumerate(kinds.values()):
+    for number, (kind, rows) in enumerate(kinds.items()):
         if number:
             put("")
+        if kind is None and is_too_wide(rows):
+            put_record({name: to_reader(value) for name, value in rows[0].items()})
+            continue
         if not is_record or number:
             put_table(rows, show_cell)
             continue

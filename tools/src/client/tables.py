@@ -10,11 +10,11 @@ from .instants import find_instant, show_instant, show_relative
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
 # says; text is cut to no less than MIN_CELL; then the columns of LAST_SPARED go
-USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1", "count": 1}
 SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
           "last_session", "last_status")
-LAST_SPARED = ("keywords", "parent", "decided", "due", "start_at", "schedule", "name", "last_due",
-               "duration", "message", "note", "end", "waits_for")
+LAST_SPARED = ("keywords", "parent", "decided", "start_at", "schedule", "last_due", "name",
+               "duration", "end", "waits_for", "message", "note", "count", "due")
 MIN_CELL = 8
 PAINTED = ("status", "last_status", "decision", "outcome")
 
@@ -141,6 +141,12 @@ def make_table(rows, width, is_coloured=False, show_cell=to_reader):
     columns = fit([column for column in columns if not column.is_empty], width)
     return ["  ".join(cells).rstrip()
             for cells in zip(*(column.render(is_coloured) for column in columns))]
+
+
+def is_too_wide(rows):
+    """Whether rows lack something as a table on this terminal."""
+    width = find_width()
+    return width is not None and len(make_table(rows, None)[0]) > width
 
 
 def put_table(rows, show_cell=to_reader):
