@@ -60,18 +60,24 @@ change. Sections, each using only those above it:
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
     client/connection   One connection to an agent, and a reply as it comes.
-    client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
-                        nobody.
-    client/history      How long sessions of a scenario and their steps take, from those that ended
-                        well.
     client/live         Connections of two kinds: one waits for a reply, one takes it in as it
                         comes.
+    client/completion   completion: what may stand next on the command line, for bash and zsh.
+    client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
+                        nobody.
+    client/imports      Documents and crontabs handed to the agent, and what is told of them.
+    client/documents    check, diff: a definitions document against the rules of the agent and
+                        against what it has.
     client/screen       What stands on stderr beside the output: lines that stay, and on a terminal
                         some that live.
+    client/editing      edit: a scenario in the editor of the user.
+    client/history      How long sessions of a scenario and their steps take, from those that ended
+                        well.
     client/follow       A session as it goes on: its output as it comes, its steps, how long they
                         take.
-    client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/leaving      shutdown --wait: until the agent is gone.
+    client/running      run: a bare command as a session.
+    client/own          The commands that are the client's own: no verb stands behind them.
     client/main         One command: the request, its reply, the exit status.
 """
 import sys
@@ -83,14 +89,18 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import contextlib
+import difflib
 import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import zlib
@@ -1621,10 +1631,12 @@ def show_status(reply, is_json):
     put("")
     put_record({name: to_reader(value) if find_instant(value) else value
                 for name, value in rows[0].items() if name not in IN_TREE})
-    variables = [row for row in rows if "variable" in row]
-    if variables:
+    others = {}
+    for row in rows[1:]:
+        others.setdefault(next(iter(row)), []).append(row)
+    for kind in (name for name in others if name not in ("step", "task")):
         put("")
-        put_table(variables)
+        put_table(others[kind])
 
 
 def fold(rows, is_cut):
@@ -1757,6 +1769,7 @@ def make_parser(commands):
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
                port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
+    parser.set_defaults(commands=commands)
     for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
@@ -1865,7 +1878,7 @@ def check_arguments(parser, form, arguments):
     required = [name for name in form if not name.startswith("[")]
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
-    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+    if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))
 
@@ -1979,6 +1992,200 @@ def as_text(line):
     fields = json.loads(rest)
     session = "session=%d " % fields["session"] if "session" in fields else ""
     return "ERR %s %s%s" % (code, session, fields["message"])
+
+
+# ======================================================================================
+# client/live.py
+# Connections of two kinds: one waits for a reply, one takes it in as it comes.
+# ======================================================================================
+
+ANSWER_S = 30       # an agent that hangs is to be noticed by what asks it again and again
+PIECE = 65536       # bytes that are taken in at once
+
+
+def connect(options, kind=Connection):
+    """A connection to the agent that the options name. Raises ClientError."""
+    return kind(options.host, options.port)
+
+
+class LiveConnection(Connection):
+    """One whose replies are taken in line by line, without waiting for their end."""
+    _pending = b""
+
+    def begin(self, request):
+        """Sends a request. Raises ClientError."""
+        try:
+            self._socket.settimeout(ANSWER_S)
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+
+    def poll(self, wait_s):
+        """The whole lines that come within so many seconds, at most: [text]. ClientError."""
+        try:
+            self._socket.settimeout(wait_s)
+            data = self._socket.recv(PIECE)
+        except socket.timeout:
+            return []
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not data:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s" % self.place)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+
+# ======================================================================================
+# client/completion.py
+# completion: what may stand next on the command line, for bash and zsh.
+# ======================================================================================
+
+SHELLS = {"bash": r"""_agentcli() {
+    local IFS=$'\n'
+    COMPREPLY=($("${COMP_WORDS[0]}" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" \
+        2>/dev/null))
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+}
+complete -o default -F _agentcli PROGRAM
+""", "zsh": r"""#compdef PROGRAM
+_agentcli() {
+    local -a found
+    found=("${(@f)$("${words[1]}" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    if [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
+}
+compdef _agentcli PROGRAM
+"""}
+QUICK_S = 1.0           # how long an agent may take to name what it has
+COMMON = {"--host": "HOST", "--port": "PORT", "--json": ""}     # options before the command
+# argument, or value of an option -> (request, field of its rows)
+ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSIONS -LIMIT=20 -JSON",
+                                                                       "session"),
+               "SCHEDULE": ("SCHED LIST -JSON", "name"), "CONTEXT": ("CONTEXTS -JSON", "context"),
+               "REPO": ("REPOS -JSON", "repository"), "VERSION": ("SCENARIOS -JSON", "version"),
+               "CALENDAR": ("CALENDAR LIST -JSON", "calendar"), "PARENT": (
+                   "SESSIONS -LIMIT=20 -JSON", "session")}
+# command -> of what its NAME is the name
+NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO"}
+
+
+def print_completion(options, arguments, words):
+    """completion bash|zsh prints a script; that asks for `completion words -- WORD...`, which may
+    stand in place of the last -> exit status. Raises ClientError, OSError of stdout."""
+    kind = arguments[0]
+    if kind in SHELLS and len(arguments) == 1:
+        program = os.path.basename(sys.argv[0] or "agentcli.py")
+        put_safe(SHELLS[kind].replace("PROGRAM", program).rstrip("\n"))
+    elif kind == "words":
+        for word in list_completions(options, arguments[1:] or [""]):
+            put_safe(word)
+    else:
+        raise ClientError(USAGE, "completion takes bash or zsh")
+    return WELL
+
+
+def list_completions(options, words):
+    """What may stand in place of the last of some words, which begins so: [word]."""
+    *before, current = words
+    options = with_place(options, before)
+    commands = {command.name: command for command in options.commands}
+    plain, previous = drop_options(before, commands)
+    name = next((name for name in (" ".join(plain[:2]), plain[0] if plain else "")
+                 if name in commands), None)
+    if name is None:
+        group = " ".join(plain) + " " * bool(plain)
+        found_names = {each[len(group):].split()[0] for each in commands if each.startswith(group)}
+        candidates = sorted(found_names) + list(COMMON) * (not plain)
+    elif previous:
+        candidates = list_values(options, commands[name], previous)
+    elif current.startswith("-"):
+        candidates = [choice.offered for choice in commands[name].options] + list(COMMON)
+    else:
+        candidates = list_arguments(options, commands[name], plain[len(name.split()):])
+    return [word for word in candidates if word.startswith(current)]
+
+
+def with_place(options, words):
+    """The options, with the agent that some words of a command line name."""
+    places = {name[2:]: value for name, value in zip(words, words[1:])
+              if name in ("--host", "--port") and (name == "--host" or value.isdigit())}
+    if "port" in places:
+        places["port"] = int(places["port"])
+    return argparse.Namespace(**dict(vars(options), **places))
+
+
+def drop_options(words, commands):
+    """Words without options and their values -> (the others, the option that waits for its value
+    or None)."""
+    takes = dict(COMMON)
+    for command in commands.values():
+        for choice in command.options:
+            takes[choice.offered] = takes.get(choice.offered) or choice.shown
+    plain, waiting = [], None
+    for word in words:
+        if waiting is not None:
+            waiting = None
+        elif takes.get(word):
+            waiting = word
+        elif not word.startswith("-"):
+            plain.append(word)
+    return plain, waiting
+
+
+def list_values(options, command, offered):
+    """What an option of a command may have as its value: [text]."""
+    for choice in command.options:
+        if choice.offered == offered:
+            if choice.name == "STATUS":
+                return list(STATES)
+            return (ask_names(options, choice.name)
+                    or choice.shown.split("|") * ("|" in choice.shown))
+    return []
+
+
+def list_arguments(options, command, before):
+    """What an argument of a command may be, behind some others: [text]."""
+    names = re.findall(r"[A-Z]+", re.sub(r"\[?VARIABLE=.*?(\]|$)", "", command.arguments))
+    candidates = []
+    if len(before) < len(names):
+        name = names[len(before)]
+        candidates = ask_names(options, NAMES_OF.get(command.name.split()[0], name)
+                               if name == "NAME" else name)
+        if name == "VERSION":           # of the scenario before it
+            candidates = [row["version"] for row in ask_quickly(options, "SCENARIOS -JSON")
+                          if row["scenario"] == before[-1]]
+    if "VARIABLE=" in command.arguments and before and names[:1] == ["SCENARIO"]:
+        candidates += [name + "=" for row in ask_quickly(options, "SCENARIOS -JSON")
+                       if row["scenario"] == before[0]
+                       for name in row["variables"].split(",") if name]
+    if command.name == "completion":
+        candidates = sorted(SHELLS)
+    return sorted(set(candidates))
+
+
+def ask_names(options, kind):
+    """What the agent has of a kind: [text]; nothing where no agent answers soon."""
+    if kind not in ASKED_NAMES:
+        return []
+    request, field = ASKED_NAMES[kind]
+    return sorted({str(row[field]) for row in ask_quickly(options, request)})
+
+
+def ask_quickly(options, request):
+    """The JSON objects of a reply; nothing where no agent answers soon."""
+    def give_up(number, frame):
+        raise ClientError(NO_CONNECTION, "no answer")
+    before = signal.signal(signal.SIGALRM, give_up)     # a name server may be slow, too
+    signal.setitimer(signal.ITIMER_REAL, QUICK_S)
+    try:
+        with connect(options) as connection:
+            return [json.loads(line) for line in list(connection.ask(request, QUICK_S))]
+    except (ClientError, ValueError):
+        return []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ======================================================================================
@@ -2333,415 +2540,6 @@ def to_name(path):
 
 
 # ======================================================================================
-# client/history.py
-# How long sessions of a scenario and their steps take, from those that ended well.
-# ======================================================================================
-
-PAST_SESSIONS = 10
-
-
-def median(values):
-    """The median of numbers; None: there are none."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else None
-
-
-def ask_rows(connection, request, limit_s):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
-
-
-class History:
-    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
-    there was no session that ended well."""
-
-    def __init__(self, session_s=None, steps_s=None):
-        self.session_s, self.steps_s = session_s, steps_s or {}
-
-
-def read_history(connection, scenario, limit_s):
-    """The History of a scenario. Raises ClientError."""
-    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
-                    % (quote(scenario), PAST_SESSIONS), limit_s)
-    steps = {}
-    for row in rows:
-        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
-            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
-            if "step" in step and begun is not None and ended is not None:
-                steps.setdefault(step["name"], []).append(ended - begun)
-    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
-                   {name: median(values) for name, values in steps.items()})
-
-
-# ======================================================================================
-# client/live.py
-# Connections of two kinds: one waits for a reply, one takes it in as it comes.
-# ======================================================================================
-
-ANSWER_S = 30       # an agent that hangs is to be noticed by what asks it again and again
-PIECE = 65536       # bytes that are taken in at once
-
-
-def connect(options, kind=Connection):
-    """A connection to the agent that the options name. Raises ClientError."""
-    return kind(options.host, options.port)
-
-
-class LiveConnection(Connection):
-    """One whose replies are taken in line by line, without waiting for their end."""
-    _pending = b""
-
-    def begin(self, request):
-        """Sends a request. Raises ClientError."""
-        try:
-            self._socket.settimeout(ANSWER_S)
-            self._socket.sendall(request.encode() + b"\n")
-        except OSError as error:
-            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
-                              % (self.place, reason_of(error)))
-
-    def poll(self, wait_s):
-        """The whole lines that come within so many seconds, at most: [text]. ClientError."""
-        try:
-            self._socket.settimeout(wait_s)
-            data = self._socket.recv(PIECE)
-        except socket.timeout:
-            return []
-        except OSError as error:
-            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
-                              % (self.place, reason_of(error)))
-        if not data:
-            raise ClientError(NO_CONNECTION, "lost the agent at %s" % self.place)
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-
-
-# ======================================================================================
-# client/screen.py
-# What stands on stderr beside the output: lines that stay, and on a terminal some that live.
-# ======================================================================================
-
-class Screen:
-    """Lines on stderr. Those of draw() are replaced by the next ones; on what is no terminal they
-    are not shown at all."""
-
-    def __init__(self):
-        self.is_live = has_controls(sys.stderr)
-        self.is_coloured = has_colours(sys.stderr)
-        self.has_blocks = has_blocks(sys.stderr)
-        self._shown = []
-
-    @property
-    def width(self):
-        """Columns that a line may have."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-        return 80
-
-    def tell(self, line):
-        """Writes a line that stays; its texts are printable."""
-        self.clear()
-        self._write(line + "\n")
-
-    def draw(self, lines):
-        """Shows lines instead of those before; whoever has colours in them has cut them."""
-        if self.is_live and lines != self._shown:
-            self.clear()
-            self._write("\n".join(lines))
-            self._shown = lines
-
-    def clear(self):
-        """Takes the living lines away, so that something else can be written."""
-        if self._shown:
-            up = "\x1b[%dA" % (len(self._shown) - 1) if len(self._shown) > 1 else ""
-            self._write("\r%s\x1b[J" % up)
-            self._shown = []
-
-    @staticmethod
-    def _write(text):
-        with contextlib.suppress(OSError, AttributeError):      # it is closed
-            sys.stderr.flush()
-            sys.stderr.buffer.write(text.encode(sys.stderr.encoding or "ascii", "backslashreplace"))
-            sys.stderr.buffer.flush()
-
-
-class Interrupts:
-    """Ctrl-C as something to ask for, so that it comes between two requests; a second one before
-    that ends the client."""
-
-    def __init__(self):
-        self._has_come, self._before = False, None
-
-    def __enter__(self):
-        self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number, frame):
-        if self._has_come:
-            raise KeyboardInterrupt
-        self._has_come = True
-
-    def take(self):
-        """Whether Ctrl-C was typed since the last look."""
-        has_come, self._has_come = self._has_come, False
-        return has_come
-
-
-def ask_line(question):
-    """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
-    or the end of input."""
-    sys.stderr.write(show_controls(question))
-    sys.stderr.flush()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        line = sys.stdin.readline()
-        return line.strip().lower() if line else None
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        return None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# ======================================================================================
-# client/follow.py
-# A session as it goes on: its output as it comes, its steps, how long they take.
-# ======================================================================================
-
-POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
-LOOK_S = 1.0        # between two questions how the session is
-BAR = 20            # columns of a bar
-QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
-            "Enter follows on: ")
-
-
-def follow_session(options, session, after=None):
-    """Follows a session to its end -> exit status. `after`: the last line of its log that was there
-    already, and is not shown again. Raises ClientError, OSError of stdout."""
-    with Interrupts() as interrupts, connect(options) as asker, \
-            connect(options, LiveConnection) as stream:
-        follower = Follower(asker, stream, str(session), options.json)
-        try:
-            return follower.run(interrupts, after)
-        except ClientError as error:
-            follower.screen.clear()
-            if error.status != NO_CONNECTION:
-                raise
-            raise ClientError(NO_CONNECTION, "%s; session %s goes on, if the agent does: wait %s "
-                              "--follow follows it again" % (error, session, session))
-        finally:
-            follower.screen.clear()
-
-
-class Follower:
-    """One session that is followed, and what is known of it by now."""
-
-    def __init__(self, asker, stream, session, is_json):
-        self.screen = Screen()
-        self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
-        self._clock = Clock()
-        self._row, self._steps = {}, []     # as the last look has them, and when that was
-        self._looked_at = None
-        self._told = {}                     # place of an attempt of a step -> its state, as told
-        self._history, self._end = History(), None
-        self._place = None                  # where the last line of output is from
-
-    def run(self, interrupts, after=None):
-        """Shows all until the session has ended -> exit status."""
-        self._look()
-        if self.screen.is_live:
-            self._history = read_history(self._asker, self._row["scenario"], ANSWER_S)
-        since = " -SINCE=" + after.split(" ", 1)[0] if after else ""
-        self._log.begin("LOG %s -FOLLOW%s" % (self._session, since))
-        while self._end is None:
-            for line in self._log.poll(POLL_S):
-                if after is None or not line.startswith("* "):
-                    self._take(line)
-                elif line[2:] == after:
-                    after = None
-            if interrupts.take():
-                self._interrupt()
-            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
-                self._look()
-            self.screen.draw(self._list_living())
-        self._look_at_end()
-        self._tell_end()
-        return ENDED_BADLY if self._row["status"] in RESTARTABLE else WELL
-
-    def _take(self, line):
-        """One line of the reply to LOG."""
-        first, _, rest = line.partition(" ")
-        if first == "*":
-            entry = parse_log_line(rest)
-            if (entry["step"], entry["task"]) != self._place:
-                self._place = entry["step"], entry["task"]
-                self._look()
-            self._put(entry)
-        elif first == "OK":
-            self._end = parse_fields(rest)
-        else:
-            code, _, message = as_text(line)[len("ERR "):].partition(" ")
-            if code == "STOPPING":
-                raise ClientError(NO_CONNECTION, "the agent stops")
-            raise ClientError(REFUSED, "ERR %s %s" % (code, spell(message)))
-
-    def _put(self, entry):
-        """A line that a task has printed: to where it has printed it."""
-        if self._is_json:
-            self._make_room(sys.stdout)
-            put_json(entry)
-        elif entry["stream"] == "err":
-            self.screen.tell(entry["text"])
-        else:
-            self._make_room(sys.stdout)
-            put_safe(entry["text"], is_flushed=True)
-
-    def _make_room(self, stream):
-        """Takes the living lines away, where others come between them."""
-        if is_terminal(stream):
-            self.screen.clear()
-
-    def _look(self):
-        """Asks how the session is, and tells what has changed."""
-        rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
-        before, self._row = self._row, rows[0]
-        self._looked_at = self._clock.monotonic()
-        self._steps = [row for row in rows if "step" in row]
-        if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
-                before.get("message") != self._row["message"]):
-            self._tell("session %s" % self._session, self._row["status"], self._row["message"])
-        for place, step in enumerate(self._steps):
-            if self._told.get(place) != step["status"]:
-                self._told[place] = step["status"]
-                took = "" if step["status"] not in ENDED else "after " + show_duration(
-                    self._elapsed(step))
-                self._tell(name_step(step), step["status"], took, step["message"])
-
-    def _look_at_end(self):
-        """The last look; an agent that has gone meanwhile has told the state before."""
-        try:
-            self._look()
-        except ClientError as error:
-            if error.status != NO_CONNECTION:
-                raise
-            self._row = dict(self._row, status=self._end["status"])
-
-    def _tell(self, what, state, *others):
-        """A line that stays: what is in which state."""
-        texts = [paint(printable(what), DIM, self.screen.is_coloured),
-                 paint_state(state, self.screen.is_coloured)]
-        self.screen.tell("  ".join(texts + [printable(text) for text in others if text]))
-
-    def _elapsed(self, row):
-        """How long a session or an attempt of a step has taken, by the agent's clock."""
-        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
-        if begun is None:
-            return 0.0
-        if ended is None:       # now, by the agent's clock
-            session_begun = find_instant(self._row["begun"]) or begun
-            ended = (session_begun + (self._row["duration"] or 0.0)
-                     + self._clock.monotonic() - self._looked_at)
-        return max(0.0, ended - begun)
-
-    def _list_living(self):
-        """The lines that live: the steps that run, and the session."""
-        rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
-                for step in self._steps if step["status"] == "RUNNING"]
-        rows.append(("session " + self._session, self._row, self._history.session_s))
-        wide = max(len(name) for name, _, _ in rows)
-        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
-
-    def _render(self, name, row, usual_s):
-        """One line that lives: name, state, elapsed, and what is usual as a bar."""
-        elapsed_s = self._elapsed(row)
-        parts = [row["status"], show_duration(elapsed_s) if row["begun"] else ""]
-        if usual_s and row["status"] == "RUNNING":
-            left_s = usual_s - elapsed_s
-            parts += [draw_bar(elapsed_s / usual_s, BAR, self.screen.has_blocks),
-                      "about %s to go" % show_duration(left_s) if left_s > 0
-                      else "%s over the usual" % show_duration(-left_s)]
-        text = ("  ".join([name] + [part for part in parts if part]))[:self.screen.width]
-        return text[:len(name) + 2] + paint_state(text[len(name) + 2:], self.screen.is_coloured)
-
-    def _tell_end(self):
-        """The line below all others."""
-        if self._is_json:
-            put_json({name: self._row[name] for name in
-                      ("session", "status", "duration", "message")})
-        self._tell("session %s" % self._session, self._row["status"],
-                   "after " + show_duration(self._elapsed(self._row)), self._row["message"])
-
-    def _interrupt(self):
-        """Ctrl-C: asks what is to become of the session, where there is somebody to ask."""
-        self.screen.clear()
-        if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-            self._leave()
-        while True:
-            answer = ask_line(QUESTION % self._session)
-            if answer in (None, "l", "leave"):
-                self._leave()
-            if answer in ("s", "stop", "t"):
-                self._stop(" -IMMEDIATE" if answer != "t" else "")
-            if answer in ("", "g", "s", "stop", "t"):
-                return
-
-    def _stop(self, how):
-        """Stops the session; its end is waited for. That it has ended by itself is no matter."""
-        try:
-            list(self._asker.ask("STOP %s%s" % (self._session, how), ANSWER_S))
-        except ClientError as error:
-            if error.status != REFUSED:
-                raise
-            self.screen.tell(str(error))
-
-    def _leave(self):
-        """Ends the client, not the session."""
-        raise ClientError(INTERRUPTED, "session %s goes on: wait %s --follow follows it again"
-                          % (self._session, self._session))
-
-
-def name_step(step):
-    """What an attempt of a step is called."""
-    attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
-    return "step %d %s%s" % (step["step"], step["name"], attempt)
-
-
-def find_last_line(options, session):
-    """The last line of what a session has printed so far; None: nothing. Raises ClientError."""
-    with connect(options) as connection:
-        lines = list(connection.ask("LOG %s -TAIL=1" % session, ANSWER_S))
-    return lines[-1] if lines else None
-
-
-def follow_command(options, arguments, words):
-    """exec, restart or wait with --follow -> exit status. Raises ClientError, OSError of stdout."""
-    name, words = options.command.name, [word for word in words if word != "-SYNC"]
-    if name == "wait":
-        if words:
-            raise ClientError(USAGE, "wait --follow takes no time: Ctrl-C ends it")
-        return follow_session(options, arguments[0])
-    after = find_last_line(options, arguments[0]) if name == "restart" else None
-    return follow_session(options, acknowledge(options, " ".join(
-        [name.upper()] + arguments + words)), after)
-
-
-def acknowledge(options, request):
-    """Sends a request that makes a session, or opens one again, and tells its number on stderr ->
-    that number. Raises ClientError."""
-    with connect(options) as connection:
-        reply = connection.ask(request)
-        list(reply)
-    if options.json:
-        put_json(reply.fields)
-    else:
-        tell(render_fields(reply.fields))
-    return reply.fields["session"]
-
-
-# ======================================================================================
 # client/imports.py
 # Documents and crontabs handed to the agent, and what is told of them.
 # ======================================================================================
@@ -2995,6 +2793,611 @@ def tell_gone(connection, crontabs, names, words, is_pruning):
 
 
 # ======================================================================================
+# client/documents.py
+# check, diff: a definitions document against the rules of the agent and against what it has.
+# ======================================================================================
+
+# the lists of a document, and what one of their entries is
+KINDS = {"scenarios": "scenario", "schedules": "schedule", "contexts": "context",
+         "data_servers": "data_server", "logical_schemas": "logical_schema",
+         "calendars": "calendar", "engines": "engine", "notices": "notice"}
+ONLY_THERE = "only there"
+CHANGE_COLOURS = {"new": GREEN, "changed": YELLOW, ONLY_THERE: CYAN}
+MARK_COLOURS = {"+": GREEN, "-": RED, "@": CYAN}
+
+
+class Rehearsal:
+    """What an IMPORT -DRY_RUN -REPLACE says of a document: `changes` (fields of each definition),
+    `warnings` and `faults` [(place, what is wrong)]; `error`: why it would be refused, or None."""
+
+    def __init__(self, connection, text, words):
+        """Asks. Raises ClientError, where it is not the document that is refused."""
+        self.changes, self.warnings, self.faults, self.error = [], [], [], None
+        reply = connection.ask(" ".join(["IMPORT", quote(text), "-DRY_RUN", "-REPLACE"] + words))
+        try:
+            for line in reply:
+                self._take(line)
+        except ClientError as error:
+            if error.status != REFUSED or not self.faults and not str(error).startswith(
+                    ("ERR BAD_REQUEST", "ERR EXISTS", "ERR CONFLICT", "ERR TOO_LONG")):
+                raise
+            self.error = error
+
+    def _take(self, line):
+        """One data line of the reply."""
+        fields = parse_fields(line) if _FIELD.match(line) else None
+        if fields is None:
+            place, _, reason = line.partition(": ")
+            if reason.startswith("warning: "):
+                self.warnings.append((place, reason[len("warning: "):]))
+            else:
+                self.faults.append((place, spell(reason)))
+        elif "warning" in fields:
+            self.warnings.append((fields["path"], spell(fields["warning"])))
+        else:
+            self.changes.append(fields)
+
+    def tell(self, name):
+        """Says on stderr what is wrong with the document of this name, or looks wrong."""
+        for place, reason in self.warnings:
+            complain("%s: %s: warning: %s" % (name, place, reason))
+        for place, reason in self.faults:
+            complain("%s: %s: %s" % (name, place, reason))
+        if self.error is not None and not self.faults:
+            complain("%s: %s" % (name, self.error))
+
+
+def name_of(path):
+    """A file as it is told of."""
+    return "standard input" if path == "-" else printable(path)
+
+
+def check_documents(options, paths, words):
+    """check FILE...: whether the agent would take the documents -> exit status. ClientError."""
+    texts, is_bad = [(path, read_document(path)) for path in paths], False
+    with connect(options) as connection:
+        for path, text in texts:
+            rehearsal = Rehearsal(connection, text, words)
+            is_bad = is_bad or rehearsal.error is not None
+            if options.json:
+                put_json({"file": path, "ok": rehearsal.error is None,
+                          "faults": as_objects(rehearsal.faults),
+                          "warnings": as_objects(rehearsal.warnings)})
+                continue
+            rehearsal.tell(name_of(path))
+            count = len(rehearsal.faults) or (rehearsal.error is not None)
+            put_safe("%s: %s" % (name_of(path), "faults: %d" % count if count else
+                                 "definitions: %d, warnings: %d" % (
+                                     len(rehearsal.changes), len(rehearsal.warnings))))
+    return ENDED_BADLY if is_bad else WELL
+
+
+def as_objects(pairs):
+    """[(place, reason)] as JSON objects."""
+    return [{"path": place, "reason": reason} for place, reason in pairs]
+
+
+def list_definitions(document):
+    """The definitions of a document: {(kind, name, version): definition}; the version of what has
+    none is empty."""
+    definitions = {}
+    for plural, kind in KINDS.items():
+        for entry in document.get(plural, ()):
+            fields = entry if isinstance(entry, dict) else {"name": entry}
+            version = fields.get("version", "") if kind == "scenario" else ""
+            definitions[kind, fields.get("name", ""), version] = entry
+    return definitions
+
+
+def diff_document(options, paths, words):
+    """diff FILE: a document against what the agent has -> exit status: 1 where an import would
+    change something. Raises ClientError."""
+    path, text = paths[0], read_document(paths[0])
+    with connect(options) as connection:
+        rehearsal = Rehearsal(connection, text, words)
+        if rehearsal.error is not None:
+            rehearsal.tell(name_of(path))
+            raise ClientError(USAGE, "%s is not compared: the agent would refuse it"
+                              % name_of(path))
+        exported = list(connection.ask(" ".join(["EXPORT"] + list_repository(words))))
+    ours, theirs = (list_definitions(json.loads(each)) for each in (text, "\n".join(exported)))
+    rows = [{"change": change["change"], "kind": change["kind"], "name": change["name"],
+             "version": change.get("version") or ""} for change in rehearsal.changes]
+    rows += [dict(zip(("change", "kind", "name", "version"), (ONLY_THERE,) + key))
+             for key in theirs if key not in ours]
+    is_coloured = has_colours(sys.stdout)
+    for row in rows:
+        key = row["kind"], row["name"], row["version"]
+        lines = compare(theirs.get(key), ours.get(key)) if row["change"] == "changed" else []
+        if options.json:
+            put_json(dict(row, diff=lines))
+        elif row["change"] != "same":
+            put_safe("%s  %s" % (paint(row["change"], CHANGE_COLOURS[row["change"]], is_coloured),
+                                 " ".join(map(printable, filter(None, key)))))
+            for line in lines:
+                colour = MARK_COLOURS.get(line[:1])
+                put_safe("    " + paint(printable(line), colour, is_coloured and colour))
+    return ENDED_BADLY if any(row["change"] in ("new", "changed") for row in rows) else WELL
+
+
+def compare(theirs, ours):
+    """The lines that differ between what the agent has and what the document says, as a unified
+    diff of their JSON."""
+    texts = [json.dumps(each, indent=1, sort_keys=True, ensure_ascii=False).split("\n")
+             for each in (theirs, ours)]
+    return list(difflib.unified_diff(*texts, lineterm="", n=2))[2:]
+
+
+# ======================================================================================
+# client/screen.py
+# What stands on stderr beside the output: lines that stay, and on a terminal some that live.
+# ======================================================================================
+
+class Screen:
+    """Lines on stderr. Those of draw() are replaced by the next ones; on what is no terminal they
+    are not shown at all."""
+
+    def __init__(self):
+        self.is_live = has_controls(sys.stderr)
+        self.is_coloured = has_colours(sys.stderr)
+        self.has_blocks = has_blocks(sys.stderr)
+        self._shown = []
+
+    @property
+    def width(self):
+        """Columns that a line may have."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+        return 80
+
+    def tell(self, line):
+        """Writes a line that stays; its texts are printable."""
+        self.clear()
+        self._write(line + "\n")
+
+    def draw(self, lines):
+        """Shows lines instead of those before; whoever has colours in them has cut them."""
+        if self.is_live and lines != self._shown:
+            self.clear()
+            self._write("\n".join(lines))
+            self._shown = lines
+
+    def clear(self):
+        """Takes the living lines away, so that something else can be written."""
+        if self._shown:
+            up = "\x1b[%dA" % (len(self._shown) - 1) if len(self._shown) > 1 else ""
+            self._write("\r%s\x1b[J" % up)
+            self._shown = []
+
+    @staticmethod
+    def _write(text):
+        with contextlib.suppress(OSError, AttributeError):      # it is closed
+            sys.stderr.flush()
+            sys.stderr.buffer.write(text.encode(sys.stderr.encoding or "ascii", "backslashreplace"))
+            sys.stderr.buffer.flush()
+
+
+class Interrupts:
+    """Ctrl-C as something to ask for, so that it comes between two requests; a second one before
+    that ends the client."""
+
+    def __init__(self):
+        self._has_come, self._before = False, None
+
+    def __enter__(self):
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number, frame):
+        if self._has_come:
+            raise KeyboardInterrupt
+        self._has_come = True
+
+    def take(self):
+        """Whether Ctrl-C was typed since the last look."""
+        has_come, self._has_come = self._has_come, False
+        return has_come
+
+
+def ask_line(question):
+    """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
+    or the end of input."""
+    sys.stderr.write(show_controls(question))
+    sys.stderr.flush()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        line = sys.stdin.readline()
+        return line.strip().lower() if line else None
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ======================================================================================
+# client/editing.py
+# edit: a scenario in the editor of the user.
+# ======================================================================================
+
+def edit_scenario(options, arguments, words):
+    """edit SCENARIO [VERSION] -> exit status. Raises ClientError, OSError of stdout."""
+    name, version = as_typed(arguments[0]), as_typed((arguments[1:] + ["-1"])[0])
+    with connect(options) as connection:
+        scenario = export_scenario(connection, name, version, words)
+        latest = export_scenario(connection, name, "-1", words)
+    before = json.dumps({"scenarios": [scenario]}, indent=2, ensure_ascii=False) + "\n"
+    handle, path = tempfile.mkstemp(".json", "agentcli-")       # of mode 0600
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(before)
+    text = edit_until_well(options, path, before, words)
+    if text is None:
+        return ENDED_BADLY
+    if is_same(text, before):
+        tell("unchanged: nothing is imported")
+    else:
+        if "REPLACE" not in options.own:
+            text = with_new_version(text, scenario, latest)
+        import_text(options, text, path, words + ["-REPLACE"] * ("REPLACE" in options.own))
+    os.unlink(path)
+    return WELL
+
+
+def export_scenario(connection, name, version, words):
+    """A scenario as its definition. Raises ClientError."""
+    request = ["EXPORT", quote(name), quote(version) if version != "-1" else version]
+    text = "\n".join(connection.ask(" ".join(request + list_repository(words))))
+    return json.loads(text)["scenarios"][0]
+
+
+def edit_until_well(options, path, before, words):
+    """Opens the editor until the agent would take what it leaves -> text; None: it was given up,
+    and the file stays. Raises ClientError."""
+    while True:
+        run_editor(path)
+        text = read_document(path)
+        if is_same(text, before):
+            return text
+        with connect(options) as connection:
+            rehearsal = Rehearsal(connection, text, words)
+        rehearsal.tell(printable(path))
+        if rehearsal.error is None:
+            return text
+        if not is_terminal(sys.stdin) or ask_line("Enter edits again, q gives up: ") in (None, "q"):
+            complain("nothing is imported; what was edited is in %s" % printable(path))
+            return None
+
+
+def run_editor(path):
+    """Waits for the user's editor. Raises ClientError."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        status = subprocess.call(shlex.split(editor) + [path])
+    except (OSError, ValueError) as error:
+        raise ClientError(USAGE, "cannot run %s (VISUAL, EDITOR): %s" % (
+            printable(editor), reason_of(error)))
+    if status:
+        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported; what was edited is "
+                          "in %s" % (printable(editor), status, printable(path)))
+
+
+def is_same(text, before):
+    """Whether a text has the same definitions as before."""
+    try:
+        return json.loads(text) == json.loads(before)
+    except ValueError:
+        return False
+
+
+def with_new_version(text, scenario, latest):
+    """A document whose scenario has a version of its own: the one that was typed, or else the one
+    after the latest."""
+    document = json.loads(text)
+    for entry in document.get("scenarios", ()):
+        if (entry["name"], entry["version"]) == (scenario["name"], scenario["version"]):
+            entry["version"] = next_version(latest["version"])
+    return json.dumps(document, ensure_ascii=False)
+
+
+def next_version(version):
+    """The version after one: 001 -> 002, 1.9 -> 1.10, a -> a.1."""
+    match = re.fullmatch(r"(.*?)(\d+)", version)
+    if not match:
+        return version + ".1"
+    return match.group(1) + str(int(match.group(2)) + 1).rjust(len(match.group(2)), "0")
+
+
+def import_text(options, text, path, words):
+    """Imports what was edited. Raises ClientError, OSError of stdout."""
+    with connect(options) as connection:
+        reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
+        try:
+            show_acknowledgement(reply, options.json)
+        except ClientError as error:
+            raise ClientError(error.status, "%s; what was edited is in %s" % (
+                error, printable(path)))
+
+
+# ======================================================================================
+# client/history.py
+# How long sessions of a scenario and their steps take, from those that ended well.
+# ======================================================================================
+
+PAST_SESSIONS = 10
+
+
+def median(values):
+    """The median of numbers; None: there are none."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def ask_rows(connection, request, limit_s):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+
+
+class History:
+    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
+    there was no session that ended well."""
+
+    def __init__(self, session_s=None, steps_s=None):
+        self.session_s, self.steps_s = session_s, steps_s or {}
+
+
+def read_history(connection, scenario, limit_s):
+    """The History of a scenario. Raises ClientError."""
+    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                    % (quote(scenario), PAST_SESSIONS), limit_s)
+    steps = {}
+    for row in rows:
+        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
+            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
+            if "step" in step and begun is not None and ended is not None:
+                steps.setdefault(step["name"], []).append(ended - begun)
+    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
+                   {name: median(values) for name, values in steps.items()})
+
+
+# ======================================================================================
+# client/follow.py
+# A session as it goes on: its output as it comes, its steps, how long they take.
+# ======================================================================================
+
+POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
+LOOK_S = 1.0        # between two questions how the session is
+BAR = 20            # columns of a bar
+QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
+            "Enter follows on: ")
+
+
+def follow_session(options, session, after=None):
+    """Follows a session to its end -> exit status. `after`: the last line of its log that was there
+    already, and is not shown again. Raises ClientError, OSError of stdout."""
+    with Interrupts() as interrupts, connect(options) as asker, \
+            connect(options, LiveConnection) as stream:
+        follower = Follower(asker, stream, str(session), options.json)
+        try:
+            return follower.run(interrupts, after)
+        except ClientError as error:
+            follower.screen.clear()
+            if error.status != NO_CONNECTION:
+                raise
+            raise ClientError(NO_CONNECTION, "%s; session %s goes on, if the agent does: wait %s "
+                              "--follow follows it again" % (error, session, session))
+        finally:
+            follower.screen.clear()
+
+
+class Follower:
+    """One session that is followed, and what is known of it by now."""
+
+    def __init__(self, asker, stream, session, is_json):
+        self.screen = Screen()
+        self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
+        self._clock = Clock()
+        self._row, self._steps = {}, []     # as the last look has them, and when that was
+        self._looked_at = None
+        self._told = {}                     # place of an attempt of a step -> its state, as told
+        self._history, self._end = History(), None
+        self._place = None                  # where the last line of output is from
+
+    def run(self, interrupts, after=None):
+        """Shows all until the session has ended -> exit status."""
+        self._look()
+        if self.screen.is_live:
+            self._history = read_history(self._asker, self._row["scenario"], ANSWER_S)
+        since = " -SINCE=" + after.split(" ", 1)[0] if after else ""
+        self._log.begin("LOG %s -FOLLOW%s" % (self._session, since))
+        while self._end is None:
+            for line in self._log.poll(POLL_S):
+                if after is None or not line.startswith("* "):
+                    self._take(line)
+                elif line[2:] == after:
+                    after = None
+            if interrupts.take():
+                self._interrupt()
+            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
+                self._look()
+            self.screen.draw(self._list_living())
+        self._look_at_end()
+        self._tell_end()
+        return ENDED_BADLY if self._row["status"] in RESTARTABLE else WELL
+
+    def _take(self, line):
+        """One line of the reply to LOG."""
+        first, _, rest = line.partition(" ")
+        if first == "*":
+            entry = parse_log_line(rest)
+            if (entry["step"], entry["task"]) != self._place:
+                self._place = entry["step"], entry["task"]
+                self._look()
+            self._put(entry)
+        elif first == "OK":
+            self._end = parse_fields(rest)
+        else:
+            code, _, message = as_text(line)[len("ERR "):].partition(" ")
+            if code == "STOPPING":
+                raise ClientError(NO_CONNECTION, "the agent stops")
+            raise ClientError(REFUSED, "ERR %s %s" % (code, spell(message)))
+
+    def _put(self, entry):
+        """A line that a task has printed: to where it has printed it."""
+        if self._is_json:
+            self._make_room(sys.stdout)
+            put_json(entry)
+        elif entry["stream"] == "err":
+            self.screen.tell(entry["text"])
+        else:
+            self._make_room(sys.stdout)
+            put_safe(entry["text"], is_flushed=True)
+
+    def _make_room(self, stream):
+        """Takes the living lines away, where others come between them."""
+        if is_terminal(stream):
+            self.screen.clear()
+
+    def _look(self):
+        """Asks how the session is, and tells what has changed."""
+        rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
+        before, self._row = self._row, rows[0]
+        self._looked_at = self._clock.monotonic()
+        self._steps = [row for row in rows if "step" in row]
+        if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
+                before.get("message") != self._row["message"]):
+            self._tell("session %s" % self._session, self._row["status"], self._row["message"])
+        for place, step in enumerate(self._steps):
+            if self._told.get(place) != step["status"]:
+                self._told[place] = step["status"]
+                took = "" if step["status"] not in ENDED else "after " + show_duration(
+                    self._elapsed(step))
+                self._tell(name_step(step), step["status"], took, step["message"])
+
+    def _look_at_end(self):
+        """The last look; an agent that has gone meanwhile has told the state before."""
+        try:
+            self._look()
+        except ClientError as error:
+            if error.status != NO_CONNECTION:
+                raise
+            self._row = dict(self._row, status=self._end["status"])
+
+    def _tell(self, what, state, *others):
+        """A line that stays: what is in which state."""
+        texts = [paint(printable(what), DIM, self.screen.is_coloured),
+                 paint_state(state, self.screen.is_coloured)]
+        self.screen.tell("  ".join(texts + [printable(text) for text in others if text]))
+
+    def _elapsed(self, row):
+        """How long a session or an attempt of a step has taken, by the agent's clock."""
+        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+        if begun is None:
+            return 0.0
+        if ended is None:       # now, by the agent's clock
+            session_begun = find_instant(self._row["begun"]) or begun
+            ended = (session_begun + (self._row["duration"] or 0.0)
+                     + self._clock.monotonic() - self._looked_at)
+        return max(0.0, ended - begun)
+
+    def _list_living(self):
+        """The lines that live: the steps that run, and the session."""
+        rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
+                for step in self._steps if step["status"] == "RUNNING"]
+        rows.append(("session " + self._session, self._row, self._history.session_s))
+        wide = max(len(name) for name, _, _ in rows)
+        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+
+    def _render(self, name, row, usual_s):
+        """One line that lives: name, state, elapsed, and what is usual as a bar."""
+        elapsed_s = self._elapsed(row)
+        parts = [row["status"], show_duration(elapsed_s) if row["begun"] else ""]
+        if usual_s and row["status"] == "RUNNING":
+            left_s = usual_s - elapsed_s
+            parts += [draw_bar(elapsed_s / usual_s, BAR, self.screen.has_blocks),
+                      "about %s to go" % show_duration(left_s) if left_s > 0
+                      else "%s over the usual" % show_duration(-left_s)]
+        text = ("  ".join([name] + [part for part in parts if part]))[:self.screen.width]
+        return text[:len(name) + 2] + paint_state(text[len(name) + 2:], self.screen.is_coloured)
+
+    def _tell_end(self):
+        """The line below all others."""
+        if self._is_json:
+            put_json({name: self._row[name] for name in
+                      ("session", "status", "duration", "message")})
+        self._tell("session %s" % self._session, self._row["status"],
+                   "after " + show_duration(self._elapsed(self._row)), self._row["message"])
+
+    def _interrupt(self):
+        """Ctrl-C: asks what is to become of the session, where there is somebody to ask."""
+        self.screen.clear()
+        if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+            self._leave()
+        while True:
+            answer = ask_line(QUESTION % self._session)
+            if answer in (None, "l", "leave"):
+                self._leave()
+            if answer in ("s", "stop", "t"):
+                self._stop(" -IMMEDIATE" if answer != "t" else "")
+            if answer in ("", "g", "s", "stop", "t"):
+                return
+
+    def _stop(self, how):
+        """Stops the session; its end is waited for. That it has ended by itself is no matter."""
+        try:
+            list(self._asker.ask("STOP %s%s" % (self._session, how), ANSWER_S))
+        except ClientError as error:
+            if error.status != REFUSED:
+                raise
+            self.screen.tell(str(error))
+
+    def _leave(self):
+        """Ends the client, not the session."""
+        raise ClientError(INTERRUPTED, "session %s goes on: wait %s --follow follows it again"
+                          % (self._session, self._session))
+
+
+def name_step(step):
+    """What an attempt of a step is called."""
+    attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
+    return "step %d %s%s" % (step["step"], step["name"], attempt)
+
+
+def find_last_line(options, session):
+    """The last line of what a session has printed so far; None: nothing. Raises ClientError."""
+    with connect(options) as connection:
+        lines = list(connection.ask("LOG %s -TAIL=1" % session, ANSWER_S))
+    return lines[-1] if lines else None
+
+
+def follow_command(options, arguments, words):
+    """exec, restart or wait with --follow -> exit status. Raises ClientError, OSError of stdout."""
+    name, words = options.command.name, [word for word in words if word != "-SYNC"]
+    if name == "wait":
+        if words:
+            raise ClientError(USAGE, "wait --follow takes no time: Ctrl-C ends it")
+        return follow_session(options, arguments[0])
+    after = find_last_line(options, arguments[0]) if name == "restart" else None
+    return follow_session(options, acknowledge(options, " ".join(
+        [name.upper()] + arguments + words)), after)
+
+
+def acknowledge(options, request):
+    """Sends a request that makes a session, or opens one again, and tells its number on stderr ->
+    that number. Raises ClientError."""
+    with connect(options) as connection:
+        reply = connection.ask(request)
+        list(reply)
+    if options.json:
+        put_json(reply.fields)
+    else:
+        tell(render_fields(reply.fields))
+    return reply.fields["session"]
+
+
+# ======================================================================================
 # client/leaving.py
 # shutdown --wait: until the agent is gone.
 # ======================================================================================
@@ -3024,13 +3427,91 @@ def wait_until_gone(connection, options):
 
 
 # ======================================================================================
+# client/running.py
+# run: a bare command as a session.
+# ======================================================================================
+
+RUN_PREFIX = "RUN."         # of the names of the scenarios that commands become
+_OF_SHELL = re.compile(r"[\s;|&<>()$`*?~]")
+
+
+def run_command(options, arguments, words):
+    """run -- COMMAND...: imports a scenario that is named after the command, and starts it where
+    the client was called -> exit status. Raises ClientError, OSError of stdout."""
+    scenario = make_scenario([as_typed(word) for word in arguments])
+    document = json.dumps({"scenarios": [scenario]})
+    with connect(options) as connection:
+        list(connection.ask(" ".join(["IMPORT", quote(document)] + list_repository(words))))
+    request = ["EXEC", quote(scenario["name"]), "001", "FOLDER=" + quote(as_typed(os.getcwd())),
+               "SEARCH=" + quote(as_typed(os.environ.get("PATH", os.defpath)))] + words
+    if "FOLLOW" in options.own:
+        return follow_session(options, acknowledge(options, " ".join(request)))
+    with connect(options) as connection:
+        reply = connection.ask(" ".join(request + ["-SYNC"] * ("WAIT" in options.own)))
+        show_acknowledgement(reply, options.json)
+    return ENDED_BADLY if reply.fields.get("status") in RESTARTABLE else WELL
+
+
+def make_scenario(command):
+    """A command as a scenario: its words, or one word that only a shell understands. The same
+    command is the same scenario, wherever it is called. It lives through a restart of the agent."""
+    is_shell = len(command) == 1 and _OF_SHELL.search(command[0]) is not None
+    text = command[0] if is_shell else " ".join(map(shlex.quote, command))
+    stem = stem_of(text, "shell" if is_shell else "")
+    if "_" in text and stem == "_".join(text.split()):      # a b and a_b are not the same
+        stem = mark(stem, text)
+    task = {"type": "os", "cwd": "${FOLDER}", "env": {"PATH": "${SEARCH}"},
+            "command": quote_literal(text) if is_shell else [quote_literal(word)
+                                                             for word in command]}
+    return {"name": RUN_PREFIX + stem, "version": "001", "on_stale": "adopt",
+            "description": text, "variables": {"FOLDER": "", "SEARCH": ""},
+            "steps": [{"name": "main", "tasks": [task]}]}
+
+
+# ======================================================================================
+# client/own.py
+# The commands that are the client's own: no verb stands behind them.
+# ======================================================================================
+
+REPOSITORY = Choice("REPO", "name", "work repository (the one of the lowest id)")
+DOCUMENT_MEANING = [("FILE", "a definitions document; - is standard input")]
+OWN_COMMANDS = [
+    Command("check", "FILE...", DOCUMENT_MEANING, [REPOSITORY], None,
+            "have the agent check definitions documents, as an import would; nothing is written; "
+            "exit status 1 where something is wrong", perform=check_documents),
+    Command("diff", "FILE", DOCUMENT_MEANING, [REPOSITORY], None,
+            "what an import of a definitions document would change, as a diff of JSON, and what "
+            "the agent has beside it; exit status 1 where it would change something",
+            perform=diff_document),
+    Command("edit", "SCENARIO [VERSION]", [
+        ("SCENARIO", "name of the scenario"), ("VERSION", "its version; -1, or nothing, is the "
+                                               "latest")],
+            [REPOSITORY, own("REPLACE", "import it under the same version")], None,
+            "edit a scenario in VISUAL or EDITOR, and import it under the version after the latest",
+            perform=edit_scenario),
+    Command("run", "COMMAND...", [
+        ("COMMAND", "behind --: a program and its arguments, or one word for the shell")],
+            [own("FOLLOW", "show what it prints until it has ended; its exit status"),
+             own("WAIT", "reply when it has ended; its exit status"), REPOSITORY,
+             Choice("NAME", "text", "a name for the session, which listings show"),
+             Choice("TIMEOUT", "s", "the session is ended after so long")], None,
+            "start a bare command as a session, in the folder of the caller; it is logged, and "
+            "goes on when the caller has gone", perform=run_command),
+    Command("completion", "SHELL [WORD...]", [
+        ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
+            "print a script that completes commands, options and names; eval "
+            "\"$(agentcli.py completion bash)\" takes it", perform=print_completion),
+]
+
+
+# ======================================================================================
 # client/main.py
 # One command: the request, its reply, the exit status.
 # ======================================================================================
 
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
-COMMANDS = list_verb_commands()
+COMMANDS = list_verb_commands() + OWN_COMMANDS
 
 
 def perform(options, arguments, words):

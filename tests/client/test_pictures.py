@@ -69,7 +69,7 @@ def test_no_table_is_wider_than_the_terminal(agent, columns):
                        "hours": "02:00-05:00", "jitter": 77, "session_name": "an even longer name of its sessions"},
                       {"name": "NOW", "scenario": "A_RATHER_LONG_NAME_OF_A_SCENARIO", "rule": "every 1s", "keywords": "a,b,c",
                        "session_name": "an even longer name of its sessions"}]})
-    agent.ok("EXEC A_RATHER_LONG_NAME_OF_A_SCENARIO -NAME='what I have called it, at length' -KEYWORDS=one,two,three -SYNC")
+    agent.ok("EXEC A_RATHER_LONG_NAME_OF_A_SCENARIO -NAME='what I call it' -KEYWORDS=one,two,three -SYNC")
     agent.ok("EXEC HELLO -AT=2099-01-01T03:04:05")
     agent.ok("HOLD 'a reason that is told at some length' -SCHEDULE=NOW")
     for words in ("sessions", "status 1001", "sched list", "sched next", "sched why", "sched plan", "sched plan --all --to +10s",

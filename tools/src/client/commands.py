@@ -93,6 +93,7 @@ def make_parser(commands):
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
                port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
     places = {"": add_subparsers(parser)}
+    parser.set_defaults(commands=commands)
     for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
@@ -201,6 +202,6 @@ def check_arguments(parser, form, arguments):
     required = [name for name in form if not name.startswith("[")]
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
-    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+    if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))

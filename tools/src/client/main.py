@@ -11,11 +11,12 @@ from .shown import complain
 from .commands import list_verb_commands, parse_command_line
 from .follow import follow_command
 from .leaving import wait_until_gone
+from .own import OWN_COMMANDS
 from .imports import import_crontabs, import_documents
 
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
-COMMANDS = list_verb_commands()
+COMMANDS = list_verb_commands() + OWN_COMMANDS
 
 
 def perform(options, arguments, words):

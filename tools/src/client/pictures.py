@@ -89,10 +89,12 @@ def show_status(reply, is_json):
     put("")
     put_record({name: to_reader(value) if find_instant(value) else value
                 for name, value in rows[0].items() if name not in IN_TREE})
-    variables = [row for row in rows if "variable" in row]
-    if variables:
+    others = {}
+    for row in rows[1:]:
+        others.setdefault(next(iter(row)), []).append(row)
+    for kind in (name for name in others if name not in ("step", "task")):
         put("")
-        put_table(variables)
+        put_table(others[kind])
 
 
 def fold(rows, is_cut):
