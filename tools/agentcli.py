@@ -34,7 +34,10 @@ ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the outp
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
 
+    base/errors         What can go wrong, one class for each code that a user is told.
+    base/times          The clock, instants as text, and the one parser of durations.
     client/colours      What a terminal adds to words: colours and bars; https://no-color.org.
+    client/instants     Instants and durations of the agent, as people read them.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
@@ -43,20 +46,20 @@ change. Sections, each using only those above it:
                         sizes, times.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
-    client/spelling     The words of the protocol as the client spells them: options, verbs, and the
-                        agent's texts.
-    client/command      What a command of the client is, and what an option of one.
-    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
-                        what it is.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
-    base/errors         What can go wrong, one class for each code that a user is told.
-    base/times          The clock, instants as text, and the one parser of durations.
-    client/instants     Instants and durations of the agent, as people read them.
+    client/history      How long sessions of a scenario and their steps take, from those that ended
+                        well.
+    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
+                        what it is.
+    client/spelling     The words of the protocol as the client spells them: options, verbs, and the
+                        agent's texts.
     client/tables       Tables that fit the terminal.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
     client/pictures     Replies as people read them best: times from now, a session as a tree, due
                         times folded.
+    client/board        What top shows: how an agent is now, and that as a page of any size.
+    client/command      What a command of the client is, and what an option of one.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
     client/connection   One connection to an agent, and a reply as it comes.
@@ -71,12 +74,14 @@ change. Sections, each using only those above it:
     client/screen       What stands on stderr beside the output: lines that stay, and on a terminal
                         some that live.
     client/editing      edit: a scenario in the editor of the user.
-    client/history      How long sessions of a scenario and their steps take, from those that ended
-                        well.
     client/follow       A session as it goes on: its output as it comes, its steps, how long they
                         take.
     client/leaving      shutdown --wait: until the agent is gone.
     client/running      run: a bare command as a session.
+    client/topscreen    The live screen of top: what is shown, what keys do. Its module curses is
+                        handed in.
+    client/top          top: a live screen of an agent, or plain pages where there is no terminal
+                        for one.
     client/own          The commands that are the client's own: no verb stands behind them.
     client/main         One command: the request, its reply, the exit status.
 """
@@ -88,6 +93,7 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
     del sys.path[0]
 import argparse
 import calendar
+import collections
 import contextlib
 import difflib
 import functools
@@ -110,6 +116,183 @@ from typing import Callable, NamedTuple, Optional
 
 
 # ======================================================================================
+# base/errors.py
+# What can go wrong, one class for each code that a user is told.
+# ======================================================================================
+
+class AgentError(Exception):
+    """What a user is told: a wire code, one line of plain text, and faults with their place."""
+    code = "INTERNAL"
+
+    def __init__(self, message, faults=()):
+        super().__init__(message)
+        self.message = " ".join(str(message).split())
+        self.faults = list(faults)      # [(path, reason)]
+
+
+class BadRequest(AgentError):
+    """The request is not of the form that it must have; the message says where."""
+    code = "BAD_REQUEST"
+
+
+class UnknownVerb(AgentError):
+    """The first word is no verb."""
+    code = "UNKNOWN_VERB"
+
+
+class NotFound(AgentError):
+    """What the request names is not there."""
+    code = "NOT_FOUND"
+
+
+class Exists(AgentError):
+    """What the request would make is there already."""
+    code = "EXISTS"
+
+
+class Conflict(AgentError):
+    """It is not in a state for this."""
+    code = "CONFLICT"
+
+
+class AuthError(AgentError):
+    """The agent does not know who is asking."""
+    code = "AUTH"
+
+
+class Denied(AgentError):
+    """Who is asking may not do this."""
+    code = "DENIED"
+
+
+class Busy(AgentError):
+    """A limit is reached."""
+    code = "BUSY"
+
+
+class Stopping(AgentError):
+    """The agent is stopping and begins nothing new."""
+    code = "STOPPING"
+
+
+class RepositoryError(AgentError):
+    """A repository cannot be read or written now."""
+    code = "REPOSITORY"
+
+
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
+
+
+class RepositoryGone(RepositoryError):
+    """The file was replaced or detached: what belonged to it can never be written."""
+
+
+class Unreadable(RepositoryError):
+    """What is stored there cannot be read by this version: said of one definition."""
+
+
+class Changed(Conflict):
+    """What a change was made from is another by now: whoever made it looks again."""
+
+
+class TooLong(AgentError):
+    """A line is longer than the limit."""
+    code = "TOO_LONG"
+
+
+class WaitTimeout(AgentError):
+    """The waiting, not the session, has timed out."""
+    code = "TIMEOUT"
+
+
+class Internal(AgentError):
+    """A fault of the agent itself; the message names what finds it in the agent's log."""
+
+
+class CannotStart(AgentError):
+    """The agent cannot start: one line on stderr, exit code 1."""
+
+
+class CalendarError(ValueError):
+    """A rule or one of its options is wrong: says which part and what would be right."""
+
+
+# ======================================================================================
+# base/times.py
+# The clock, instants as text, and the one parser of durations.
+# ======================================================================================
+
+class Clock:
+    """The one place that reads the time: of day in epoch seconds, and one that never steps."""
+
+    def now(self):
+        """Seconds since 1970-01-01 UTC, as the system's clock has it."""
+        return time.time()
+
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return time.monotonic()
+
+
+def to_text(instant):
+    """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
+    # 0.01 ms more than the float: from_text(text) must give the same text again
+    whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
+
+
+@functools.lru_cache(maxsize=1024)
+def from_text(text):
+    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
+    fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
+              int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
+
+
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
+
+
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def to_local(text):
+    """UTC text of the tables -> the agent's local time with its offset;
+    what is none stays as it is."""
+    try:
+        return text and local_iso(from_text(text), "milliseconds")
+    except ValueError:                  # another program has written it
+        return text
+
+
+def local_iso(instant, timespec="seconds"):
+    """Epoch seconds -> ISO 8601 in the agent's zone with its offset."""
+    moment = datetime.fromtimestamp(instant, timezone.utc).astimezone()
+    return moment.isoformat(timespec=timespec)
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
+    match = _DURATION.fullmatch(text)
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+# ======================================================================================
 # client/colours.py
 # What a terminal adds to words: colours and bars; https://no-color.org.
 # ======================================================================================
@@ -121,7 +304,7 @@ STATE_COLOURS = {
     "WAITING": DIM, "QUEUED": DIM, "failed": RED, "skipped": YELLOW, "late": YELLOW,
     "started": GREEN, "never": RED, "queues": YELLOW, "READY": GREEN, "DEGRADED": RED,
     "STANDBY": YELLOW, "TROUBLE": RED}
-_STATE = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
+STATE_WORD = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
 
 
 def is_terminal(stream):
@@ -146,7 +329,7 @@ def paint(text, colour, is_coloured=True):
 
 def paint_state(text, is_coloured):
     """A text with the state that it begins with coloured."""
-    match = is_coloured and _STATE.match(text)
+    match = is_coloured and STATE_WORD.match(text)
     if not match:
         return text
     word = match.group()
@@ -168,6 +351,60 @@ def draw_bar(share, width, blocks):
 def draw_length(share, width, blocks):
     """A bar as long as a share of a width, at least its shortest part."""
     return ("\u2588" if blocks else "#") * max(1, int(min(max(share, 0.0), 1.0) * width + 0.5))
+
+
+# ======================================================================================
+# client/instants.py
+# Instants and durations of the agent, as people read them.
+# ======================================================================================
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
+LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
+
+
+def find_instant(value):
+    """A time of the agent -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and _INSTANT.fullmatch(value)
+    if not match:
+        return None
+    text, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return whole + float(fraction or 0)
+
+
+def show_instant(instant):
+    """Epoch seconds as the reader's local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def show_relative(instant, now=None):
+    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
+    away_s = instant - (Clock().now() if now is None else now)
+    if abs(away_s) >= LONG_AGO_S:
+        return time.strftime("%Y-%m-%d", time.localtime(instant))
+    seconds = int(abs(away_s) + 0.5)
+    if seconds == 0:
+        return "now"
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
+            text = "%d %s" % (seconds // length_s, unit)
+            break
+    return "in " + text if away_s > 0 else text + " ago"
+
+
+def show_duration(seconds):
+    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
+    if seconds < 10:
+        return "%.1f s" % seconds
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d m %02d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %02d m" % divmod(whole // 60, 60)
+    return "%d d %d h" % divmod(whole // 3600, 24)
 
 
 # ======================================================================================
@@ -846,83 +1083,82 @@ def list_parts(form):
 
 
 # ======================================================================================
-# client/spelling.py
-# The words of the protocol as the client spells them: options, verbs, and the agent's texts.
+# client/words.py
+# Words of requests and fields of replies, as the client writes and reads them.
 # ======================================================================================
 
-# options that have another name here: --host is where the agent is
-OTHER_NAMES = {"-HOST": "--of-host", "-SYNC": "--wait"}
-# behind these stands a name, which may look like a verb
-NOUNS = frozenset("agent calendar context of repository scenario schedule schema server session "
-                  "step task variable".split())
-_OPTIONS = frozenset(part.name for form in VERB_FORMS for part in list_parts(form)
-                     if part.name.startswith("-"))
-_VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
-# a quoted text; an option; a verb
-_SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
-                   % "|".join(_VERBS))
-_FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
+_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
+_FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
 
 
-def spell_option(name):
-    """An option of the protocol as the client has it: -MAX_WAIT is --max-wait."""
-    return OTHER_NAMES.get(name) or "-" + name.lower().replace("_", "-")
+def quote(text):
+    """A text as (part of) a word of a request that the agent takes for nothing but this text."""
+    return text if _BARE.fullmatch(text) and text[0] != "-" else json.dumps(text)
 
 
-def spell(text):
-    """A text of the protocol, or of the agent, with the options and verbs of the client. What is
-    quoted, and what is a name, stays as it is."""
-    def spell_word(match):
-        word = match.group()
-        if word.startswith('"'):
-            return re.sub('^"(-[A-Z_]+)', lambda option: '"' + spell_known(option.group(1)), word)
-        if word.startswith("-"):
-            return spell_known(word)
-        before = match.string[:match.start()].split()[-1:]
-        return word if NOUNS.intersection(before) else word.lower()
-    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+def render_option(name, value=None):
+    """An option as a word; `value` is None for a flag."""
+    return "-" + name if value is None else "-%s=%s" % (name, quote(as_typed(value)))
 
 
-def spell_known(word):
-    """An option of the protocol as the client has it, any other word as it is."""
-    return spell_option(word) if word in _OPTIONS else word
+def as_typed(text):
+    """An argument of the command line as its bytes are in UTF-8, whatever the locale says."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def parse_fields(text):
+    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
+    a number that is not there is None."""
+    fields = {}
+    for name, value in _FIELD.findall(text):
+        value = json.loads(value) if value.startswith('"') else value
+        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
+            value = None if value == "" else float(value) if "." in value else int(value)
+        elif name in FLAG_FIELDS and value in ("yes", "no"):
+            value = value == "yes"
+        fields[name] = value
+    return fields
 
 
 # ======================================================================================
-# client/command.py
-# What a command of the client is, and what an option of one.
+# client/history.py
+# How long sessions of a scenario and their steps take, from those that ended well.
 # ======================================================================================
 
-class Command(NamedTuple):
-    """One row of the command table."""
-    name: str               # the verb in lower case; `sched add` is one
-    arguments: str          # as usage shows them; [] may be left out
-    meanings: list          # [(argument, what it means)]
-    options: list           # [Choice]
-    show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
-    help: str
-    is_listing: bool = False        # its reply is asked for as JSON
-    # of the client's own: (options, arguments, words of requests) -> exit status
-    perform: Optional[Callable] = None
+PAST_SESSIONS = 10
 
 
-class Choice(NamedTuple):
-    """One option of a command."""
-    name: str               # in the protocol, without its dash
-    shown: str              # its value; nothing for a flag
-    meaning: str
-    has_default: bool = False       # without a value it makes a field default again
-    is_own: bool = False            # it is for the client, not for the agent
-
-    @property
-    def offered(self):
-        """The option as it is typed."""
-        return spell_option("-" + self.name)
+def median(values):
+    """The median of numbers; None: there are none."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
 
 
-def own(name, meaning, shown=""):
-    """An option that is for the client."""
-    return Choice(name, shown, meaning, is_own=True)
+def ask_rows(connection, request, limit_s):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+
+
+class History:
+    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
+    there was no session that ended well."""
+
+    def __init__(self, session_s=None, steps_s=None):
+        self.session_s, self.steps_s = session_s, steps_s or {}
+
+
+def read_history(connection, scenario, limit_s):
+    """The History of a scenario. Raises ClientError."""
+    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                    % (quote(scenario), PAST_SESSIONS), limit_s)
+    steps = {}
+    for row in rows:
+        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
+            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
+            if "step" in step and begun is not None and ended is not None:
+                steps.setdefault(step["name"], []).append(ended - begun)
+    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
+                   {name: median(values) for name, values in steps.items()})
 
 
 # ======================================================================================
@@ -973,272 +1209,46 @@ class Parser(argparse.ArgumentParser):
 
 
 # ======================================================================================
-# client/words.py
-# Words of requests and fields of replies, as the client writes and reads them.
+# client/spelling.py
+# The words of the protocol as the client spells them: options, verbs, and the agent's texts.
 # ======================================================================================
 
-_BARE = re.compile(r"[A-Za-z0-9_.:/,+@%#-]+")
-_FIELD = re.compile(r'([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|[^ ]*)')
-
-
-def quote(text):
-    """A text as (part of) a word of a request that the agent takes for nothing but this text."""
-    return text if _BARE.fullmatch(text) and text[0] != "-" else json.dumps(text)
-
-
-def render_option(name, value=None):
-    """An option as a word; `value` is None for a flag."""
-    return "-" + name if value is None else "-%s=%s" % (name, quote(as_typed(value)))
-
-
-def as_typed(text):
-    """An argument of the command line as its bytes are in UTF-8, whatever the locale says."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
-
-
-def parse_fields(text):
-    """`session=1001 message="x y"` -> {"session": 1001, "message": "x y"};
-    a number that is not there is None."""
-    fields = {}
-    for name, value in _FIELD.findall(text):
-        value = json.loads(value) if value.startswith('"') else value
-        if name in NUMBER_FIELDS and re.fullmatch(r"-?\d*\.?\d*", value):
-            value = None if value == "" else float(value) if "." in value else int(value)
-        elif name in FLAG_FIELDS and value in ("yes", "no"):
-            value = value == "yes"
-        fields[name] = value
-    return fields
-
-
-# ======================================================================================
-# base/errors.py
-# What can go wrong, one class for each code that a user is told.
-# ======================================================================================
-
-class AgentError(Exception):
-    """What a user is told: a wire code, one line of plain text, and faults with their place."""
-    code = "INTERNAL"
-
-    def __init__(self, message, faults=()):
-        super().__init__(message)
-        self.message = " ".join(str(message).split())
-        self.faults = list(faults)      # [(path, reason)]
-
-
-class BadRequest(AgentError):
-    """The request is not of the form that it must have; the message says where."""
-    code = "BAD_REQUEST"
-
-
-class UnknownVerb(AgentError):
-    """The first word is no verb."""
-    code = "UNKNOWN_VERB"
-
-
-class NotFound(AgentError):
-    """What the request names is not there."""
-    code = "NOT_FOUND"
-
-
-class Exists(AgentError):
-    """What the request would make is there already."""
-    code = "EXISTS"
-
-
-class Conflict(AgentError):
-    """It is not in a state for this."""
-    code = "CONFLICT"
-
-
-class AuthError(AgentError):
-    """The agent does not know who is asking."""
-    code = "AUTH"
-
-
-class Denied(AgentError):
-    """Who is asking may not do this."""
-    code = "DENIED"
-
-
-class Busy(AgentError):
-    """A limit is reached."""
-    code = "BUSY"
-
-
-class Stopping(AgentError):
-    """The agent is stopping and begins nothing new."""
-    code = "STOPPING"
-
-
-class RepositoryError(AgentError):
-    """A repository cannot be read or written now."""
-    code = "REPOSITORY"
-
-
-class LimitFilled(RepositoryError):
-    """Sessions of other agents fill a limit: who is to begin waits."""
-
-
-class RepositoryGone(RepositoryError):
-    """The file was replaced or detached: what belonged to it can never be written."""
-
-
-class Unreadable(RepositoryError):
-    """What is stored there cannot be read by this version: said of one definition."""
-
-
-class Changed(Conflict):
-    """What a change was made from is another by now: whoever made it looks again."""
-
-
-class TooLong(AgentError):
-    """A line is longer than the limit."""
-    code = "TOO_LONG"
-
-
-class WaitTimeout(AgentError):
-    """The waiting, not the session, has timed out."""
-    code = "TIMEOUT"
-
-
-class Internal(AgentError):
-    """A fault of the agent itself; the message names what finds it in the agent's log."""
-
-
-class CannotStart(AgentError):
-    """The agent cannot start: one line on stderr, exit code 1."""
-
-
-class CalendarError(ValueError):
-    """A rule or one of its options is wrong: says which part and what would be right."""
-
-
-# ======================================================================================
-# base/times.py
-# The clock, instants as text, and the one parser of durations.
-# ======================================================================================
-
-class Clock:
-    """The one place that reads the time: of day in epoch seconds, and one that never steps."""
-
-    def now(self):
-        """Seconds since 1970-01-01 UTC, as the system's clock has it."""
-        return time.time()
-
-    def monotonic(self):
-        """Seconds that only ever go forward."""
-        return time.monotonic()
-
-
-def to_text(instant):
-    """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
-    # 0.01 ms more than the float: from_text(text) must give the same text again
-    whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
-
-
-@functools.lru_cache(maxsize=1024)
-def from_text(text):
-    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
-    fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
-              int(text[11:13]), int(text[14:16]), int(text[17:19]))
-    return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
-
-
-def as_stored(instant):
-    """Epoch seconds as the tables will have them: to the millisecond."""
-    return from_text(to_text(instant))
-
-
-def find_time(text):
-    """`from_text`, or None of what is none: another program has written it."""
-    try:
-        return from_text(text) if text else None
-    except (ValueError, TypeError):
-        return None
-
-
-def to_local(text):
-    """UTC text of the tables -> the agent's local time with its offset;
-    what is none stays as it is."""
-    try:
-        return text and local_iso(from_text(text), "milliseconds")
-    except ValueError:                  # another program has written it
-        return text
-
-
-def local_iso(instant, timespec="seconds"):
-    """Epoch seconds -> ISO 8601 in the agent's zone with its offset."""
-    moment = datetime.fromtimestamp(instant, timezone.utc).astimezone()
-    return moment.isoformat(timespec=timespec)
-
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
-_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text, is_whole=False):
-    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
-    its unit, without a fraction. CalendarError."""
-    match = _DURATION.fullmatch(text)
-    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
-        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
-                            % (text[:60], "whole number" if is_whole else "number"))
-    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
-
-
-# ======================================================================================
-# client/instants.py
-# Instants and durations of the agent, as people read them.
-# ======================================================================================
-
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
-LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
-
-
-def find_instant(value):
-    """A time of the agent -> epoch seconds; None: it is no time."""
-    match = isinstance(value, str) and _INSTANT.fullmatch(value)
-    if not match:
-        return None
-    text, fraction, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return whole + float(fraction or 0)
-
-
-def show_instant(instant):
-    """Epoch seconds as the reader's local time, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
-
-
-def show_relative(instant, now=None):
-    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
-    away_s = instant - (Clock().now() if now is None else now)
-    if abs(away_s) >= LONG_AGO_S:
-        return time.strftime("%Y-%m-%d", time.localtime(instant))
-    seconds = int(abs(away_s) + 0.5)
-    if seconds == 0:
-        return "now"
-    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
-            text = "%d %s" % (seconds // length_s, unit)
-            break
-    return "in " + text if away_s > 0 else text + " ago"
-
-
-def show_duration(seconds):
-    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
-    if seconds < 10:
-        return "%.1f s" % seconds
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return "%d s" % whole
-    if whole < 3600:
-        return "%d m %02d s" % divmod(whole, 60)
-    if whole < 86400:
-        return "%d h %02d m" % divmod(whole // 60, 60)
-    return "%d d %d h" % divmod(whole // 3600, 24)
+# options that have another name here: --host is where the agent is
+OTHER_NAMES = {"-HOST": "--of-host", "-SYNC": "--wait"}
+# behind these stands a name, which may look like a verb
+NOUNS = frozenset("agent calendar context of repository scenario schedule schema server session "
+                  "step task variable".split())
+_OPTIONS = frozenset(part.name for form in VERB_FORMS for part in list_parts(form)
+                     if part.name.startswith("-"))
+_VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
+# a quoted text; an option; a verb
+_SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
+                   % "|".join(_VERBS))
+_FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
+
+
+def spell_option(name):
+    """An option of the protocol as the client has it: -MAX_WAIT is --max-wait."""
+    return OTHER_NAMES.get(name) or "-" + name.lower().replace("_", "-")
+
+
+def spell(text):
+    """A text of the protocol, or of the agent, with the options and verbs of the client. What is
+    quoted, and what is a name, stays as it is."""
+    def spell_word(match):
+        word = match.group()
+        if word.startswith('"'):
+            return re.sub('^"(-[A-Z_]+)', lambda option: '"' + spell_known(option.group(1)), word)
+        if word.startswith("-"):
+            return spell_known(word)
+        before = match.string[:match.start()].split()[-1:]
+        return word if NOUNS.intersection(before) else word.lower()
+    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+
+
+def spell_known(word):
+    """An option of the protocol as the client has it, any other word as it is."""
+    return spell_option(word) if word in _OPTIONS else word
 
 
 # ======================================================================================
@@ -1685,6 +1695,217 @@ def show_coming(reply, is_json, lines=None):
 def show_next(reply, is_json):
     """Coming due times, where the client has asked for more than it shows."""
     show_coming(reply, is_json, LINES)
+
+
+# ======================================================================================
+# client/board.py
+# What top shows: how an agent is now, and that as a page of any size.
+# ======================================================================================
+
+QUICK_ANSWER_S = 5.0    # an agent that is silent for longer is lost
+MOST = 100              # rows of a part that are asked for
+COMING = 300            # due times, before they are folded
+USUAL_BAR = 10          # columns
+HISTORY_S = 60.0        # how long the usual durations are believed
+
+
+class Section(NamedTuple):
+    """A part of the page: its title, how many there are, and its rows."""
+    title: str
+    count: str
+    keys: list              # of the rows: ("session", 1001, ...), ("schedule", "NIGHT", ...)
+    rows: list              # [{column: value}]
+
+
+class PageLine(NamedTuple):
+    """A line of the page; `key` is that of its row, None of others."""
+    text: str
+    is_heading: bool
+    key: tuple = None
+
+
+class Board:
+    """The agent as it was a moment ago. Nothing is kept but what sessions usually take."""
+
+    def __init__(self, has_bars):
+        self.ping, self.parts = {}, []
+        self._has_blocks, self._clock = has_bars, Clock()
+        self._usual, self._believed_to = {}, 0.0
+
+    def read(self, connection):
+        """Asks the agent anew. Raises ClientError."""
+        if self._clock.monotonic() > self._believed_to:
+            self._usual, self._believed_to = {}, self._clock.monotonic() + HISTORY_S
+        reply = connection.ask("PING -JSON", QUICK_ANSWER_S)
+        list(reply)
+        self.ping = reply.fields
+        schedules = ask_for(connection, "SCHED LIST")
+        self.parts = [
+            self._make_running(connection),
+            self._make_sessions("QUEUE", ask_for(connection, "SESSIONS -STATUS=WAITING,QUEUED "
+                                                 "-LIMIT=%d" % MOST)[::-1], "start_at"),
+            self._make_sessions("FAILED", ask_for(connection, "SESSIONS -STATUS=ERROR,STOPPED "
+                                                  "-LIMIT=%d" % MOST), "ended"),
+            make_coming(ask_for(connection, "SCHED NEXT -COUNT=%d" % COMING)),
+            make_holds([row for row in schedules if row["hold"]])]
+
+    @property
+    def is_held(self):
+        """Whether the whole agent is held."""
+        return self.ping.get("hold") is True
+
+    def _make_running(self, connection):
+        sessions = ask_for(connection, "SESSIONS -STATUS=RUNNING -LIMIT=%d" % MOST)
+        rows = []
+        for row in sessions:
+            usual_s = self._find_usual(connection, row["scenario"])
+            took_s = row["duration"] or 0.0
+            bar = draw_bar(took_s / usual_s, USUAL_BAR, self._has_blocks) if usual_s else ""
+            left = "" if not usual_s else (
+                "%s over" % show_duration(took_s - usual_s) if took_s > usual_s
+                else "%s to go" % show_duration(usual_s - took_s))
+            rows.append({"session": row["session"], "scenario": row["scenario"],
+                         "name": row["name"], "took": show_duration(took_s), "bar": bar,
+                         "left": left, "message": row["message"]})
+        return make_section("RUNNING", "session", rows)
+
+    def _find_usual(self, connection, scenario):
+        """The median duration of past sessions; None: there is none."""
+        if scenario not in self._usual:
+            rows = ask_for(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                           % (quote(scenario), PAST_SESSIONS))
+            self._usual[scenario] = median(
+                [row["duration"] for row in rows if row["duration"] is not None])
+        return self._usual[scenario]
+
+    @staticmethod
+    def _make_sessions(title, sessions, when):
+        rows = [{"session": row["session"], "scenario": row["scenario"], "name": row["name"],
+                 "status": row["status"], "when": tell_when(row[when]), "message": row["message"]}
+                for row in sessions]
+        return make_section(title, "session", rows)
+
+    def make_head(self):
+        """The lines above all parts."""
+        ping = self.ping
+        lines = ["%s %s  %s  up %s  running %s  queued %s  repositories %s  %s" % (
+            ping["agent"], ping["version"], ping["status"], show_duration(ping["uptime"]),
+            ping["running"], ping["queued"], ping["repositories"],
+            show_instant(self._clock.now())[11:])]
+        if self.is_held:
+            until = tell_when(ping.get("hold_until"))
+            lines.append("HELD%s%s%s" % (
+                " by %s" % ping["hold_by"] if ping.get("hold_by") else "",
+                " until %s" % until if until else "",
+                ": %s" % ping["hold_reason"] if ping.get("hold_reason") else ""))
+        return [printable(line) for line in lines]
+
+    def list_keys(self):
+        """The keys of all rows, in their order."""
+        return [key for part in self.parts for key in part.keys]
+
+    def make_page(self, height, width, chosen=None):
+        """The page without its head, in so many lines: [PageLine]. The row of the chosen key is
+        among them."""
+        parts = [part for part in self.parts if part.rows or part.title == "RUNNING"]
+        shares = share_lines([len(part.rows) for part in parts], height - len(parts))
+        lines = []
+        for part, share in zip(parts, shares):
+            more = "" if share >= len(part.rows) else "  (%d of them here)" % share
+            lines.append(PageLine(("%s %s%s" % (part.title, part.count, more)).rstrip(), True))
+            texts = make_table(part.rows, width - 2)[1:] if part.rows else []
+            begin = 0
+            if chosen in part.keys:
+                begin = max(0, part.keys.index(chosen) - share + 1)
+            lines += [PageLine("  " + text, False, key) for key, text in
+                      list(zip(part.keys, texts))[begin:begin + share]]
+        return [line._replace(text=line.text[:width]) for line in lines[:max(0, height)]]
+
+
+def ask_for(connection, request):
+    """The JSON objects of a reply. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", QUICK_ANSWER_S))]
+
+
+def make_section(title, kind, rows):
+    """A Section whose rows have what they are in a column of this name."""
+    count = "%d%s" % (len(rows), " or more" if len(rows) == MOST else "")
+    names = [row[kind] for row in rows]
+    keys = [(kind, name, title, names[:place].count(name)) for place, name in enumerate(names)]
+    return Section(title, count, keys, rows)
+
+
+def tell_when(value):
+    """A time of the agent as how far away it is, or nothing."""
+    instant = find_instant(value)
+    return "" if instant is None else show_relative(instant)
+
+
+def make_coming(due):
+    """The coming due times as a part."""
+    rows = []
+    for row in fold(due, len(due) == COMING):
+        times = row.get("times", "").replace(" or more", "+")
+        rows.append({"schedule": row["schedule"], "when": tell_when(row["due"]),
+                     "due": show_instant(find_instant(row["due"]))[5:],
+                     "times": "x " + times if times else "", "note": row["note"]})
+    return make_section("NEXT", "schedule", rows)._replace(count="")
+
+
+def make_holds(schedules):
+    """The schedules that are held as a part."""
+    rows = [{"schedule": row["name"], "until": tell_when(row.get("hold_until")),
+             "message": row.get("hold_reason") or ""} for row in schedules]
+    return make_section("HELD SCHEDULES", "schedule", rows)
+
+
+def share_lines(wanted_lines, room):
+    """How many lines each part gets, one after the other in turn, until all have what they want or
+    there is no room: [count]."""
+    shares = [0] * len(wanted_lines)
+    while room > 0 and shares != wanted_lines:
+        for place, wish in enumerate(wanted_lines):
+            if room > 0 and shares[place] < wish:
+                shares[place] += 1
+                room -= 1
+    return shares
+
+
+# ======================================================================================
+# client/command.py
+# What a command of the client is, and what an option of one.
+# ======================================================================================
+
+class Command(NamedTuple):
+    """One row of the command table."""
+    name: str               # the verb in lower case; `sched add` is one
+    arguments: str          # as usage shows them; [] may be left out
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
+    show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
+    help: str
+    is_listing: bool = False        # its reply is asked for as JSON
+    # of the client's own: (options, arguments, words of requests) -> exit status
+    perform: Optional[Callable] = None
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+    is_own: bool = False            # it is for the client, not for the agent
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
+
+
+def own(name, meaning, shown=""):
+    """An option that is for the client."""
+    return Choice(name, shown, meaning, is_own=True)
 
 
 # ======================================================================================
@@ -3122,47 +3343,6 @@ def import_text(options, text, path, words):
 
 
 # ======================================================================================
-# client/history.py
-# How long sessions of a scenario and their steps take, from those that ended well.
-# ======================================================================================
-
-PAST_SESSIONS = 10
-
-
-def median(values):
-    """The median of numbers; None: there are none."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else None
-
-
-def ask_rows(connection, request, limit_s):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
-
-
-class History:
-    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
-    there was no session that ended well."""
-
-    def __init__(self, session_s=None, steps_s=None):
-        self.session_s, self.steps_s = session_s, steps_s or {}
-
-
-def read_history(connection, scenario, limit_s):
-    """The History of a scenario. Raises ClientError."""
-    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
-                    % (quote(scenario), PAST_SESSIONS), limit_s)
-    steps = {}
-    for row in rows:
-        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
-            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
-            if "step" in step and begun is not None and ended is not None:
-                steps.setdefault(step["name"], []).append(ended - begun)
-    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
-                   {name: median(values) for name, values in steps.items()})
-
-
-# ======================================================================================
 # client/follow.py
 # A session as it goes on: its output as it comes, its steps, how long they take.
 # ======================================================================================
@@ -3469,6 +3649,329 @@ def make_scenario(command):
 
 
 # ======================================================================================
+# client/topscreen.py
+# The live screen of top: what is shown, what keys do. Its module curses is handed in.
+# ======================================================================================
+
+KEPT_LINES = 5000       # of a log that is looked at
+TAKEN_S = 0.2           # between two looks at the keyboard while a log is followed
+KEYS = "arrows choose  Enter log  s stop  r restart  h hold  u release  H U all  q quit"
+LOG_KEYS = "arrows, PgUp, PgDn, End scroll  q back"
+
+
+class TopScreen:
+    """The whole screen: a board, the row that is chosen, and what was said last."""
+
+    def __init__(self, curses_module, window, options, every_s):
+        self._curses, self._window, self._options = curses_module, window, options
+        self._every_s, self._clock = every_s, Clock()
+        self._board, self._connection = Board(has_blocks(sys.stdout)), None
+        self._chosen, self._said, self._trouble = None, "", ""
+        self._read_at = None
+        self._colours = self._make_colours()
+        try:
+            curses_module.curs_set(0)
+        except curses_module.error:
+            pass                        # it always has one
+
+    def _make_colours(self):
+        """{colour of a state: attribute of curses}."""
+        curses_module = self._curses
+        if not has_colours(sys.stdout) or not curses_module.has_colors():
+            return {}
+        curses_module.use_default_colors()
+        colours = {DIM: curses_module.A_DIM}
+        for number, (colour, code) in enumerate((
+                (RED, curses_module.COLOR_RED), (GREEN, curses_module.COLOR_GREEN),
+                (YELLOW, curses_module.COLOR_YELLOW), (MAGENTA, curses_module.COLOR_MAGENTA),
+                (CYAN, curses_module.COLOR_CYAN)), 1):
+            curses_module.init_pair(number, code, -1)
+            colours[colour] = curses_module.color_pair(number)
+        return colours
+
+    def run(self):
+        """Shows the board and obeys keys, until q."""
+        while True:
+            now = self._clock.monotonic()
+            if self._read_at is None or now - self._read_at >= self._every_s:
+                self._read()
+            self._draw()
+            wait_s = max(0.05, self._every_s - (self._clock.monotonic() - self._read_at))
+            self._window.timeout(int(wait_s * 1000))
+            if not self._obey(self._window.getch()):
+                return
+
+    def _read(self):
+        """Asks the agent anew; where it does not answer, that is said, and tried again."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._options)
+            self._board.read(self._connection)
+            self._trouble = ""
+        except ClientError as error:
+            self._trouble = str(error)
+            self._let_go()
+        self._read_at = self._clock.monotonic()
+        keys = self._board.list_keys()
+        if self._chosen not in keys:
+            self._chosen = keys[0] if keys else None
+
+    def _let_go(self):
+        """Closes the connection; the next question makes another."""
+        if self._connection is not None:
+            self._connection.__exit__()
+            self._connection = None
+
+    # -- what is shown --
+
+    def _draw(self):
+        """Draws the page as large as the window is now."""
+        height, width = self._window.getmaxyx()
+        self._window.erase()
+        head = self._board.make_head() if self._board.ping else []
+        if self._trouble:
+            head.insert(0, self._trouble)
+        for place, line in enumerate(head):
+            self._put(place, line, self._curses.A_BOLD)
+        page = self._board.make_page(height - len(head) - 2, width - 1, self._chosen)
+        for place, line in enumerate(page, len(head)):
+            style = self._curses.A_BOLD if line.is_heading else 0
+            if line.key is not None and line.key == self._chosen:
+                style = self._curses.A_REVERSE
+            self._put(place, line.text.ljust(width - 1) if style else line.text, style)
+        self._put(height - 2, self._said)
+        self._put(height - 1, KEYS, self._curses.A_DIM)
+        self._window.refresh()
+
+    def _put(self, place, text, style=0):
+        """Writes one line, as far as the window goes; the states in it are coloured."""
+        height, width = self._window.getmaxyx()
+        if not 0 <= place < height:
+            return
+        encoding = sys.stdout.encoding or "ascii"
+        text = show_controls(text.replace("\t", " ")).encode(
+            encoding, "backslashreplace").decode(encoding)
+        try:
+            self._window.addnstr(place, 0, text, width - 1, style)
+            for match in STATE_WORD.finditer(text[:width - 1]):
+                colour = self._colours.get(STATE_COLOURS[match.group()])
+                if colour is not None and style != self._curses.A_REVERSE:
+                    self._window.chgat(place, match.start(), len(match.group()), colour | style)
+        except self._curses.error:
+            pass                        # the window has shrunk meanwhile
+
+    # -- what keys do --
+
+    def _obey(self, key):
+        """Does what a key means; whether to go on."""
+        self._said = self._said if key == -1 else ""
+        if key in (ord("q"), ord("Q")):
+            return False
+        if key in (self._curses.KEY_DOWN, ord("j"), self._curses.KEY_UP, ord("k")):
+            self._move(1 if key in (self._curses.KEY_DOWN, ord("j")) else -1)
+        elif key in (10, 13, self._curses.KEY_ENTER, ord("f"), ord("l")):
+            self._follow()
+        elif key in map(ord, "srhuHU"):
+            self._act(chr(key))
+        elif key == ord(" "):
+            self._read_at = None
+        return True
+
+    def _move(self, step):
+        keys = self._board.list_keys()
+        if keys:
+            place = keys.index(self._chosen) if self._chosen in keys else 0
+            self._chosen = keys[min(max(place + step, 0), len(keys) - 1)]
+
+    def _act(self, letter):
+        """Asks whether to stop, restart, hold or release, and does it."""
+        kind, name = (self._chosen or ("", ""))[:2]
+        if letter in "sr" and kind != "session":
+            self._said = "a session is to be chosen for that"
+            return
+        of_all = letter in "HU" or kind != "schedule"
+        where, what = ("", "the agent") if of_all else (" -SCHEDULE=" + quote(name),
+                                                        "schedule " + name)
+        if letter == "s":
+            answer = self._ask("stop session %s: t after its task, n now, any other key: not "
+                               % name)
+            request = {"t": "STOP %s" % name, "n": "STOP %s -IMMEDIATE" % name}.get(answer)
+        else:
+            what = "session %s" % name if letter == "r" else what
+            verb = {"r": "restart", "h": "hold", "u": "release"}[letter.lower()]
+            answer = self._ask("%s %s: y, any other key: not " % (verb, what))
+            request = (verb.upper() + (" %s" % name if letter == "r" else where)
+                       if answer == "y" else None)
+        self._said = "" if request is None else self._send(request)
+        self._read_at = None
+
+    def _ask(self, question):
+        """The key that is typed behind a question."""
+        height, _ = self._window.getmaxyx()
+        self._window.move(max(0, height - 2), 0)
+        self._window.clrtoeol()
+        self._put(height - 2, question, self._curses.A_BOLD)
+        self._window.refresh()
+        self._window.timeout(-1)
+        key = self._window.getch()
+        return chr(key) if 0 < key < 128 else ""
+
+    def _send(self, request):
+        """Sends a request -> what the agent says."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._options)
+            reply = self._connection.ask(request, QUICK_ANSWER_S)
+            list(reply)
+            return "%s: %s" % (spell(request), render_fields(reply.fields))
+        except ClientError as error:
+            if error.status == NO_CONNECTION:
+                self._let_go()
+            return str(error)
+
+    def _follow(self):
+        """Shows the log of the chosen session as it grows, until q."""
+        kind, name = (self._chosen or ("", ""))[:2]
+        if kind != "session":
+            self._said = "a session is to be chosen for that"
+            return
+        try:
+            with connect(self._options, LiveConnection) as stream:
+                LogScreen(self._curses, self._window, self._put, name).run(stream)
+        except ClientError as error:
+            self._said = str(error)
+        self._read_at = None
+
+
+class LogScreen:
+    """The log of a session, with its end in sight until somebody scrolls."""
+
+    def __init__(self, curses_module, window, put_line, session):
+        """`put_line` is a callable: (place, text, style)."""
+        self._curses, self._window, self._put = curses_module, window, put_line
+        self._session, self._above = session, 0         # lines below the last one that is shown
+        self._lines, self._end = collections.deque(maxlen=KEPT_LINES), ""
+
+    def run(self, stream):
+        """Shows what comes and obeys keys, until q or Esc. Raises ClientError."""
+        stream.begin("LOG %s -FOLLOW -TAIL=%d" % (self._session, KEPT_LINES))
+        self._window.timeout(0)
+        while True:
+            if not self._end:
+                for line in stream.poll(TAKEN_S):
+                    self._take(line)
+            else:
+                self._window.timeout(int(TAKEN_S * 1000))
+            self._draw()
+            key = self._window.getch()
+            if key in (ord("q"), ord("Q"), 27, self._curses.KEY_LEFT):
+                return
+            self._scroll(key)
+
+    def _take(self, line):
+        first, _, rest = line.partition(" ")
+        if first == "*":
+            self._lines.append(rest)
+            self._above += 1 if self._above else 0
+        elif first == "OK":
+            self._end = "session %s has ended: %s" % (self._session, rest.partition("=")[2])
+        else:
+            self._end = as_text(line)
+
+    def _scroll(self, key):
+        """Moves in the lines; the end comes into sight again with End, or by scrolling to it."""
+        page = max(1, self._window.getmaxyx()[0] - 3)
+        steps = {self._curses.KEY_UP: 1, self._curses.KEY_DOWN: -1, self._curses.KEY_PPAGE: page,
+                 self._curses.KEY_NPAGE: -page, self._curses.KEY_HOME: KEPT_LINES,
+                 self._curses.KEY_END: -2 * KEPT_LINES}
+        most = max(0, len(self._lines) - page)
+        self._above = min(max(0, self._above + steps.get(key, 0)), most)
+
+    def _draw(self):
+        height, _ = self._window.getmaxyx()
+        self._window.erase()
+        self._put(0, "session %s" % self._session, self._curses.A_BOLD)
+        shown = list(self._lines)[:len(self._lines) - self._above][-max(1, height - 3):]
+        for place, line in enumerate(shown, 1):
+            when, _, text = line.partition(" ")
+            self._put(place, "%s %s" % (when[11:19], text))
+        self._put(height - 2, self._end or ("below are %d lines" % self._above
+                                            if self._above else ""), self._curses.A_BOLD)
+        self._put(height - 1, LOG_KEYS, self._curses.A_DIM)
+        self._window.refresh()
+
+
+# ======================================================================================
+# client/top.py
+# top: a live screen of an agent, or plain pages where there is no terminal for one.
+# ======================================================================================
+
+EVERY_S = 2.0
+PLAIN_HEIGHT, PLAIN_WIDTH = 60, 100     # of a page, where there is no terminal
+
+
+def show_top(options, arguments, words):
+    """top -> exit status. Raises ClientError, OSError of stdout."""
+    every_s, pages = read_number(options, "EVERY", EVERY_S), read_number(options, "COUNT", None)
+    screen = None if "PLAIN" in options.own or pages is not None else find_curses()
+    try:
+        with connect(options):          # whoever cannot connect at all is told so as ever
+            pass
+        if screen is None:
+            show_pages(options, every_s, pages)
+        else:
+            os.environ.setdefault("ESCDELAY", "50")         # ms: Esc is a key here
+            screen.wrapper(lambda window: TopScreen(screen, window, options, every_s).run())
+    except KeyboardInterrupt:
+        pass                            # as q
+    return WELL
+
+
+def read_number(options, name, default):
+    """The value of an option that takes a number. Raises ClientError."""
+    text = options.own.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = 0.0
+    if value is not None and not 0.1 <= value <= 86400:
+        raise ClientError(USAGE, "--%s takes a number from 0.1 on" % name.lower())
+    return value
+
+
+def find_curses():
+    """The module curses; None: this is no terminal for it, or this Python lacks it."""
+    if not (has_controls(sys.stdout) and has_controls(sys.stdin)):
+        return None
+    try:
+        import curses
+    except ImportError:
+        return None
+    try:
+        curses.setupterm()
+    except curses.error:                # nothing is known of this terminal
+        return None
+    return curses
+
+
+def show_pages(options, every_s, pages):
+    """Writes a page of text every so many seconds, so many of them or for ever."""
+    board, number = Board(has_blocks(sys.stdout)), 0
+    while pages is None or number < pages:
+        if number:
+            time.sleep(every_s)
+            put_safe("")
+        with connect(options) as connection:
+            board.read(connection)
+        width = find_width() or PLAIN_WIDTH
+        for line in board.make_head():
+            put_safe(line[:width])
+        for line in board.make_page(PLAIN_HEIGHT, width):
+            put_safe(line.text, is_flushed=True)
+        number += 1
+
+
+# ======================================================================================
 # client/own.py
 # The commands that are the client's own: no verb stands behind them.
 # ======================================================================================
@@ -3497,6 +4000,12 @@ OWN_COMMANDS = [
              Choice("TIMEOUT", "s", "the session is ended after so long")], None,
             "start a bare command as a session, in the folder of the caller; it is logged, and "
             "goes on when the caller has gone", perform=run_command),
+    Command("top", "", [], [
+        own("EVERY", "seconds between two pictures (2)", "s"),
+        own("PLAIN", "pages of text one after the other, as where there is no terminal"),
+        own("COUNT", "so many pages of text, and no more", "n")], None,
+            "a live screen: what runs, waits, has failed, comes next and is held; keys follow a "
+            "log, stop, restart, hold, release", perform=show_top),
     Command("completion", "SHELL [WORD...]", [
         ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
             "print a script that completes commands, options and names; eval "

@@ -110,6 +110,7 @@ class Picture:
         self._rows, self._columns = rows, columns
         self._cells = [[" "] * columns for _ in range(rows)]
         self._row = self._column = 0
+        self._top, self._bottom = 0, rows - 1           # of what scrolls
 
     def take(self, text):
         """Draws a text -> the lines, without the blanks at their ends."""
@@ -117,6 +118,11 @@ class Picture:
         while place < len(text):
             match = _SEQUENCE.match(text, place)
             if match:
+                if match.group() == "\x1bM":
+                    if self._row == self._top:
+                        self._shift(self._bottom, self._top)
+                    else:
+                        self._row = max(0, self._row - 1)
                 self._obey(*match.groups())
                 place = match.end()
                 continue
@@ -139,10 +145,15 @@ class Picture:
             self._column += 1
 
     def _down(self):
-        if self._row < self._rows - 1:
+        if self._row == self._bottom:
+            self._shift(self._top, self._bottom)
+        elif self._row < self._rows - 1:
             self._row += 1
-        else:
-            self._cells = self._cells[1:] + [[" "] * self._columns]
+
+    def _shift(self, removed, added):
+        """A line goes, and an empty one comes elsewhere."""
+        self._cells.pop(removed)
+        self._cells.insert(added, [" "] * self._columns)
 
     def _obey(self, mark, numbers, letter):
         if letter is None or mark:
@@ -169,12 +180,10 @@ class Picture:
                 line[self._column:] = (line[self._column + count:] + [" "] * count)[:self._columns - self._column]
         elif letter in "LM":
             for _ in range(count):
-                if letter == "L":
-                    self._cells.insert(self._row, [" "] * self._columns)
-                    self._cells.pop()
-                else:
-                    self._cells.pop(self._row)
-                    self._cells.append([" "] * self._columns)
+                self._shift(*((self._bottom, self._row) if letter == "L" else (self._row, self._bottom)))
+        elif letter == "r":
+            self._top, self._bottom = (values[0] or 1) - 1, min((values + [self._rows])[1] or self._rows, self._rows) - 1
+            self._row = self._column = 0
 
     def _erase(self, letter, how):
         line, blank = self._cells[self._row], [" "] * self._columns

@@ -9,7 +9,7 @@ STATE_COLOURS = {
     "WAITING": DIM, "QUEUED": DIM, "failed": RED, "skipped": YELLOW, "late": YELLOW,
     "started": GREEN, "never": RED, "queues": YELLOW, "READY": GREEN, "DEGRADED": RED,
     "STANDBY": YELLOW, "TROUBLE": RED}
-_STATE = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
+STATE_WORD = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
 
 
 def is_terminal(stream):
@@ -34,7 +34,7 @@ def paint(text, colour, is_coloured=True):
 
 def paint_state(text, is_coloured):
     """A text with the state that it begins with coloured."""
-    match = is_coloured and _STATE.match(text)
+    match = is_coloured and STATE_WORD.match(text)
     if not match:
         return text
     word = match.group()

@@ -4,6 +4,7 @@ from .completion import print_completion
 from .documents import check_documents, diff_document
 from .editing import edit_scenario
 from .running import run_command
+from .top import show_top
 
 REPOSITORY = Choice("REPO", "name", "work repository (the one of the lowest id)")
 DOCUMENT_MEANING = [("FILE", "a definitions document; - is standard input")]
@@ -29,6 +30,12 @@ OWN_COMMANDS = [
              Choice("TIMEOUT", "s", "the session is ended after so long")], None,
             "start a bare command as a session, in the folder of the caller; it is logged, and "
             "goes on when the caller has gone", perform=run_command),
+    Command("top", "", [], [
+        own("EVERY", "seconds between two pictures (2)", "s"),
+        own("PLAIN", "pages of text one after the other, as where there is no terminal"),
+        own("COUNT", "so many pages of text, and no more", "n")], None,
+            "a live screen: what runs, waits, has failed, comes next and is held; keys follow a "
+            "log, stop, restart, hold, release", perform=show_top),
     Command("completion", "SHELL [WORD...]", [
         ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
             "print a script that completes commands, options and names; eval "
