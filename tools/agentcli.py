@@ -1755,18 +1755,19 @@ class Board:
         return self.ping.get("hold") is True
 
     def _make_running(self, connection):
+        """What runs, against what is usual."""
         sessions = ask_for(connection, "SESSIONS -STATUS=RUNNING -LIMIT=%d" % MOST)
         rows = []
         for row in sessions:
             usual_s = self._find_usual(connection, row["scenario"])
             took_s = row["duration"] or 0.0
             bar = draw_bar(took_s / usual_s, USUAL_BAR, self._has_blocks) if usual_s else ""
-            left = "" if not usual_s else (
+            rest = "" if not usual_s else (
                 "%s over" % show_duration(took_s - usual_s) if took_s > usual_s
                 else "%s to go" % show_duration(usual_s - took_s))
             rows.append({"session": row["session"], "scenario": row["scenario"],
                          "name": row["name"], "took": show_duration(took_s), "bar": bar,
-                         "left": left, "message": row["message"]})
+                         "left": rest, "message": row["message"]})
         return make_section("RUNNING", "session", rows)
 
     def _find_usual(self, connection, scenario):
@@ -3888,6 +3889,7 @@ class LogScreen:
         self._above = min(max(0, self._above + steps.get(key, 0)), most)
 
     def _draw(self):
+        """Draws the lines in sight."""
         height, _ = self._window.getmaxyx()
         self._window.erase()
         self._put(0, "session %s" % self._session, self._curses.A_BOLD)

@@ -249,6 +249,7 @@ class LogScreen:
         self._above = min(max(0, self._above + steps.get(key, 0)), most)
 
     def _draw(self):
+        """Draws the lines in sight."""
         height, _ = self._window.getmaxyx()
         self._window.erase()
         self._put(0, "session %s" % self._session, self._curses.A_BOLD)
