@@ -6,6 +6,8 @@ and newer.
     python agentcli.py exec HELLO who=you --name "a first try" --wait
     python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
     crontab -l | python agentcli.py import --crontab - --dry-run
+    python agentcli.py run --follow -- make -C /srv/site
+    python agentcli.py top
 
 Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
@@ -27,9 +29,15 @@ changed, --replace takes the new ones, and what the crontab no longer has is tol
 --prune. --dry-run shows a line for each entry and ends as the import would: it asks the agent what
 it would refuse, which changes nothing; without an agent it says that the rules are not checked.
 
-Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
-ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
-ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the output.
+`exec`, `restart`, `wait` and `run` with --follow show a session as it goes on: what its tasks print
+to standard output there, all else on stderr. `check`, `diff`, `edit`, `run`, `top` and `completion`
+are the client's own commands. `status` is a tree, `sched next` folds due times that repeat soon,
+`sessions` tells times from now on a terminal; states are coloured there unless NO_COLOR says no.
+
+Exit status: 0 all is well, and the session that was waited for or followed has not ended badly; 1
+it ended in ERROR or STOPPED, or check found faults, or diff differences; 2 usage; 3 no connection,
+or it was lost; 4 refused by the agent, whose ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C;
+141 nobody reads the output.
 
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
