@@ -2288,7 +2288,6 @@ _agentcli() {
 compdef _agentcli PROGRAM
 """}
 QUICK_S = 1.0           # how long an agent may take to name what it has
-COMMON = {"--host": "HOST", "--port": "PORT", "--json": ""}     # options before the command
 # argument, or value of an option -> (request, field of its rows)
 ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSIONS -LIMIT=20 -JSON",
                                                                        "session"),
@@ -2326,11 +2325,11 @@ def list_completions(options, words):
     if name is None:
         group = " ".join(plain) + " " * bool(plain)
         found_names = {each[len(group):].split()[0] for each in commands if each.startswith(group)}
-        candidates = sorted(found_names) + list(COMMON) * (not plain)
+        candidates = sorted(found_names) + list(list_common()) * (not plain)
     elif previous:
         candidates = list_values(options, commands[name], previous)
     elif current.startswith("-"):
-        candidates = [choice.offered for choice in commands[name].options] + list(COMMON)
+        candidates = [choice.offered for choice in commands[name].options] + list(list_common())
     else:
         candidates = list_arguments(options, commands[name], plain[len(name.split()):])
     return [word for word in candidates if word.startswith(current)]
@@ -2338,17 +2337,26 @@ def list_completions(options, words):
 
 def with_place(options, words):
     """The options, with the agent that some words of a command line name."""
-    places = {name[2:]: value for name, value in zip(words, words[1:])
-              if name in ("--host", "--port") and (name == "--host" or value.isdigit())}
-    if "port" in places:
-        places["port"] = int(places["port"])
-    return argparse.Namespace(**dict(vars(options), **places))
+    parser = Parser(add_help=False, allow_abbrev=False)
+    add_common(parser)
+    try:
+        places, _ = parser.parse_known_args(words)
+    except SystemExit:                  # of a value that is none
+        return options
+    return argparse.Namespace(**dict(vars(options), **vars(places)))
+
+
+def list_common():
+    """The options that every command has: {name: its value as it is shown, nothing for a flag}."""
+    parser = Parser(add_help=False)
+    add_common(parser)
+    return {action.option_strings[0]: action.metavar or "" for action in parser._actions}
 
 
 def drop_options(words, commands):
     """Words without options and their values -> (the others, the option that waits for its value
     or None)."""
-    takes = dict(COMMON)
+    takes = list_common()
     for command in commands.values():
         for choice in command.options:
             takes[choice.offered] = takes.get(choice.offered) or choice.shown
@@ -3235,10 +3243,10 @@ class Interrupts:
 def ask_line(question):
     """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
     or the end of input."""
-    sys.stderr.write(show_controls(question))
-    sys.stderr.flush()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        sys.stderr.write(show_controls(question))
+        sys.stderr.flush()
         line = sys.stdin.readline()
         return line.strip().lower() if line else None
     except KeyboardInterrupt:
@@ -3263,17 +3271,24 @@ def edit_scenario(options, arguments, words):
     handle, path = tempfile.mkstemp(".json", "agentcli-")       # of mode 0600
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(before)
+    try:
+        edit_and_import(options, path, before, (scenario, latest), words)
+    except ClientError as error:
+        raise ClientError(error.status, "%s; what was edited is in %s" % (error, printable(path)))
+    os.unlink(path)
+    return WELL
+
+
+def edit_and_import(options, path, before, scenarios, words):
+    """Has the file edited and imports it. `scenarios` are the one that is edited and the latest of
+    its name. Raises ClientError, OSError of stdout."""
     text = edit_until_well(options, path, before, words)
-    if text is None:
-        return ENDED_BADLY
     if is_same(text, before):
         tell("unchanged: nothing is imported")
     else:
         if "REPLACE" not in options.own:
-            text = with_new_version(text, scenario, latest)
-        import_text(options, text, path, words + ["-REPLACE"] * ("REPLACE" in options.own))
-    os.unlink(path)
-    return WELL
+            text = with_new_version(text, *scenarios)
+        import_text(options, text, words + ["-REPLACE"] * ("REPLACE" in options.own))
 
 
 def export_scenario(connection, name, version, words):
@@ -3284,8 +3299,8 @@ def export_scenario(connection, name, version, words):
 
 
 def edit_until_well(options, path, before, words):
-    """Opens the editor until the agent would take what it leaves -> text; None: it was given up,
-    and the file stays. Raises ClientError."""
+    """Opens the editor until the agent would take what it leaves -> text. Raises ClientError, also
+    where it is given up."""
     while True:
         run_editor(path)
         text = read_document(path)
@@ -3297,21 +3312,23 @@ def edit_until_well(options, path, before, words):
         if rehearsal.error is None:
             return text
         if not is_terminal(sys.stdin) or ask_line("Enter edits again, q gives up: ") in (None, "q"):
-            complain("nothing is imported; what was edited is in %s" % printable(path))
-            return None
+            raise ClientError(ENDED_BADLY, "nothing is imported")
 
 
 def run_editor(path):
     """Waits for the user's editor. Raises ClientError."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)       # it is the editor's
     try:
         status = subprocess.call(shlex.split(editor) + [path])
     except (OSError, ValueError) as error:
         raise ClientError(USAGE, "cannot run %s (VISUAL, EDITOR): %s" % (
             printable(editor), reason_of(error)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     if status:
-        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported; what was edited is "
-                          "in %s" % (printable(editor), status, printable(path)))
+        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported"
+                          % (printable(editor), status))
 
 
 def is_same(text, before):
@@ -3340,15 +3357,11 @@ def next_version(version):
     return match.group(1) + str(int(match.group(2)) + 1).rjust(len(match.group(2)), "0")
 
 
-def import_text(options, text, path, words):
+def import_text(options, text, words):
     """Imports what was edited. Raises ClientError, OSError of stdout."""
     with connect(options) as connection:
-        reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
-        try:
-            show_acknowledgement(reply, options.json)
-        except ClientError as error:
-            raise ClientError(error.status, "%s; what was edited is in %s" % (
-                error, printable(path)))
+        show_acknowledgement(connection.ask(" ".join(["IMPORT", quote(text)] + words)),
+                             options.json)
 
 
 # ======================================================================================

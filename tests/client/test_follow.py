@@ -76,7 +76,7 @@ def test_what_is_refused(shared):
 
 
 @pytest.mark.parametrize("is_orderly", [False, True])
-def test_the_agent_goes_while_it_is_made_of(agent, is_orderly):
+def test_the_agent_goes_while_it_is_watched(agent, is_orderly):
     agent.import_document(made_of("echo on; exec sleep 1000", on_stale="adopt") if is_orderly else
                           made_of("echo on; exec sleep 1000"))
     process = spawn(agent.port, "exec", "F", "--follow")

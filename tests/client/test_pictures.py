@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from conftest import TOP
+from conftest import TOP, wait_for
 
 sys.path.insert(0, str(TOP / "tools"))
 
@@ -59,8 +59,8 @@ def test_colours(agent):
     assert "\x1b" not in run_client(agent.port, "sessions", env=dict(os.environ, TERM="linux")).out
 
 
-@pytest.mark.parametrize("columns", [120, 80, 40])
-def test_no_table_is_wider_than_the_terminal(agent, columns):
+def test_no_table_is_wider_than_the_terminal(agent, monkeypatch, capfdbinary):
+    monkeypatch.delenv("LINES", raising=False)
     agent.import_document({"scenarios": [{"name": "A_RATHER_LONG_NAME_OF_A_SCENARIO", "version": "2026.11.28-1", "steps": [
         {"name": "a_rather_long_name_of_a_step", "tasks": [
             {"type": "os", "name": "a_rather_long_name_of_a_task", "command": "exit 3"}]}]}],
@@ -71,11 +71,16 @@ def test_no_table_is_wider_than_the_terminal(agent, columns):
                        "session_name": "an even longer name of its sessions"}]})
     agent.ok("EXEC A_RATHER_LONG_NAME_OF_A_SCENARIO -NAME='what I call it' -KEYWORDS=one,two,three -SYNC")
     agent.ok("EXEC HELLO -AT=2099-01-01T03:04:05")
+    wait_for(lambda: agent.rows("SCHED WHY"), "a due time")
     agent.ok("HOLD 'a reason that is told at some length' -SCHEDULE=NOW")
     for words in ("sessions", "status 1001", "sched list", "sched next", "sched why", "sched plan", "sched plan --all --to +10s",
                   "sched next --all --count 50", "scenarios"):
-        lines, _ = shown_on(agent.port, *words.split(), columns=columns)
-        assert lines and max(map(len, lines)) <= columns, (words, lines)
+        for columns in (120, 80, 40):
+            monkeypatch.setenv("COLUMNS", str(columns))
+            assert agentcli.main(["--port", str(agent.port)] + words.split()) == 0
+            lines = capfdbinary.readouterr().out.decode().splitlines()
+            assert lines and max(map(len, lines)) <= columns, (words, lines)
+    assert max(map(len, shown_on(agent.port, "sessions", columns=40)[0])) <= 40
 
 
 def test_a_session_as_a_tree(agent):

@@ -6,7 +6,9 @@ import re
 import signal
 import sys
 
+from ..base.controls import Parser
 from ..base.vocabulary import STATES
+from .commands import add_common
 from .errors import ClientError, NO_CONNECTION, USAGE, WELL
 from .live import connect
 from .tables import put_safe
@@ -27,7 +29,6 @@ _agentcli() {
 compdef _agentcli PROGRAM
 """}
 QUICK_S = 1.0           # how long an agent may take to name what it has
-COMMON = {"--host": "HOST", "--port": "PORT", "--json": ""}     # options before the command
 # argument, or value of an option -> (request, field of its rows)
 ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSIONS -LIMIT=20 -JSON",
                                                                        "session"),
@@ -65,11 +66,11 @@ def list_completions(options, words):
     if name is None:
         group = " ".join(plain) + " " * bool(plain)
         found_names = {each[len(group):].split()[0] for each in commands if each.startswith(group)}
-        candidates = sorted(found_names) + list(COMMON) * (not plain)
+        candidates = sorted(found_names) + list(list_common()) * (not plain)
     elif previous:
         candidates = list_values(options, commands[name], previous)
     elif current.startswith("-"):
-        candidates = [choice.offered for choice in commands[name].options] + list(COMMON)
+        candidates = [choice.offered for choice in commands[name].options] + list(list_common())
     else:
         candidates = list_arguments(options, commands[name], plain[len(name.split()):])
     return [word for word in candidates if word.startswith(current)]
@@ -77,17 +78,26 @@ def list_completions(options, words):
 
 def with_place(options, words):
     """The options, with the agent that some words of a command line name."""
-    places = {name[2:]: value for name, value in zip(words, words[1:])
-              if name in ("--host", "--port") and (name == "--host" or value.isdigit())}
-    if "port" in places:
-        places["port"] = int(places["port"])
-    return argparse.Namespace(**dict(vars(options), **places))
+    parser = Parser(add_help=False, allow_abbrev=False)
+    add_common(parser)
+    try:
+        places, _ = parser.parse_known_args(words)
+    except SystemExit:                  # of a value that is none
+        return options
+    return argparse.Namespace(**dict(vars(options), **vars(places)))
+
+
+def list_common():
+    """The options that every command has: {name: its value as it is shown, nothing for a flag}."""
+    parser = Parser(add_help=False)
+    add_common(parser)
+    return {action.option_strings[0]: action.metavar or "" for action in parser._actions}
 
 
 def drop_options(words, commands):
     """Words without options and their values -> (the others, the option that waits for its value
     or None)."""
-    takes = dict(COMMON)
+    takes = list_common()
     for command in commands.values():
         for choice in command.options:
             takes[choice.offered] = takes.get(choice.offered) or choice.shown

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from .errors import ClientError, ENDED_BADLY, USAGE, WELL, reason_of
 from .imports import list_repository, read_document
 from .live import connect
 from .screen import ask_line
-from .shown import complain, show_acknowledgement, tell
+from .shown import show_acknowledgement, tell
 from .tables import printable
 from .words import as_typed, quote
 
@@ -28,17 +29,24 @@ def edit_scenario(options, arguments, words):
     handle, path = tempfile.mkstemp(".json", "agentcli-")       # of mode 0600
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(before)
+    try:
+        edit_and_import(options, path, before, (scenario, latest), words)
+    except ClientError as error:
+        raise ClientError(error.status, "%s; what was edited is in %s" % (error, printable(path)))
+    os.unlink(path)
+    return WELL
+
+
+def edit_and_import(options, path, before, scenarios, words):
+    """Has the file edited and imports it. `scenarios` are the one that is edited and the latest of
+    its name. Raises ClientError, OSError of stdout."""
     text = edit_until_well(options, path, before, words)
-    if text is None:
-        return ENDED_BADLY
     if is_same(text, before):
         tell("unchanged: nothing is imported")
     else:
         if "REPLACE" not in options.own:
-            text = with_new_version(text, scenario, latest)
-        import_text(options, text, path, words + ["-REPLACE"] * ("REPLACE" in options.own))
-    os.unlink(path)
-    return WELL
+            text = with_new_version(text, *scenarios)
+        import_text(options, text, words + ["-REPLACE"] * ("REPLACE" in options.own))
 
 
 def export_scenario(connection, name, version, words):
@@ -49,8 +57,8 @@ def export_scenario(connection, name, version, words):
 
 
 def edit_until_well(options, path, before, words):
-    """Opens the editor until the agent would take what it leaves -> text; None: it was given up,
-    and the file stays. Raises ClientError."""
+    """Opens the editor until the agent would take what it leaves -> text. Raises ClientError, also
+    where it is given up."""
     while True:
         run_editor(path)
         text = read_document(path)
@@ -62,21 +70,23 @@ def edit_until_well(options, path, before, words):
         if rehearsal.error is None:
             return text
         if not is_terminal(sys.stdin) or ask_line("Enter edits again, q gives up: ") in (None, "q"):
-            complain("nothing is imported; what was edited is in %s" % printable(path))
-            return None
+            raise ClientError(ENDED_BADLY, "nothing is imported")
 
 
 def run_editor(path):
     """Waits for the user's editor. Raises ClientError."""
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)       # it is the editor's
     try:
         status = subprocess.call(shlex.split(editor) + [path])
     except (OSError, ValueError) as error:
         raise ClientError(USAGE, "cannot run %s (VISUAL, EDITOR): %s" % (
             printable(editor), reason_of(error)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     if status:
-        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported; what was edited is "
-                          "in %s" % (printable(editor), status, printable(path)))
+        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported"
+                          % (printable(editor), status))
 
 
 def is_same(text, before):
@@ -105,12 +115,8 @@ def next_version(version):
     return match.group(1) + str(int(match.group(2)) + 1).rjust(len(match.group(2)), "0")
 
 
-def import_text(options, text, path, words):
+def import_text(options, text, words):
     """Imports what was edited. Raises ClientError, OSError of stdout."""
     with connect(options) as connection:
-        reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
-        try:
-            show_acknowledgement(reply, options.json)
-        except ClientError as error:
-            raise ClientError(error.status, "%s; what was edited is in %s" % (
-                error, printable(path)))
+        show_acknowledgement(connection.ask(" ".join(["IMPORT", quote(text)] + words)),
+                             options.json)

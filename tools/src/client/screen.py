@@ -80,10 +80,10 @@ class Interrupts:
 def ask_line(question):
     """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
     or the end of input."""
-    sys.stderr.write(show_controls(question))
-    sys.stderr.flush()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        sys.stderr.write(show_controls(question))
+        sys.stderr.flush()
         line = sys.stdin.readline()
         return line.strip().lower() if line else None
     except KeyboardInterrupt:
