@@ -18755,9 +18755,10 @@ and options of one.
   mode 0600, has it checked, asks again on faults, and imports it under the version after the
   latest: 001, 002; 1.9, 1.10. Who types another version there gets that one; `--replace` keeps it.
 - `run -- COMMAND...` starts a bare command as a session of a scenario that is named after it
-  (`RUN.make_all`), in the folder and with the `PATH` of the caller. It is logged, a
-  failed one can be restarted, and it lives through a restart of the agent (`on_stale` is `adopt`). One word that only
-  a shell understands goes to the shell: `run -- 'make | tee log'`.
+  (`RUN.make_all`), in the folder and with the `PATH` of the caller. It is logged, lives through a
+  restart of the agent (`on_stale` is `adopt`), and can be restarted when it failed. One word that
+  only a shell understands goes to the shell: `run -- 'make | tee log'`. It needs the role of an
+  administrator, as an import does.
 - `top` is a live screen: what runs, waits, has failed, comes next and is held. Keys: arrows (or j,
   k) choose, Enter shows the log as it grows, s stops, r restarts, h holds the chosen schedule or
   else the agent, u releases, H and U mean the agent, q quits; each asks before it acts. It needs a

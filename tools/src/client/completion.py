@@ -15,7 +15,7 @@ from .tables import put_safe
 
 SHELLS = {"bash": r"""_agentcli() {
     local IFS=$'\n'
-    COMPREPLY=($("${COMP_WORDS[0]}" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" \
+    COMPREPLY=($("${COMP_WORDS[0]/#\~/$HOME}" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" \
         2>/dev/null))
     [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 }
