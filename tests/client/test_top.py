@@ -42,7 +42,7 @@ def test_what_stands_on_the_screen(crowded, rows, columns):
         lines = terminal.screen()
         text = "\n".join(lines)
         assert re.match(r"AGENT \S+  READY  up .* running 1  queued 1  repositories 1/1", lines[0])
-        assert re.search(r"RUNNING 1\n +3001 +LOAD +\S+ s  [\u2588\u2591]{10} +\S+ s (over|to go)", text)
+        assert re.search(r"RUNNING 1\n> +3001 +LOAD +\S+ s  [\u2588\u2591]{10} +\S+ s (over|to go)", text)
         assert re.search(r"QUEUE 1\n +4001 +HELLO +next +QUEUED", text)
         assert re.search(r"FAILED 1\n +2001 +BAD +ERROR +\S+( s ago)? +step main: task 1: exit code 3", text)
         assert re.search(r"NEXT\n +MINUTELY .*excluded before.*\n +MINUTELY .*01-01 00:0\d:00  x \d{3}\+", text) and re.search(r"HELD SCHEDULES 1\n +NIGHT +not", text)
@@ -71,13 +71,13 @@ def test_it_follows_the_window_and_the_agent(crowded):
 
 def test_keys(crowded):
     with Terminal(crowded.port, "top", "--every", "0.2", rows=30, columns=100) as terminal:
-        terminal.wait_screen(r"RUNNING 1\n +3001")
+        terminal.wait_screen(r"RUNNING 1\n> +3001")
         terminal.type("\n")                                         # the log of what is chosen
         terminal.wait_screen(r"^session 3001\n\d\d:\d\d:\d\d main/1 out first")
         crowded.gate.write_text("")
         terminal.wait_screen(r"main/1 out last\n(.*\n)*session 3001 has ended: DONE")
         terminal.type("q")
-        terminal.wait_screen(r"RUNNING 0\nFAILED 1\n +2001")
+        terminal.wait_screen(r"RUNNING 0\nFAILED 1\n> +2001")
         terminal.type("r")
         terminal.wait_screen("restart session 2001: y, any other key: not")
         terminal.type("n")
@@ -85,13 +85,15 @@ def test_keys(crowded):
         assert crowded.status(2001)["status"] == "ERROR"
         terminal.type("ry")
         terminal.wait_screen("restart 2001: session=2001 status=QUEUED")
-        terminal.wait_screen(r"FAILED 1\n +2001")
-        assert len(crowded.log_texts(2001)) == 2
+        wait_for(lambda: len(crowded.log_texts(2001)) == 2, "the second attempt")
+        crowded.wait_status(2001, "ERROR")
+        terminal.wait_screen(r"FAILED 1\n> +2001")
         terminal.type("s")
         terminal.wait_screen("stop session 2001: t after its task, n now")
         terminal.type("n")
         terminal.wait_screen("ERR CONFLICT")
-        terminal.type("\x1b[B")                                     # down, to MINUTELY
+        terminal.type("\x1b[B")                                     # down
+        terminal.wait_screen(r"NEXT\n> +MINUTELY")
         terminal.type("hy")
         terminal.wait_screen("hold --schedule=MINUTELY: schedule=MINUTELY hold=yes")
         assert [row["hold"] for row in crowded.rows("SCHED LIST")] == ["yes", "yes"]
@@ -108,9 +110,9 @@ def test_keys(crowded):
 
 def test_stop_of_what_runs(crowded):
     with Terminal(crowded.port, "top", "--every", "0.2", rows=30, columns=100) as terminal:
-        terminal.wait_screen(r"RUNNING 1\n +3001")
+        terminal.wait_screen(r"RUNNING 1\n> +3001")
         terminal.type("sn")
-        terminal.wait_screen("RUNNING 0\n(.*\n)* +3001 +LOAD +STOPPED")
+        terminal.wait_screen("RUNNING 0\n(.*\n)*> +3001 +LOAD +STOPPED")
         terminal.type("q")
         assert terminal.end() == 0
 

@@ -140,7 +140,8 @@ def make_section(title, kind, rows):
     """A Section whose rows have what they are in a column of this name."""
     count = "%d%s" % (len(rows), " or more" if len(rows) == MOST else "")
     names = [row[kind] for row in rows]
-    keys = [(kind, name, title, names[:place].count(name)) for place, name in enumerate(names)]
+    keys = [(kind, name) if kind == "session" else (kind, name, title, names[:place].count(name))
+            for place, name in enumerate(names)]        # a session is in one section at a time
     return Section(title, count, keys, rows)
 
 

@@ -27,7 +27,8 @@ class TopScreen:
         self._curses, self._window, self._options = curses_module, window, options
         self._every_s, self._clock = every_s, Clock()
         self._board, self._connection = Board(has_blocks(sys.stdout)), None
-        self._chosen, self._said, self._trouble = None, "", ""
+        self._chosen, self._place, self._is_missing = None, 0, False
+        self._said, self._trouble = "", ""
         self._read_at = None
         self._colours = self._make_colours()
         try:
@@ -73,9 +74,17 @@ class TopScreen:
             self._trouble = str(error)
             self._let_go()
         self._read_at = self._clock.monotonic()
-        keys = self._board.list_keys()
-        if self._chosen not in keys:
-            self._chosen = keys[0] if keys else None
+        self._choose(self._board.list_keys())
+
+    def _choose(self, keys):
+        """Keeps what is chosen, also where it is missing once, on its way from one section to
+        another; then what has its place."""
+        if self._chosen in keys:
+            self._place, self._is_missing = keys.index(self._chosen), False
+        elif self._chosen is None or self._is_missing:
+            self._chosen = keys[min(self._place, len(keys) - 1)] if keys else None
+        else:
+            self._is_missing = True
 
     def _let_go(self):
         """Closes the connection; the next question makes another."""
@@ -96,10 +105,10 @@ class TopScreen:
             self._put(place, line, self._curses.A_BOLD)
         page = self._board.make_page(height - len(head) - 2, width - 1, self._chosen)
         for place, line in enumerate(page, len(head)):
-            style = self._curses.A_BOLD if line.is_heading else 0
+            text, style = line.text, self._curses.A_BOLD if line.is_heading else 0
             if line.key is not None and line.key == self._chosen:
-                style = self._curses.A_REVERSE
-            self._put(place, line.text.ljust(width - 1) if style else line.text, style)
+                text, style = (">" + text[1:]).ljust(width - 1), self._curses.A_REVERSE
+            self._put(place, text, style)
         self._put(height - 2, self._said)
         self._put(height - 1, KEYS, self._curses.A_DIM)
         self._window.refresh()
@@ -141,7 +150,7 @@ class TopScreen:
     def _move(self, step):
         keys = self._board.list_keys()
         if keys:
-            place = keys.index(self._chosen) if self._chosen in keys else 0
+            place = keys.index(self._chosen) if self._chosen in keys else self._place
             self._chosen = keys[min(max(place + step, 0), len(keys) - 1)]
 
     def _act(self, letter):
