@@ -1274,6 +1274,7 @@ SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "
 LAST_SPARED = ("keywords", "parent", "decided", "start_at", "schedule", "last_due", "name",
                "duration", "end", "waits_for", "message", "note", "count", "due")
 MIN_CELL = 8
+NEAR_S = 300 * 86400.0          # a month and a day tell, in which year
 PAINTED = ("status", "last_status", "decision", "outcome")
 
 
@@ -1307,7 +1308,10 @@ class Column:
         self.is_empty = not present
         self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
         self.is_number = all(type(value) in (int, float) for value in present)
-        self.is_time = any(find_instant(value) is not None for value in present)
+        instants = [find_instant(value) for value in present]
+        self.is_time = any(instant is not None for instant in instants)
+        now = Clock().now()
+        self._is_near = all(abs((instant or now) - now) < NEAR_S for instant in instants)
         self.width = max(map(len, self.cells))
 
     @property
@@ -1316,13 +1320,13 @@ class Column:
         return not (self.is_number or self.is_time) and self.width > MIN_CELL
 
     def shorten(self):
-        """Leaves out of times what goes without saying: seconds that are all 00, then the year,
-        where all have the same."""
+        """Leaves out of times what goes without saying: seconds that are all 00, and the year,
+        where all are near."""
         times = [cell for cell in self.cells[1:] if cell]
         if not self.is_time or any(len(cell) != 19 for cell in times):
             return
         end = -3 if all(cell.endswith(":00") for cell in times) else None
-        begin = 5 if len({cell[:4] for cell in times}) == 1 else 0
+        begin = 5 if self._is_near else 0
         self.cells[1:] = [cell[begin:end] for cell in self.cells[1:]]
         self.width = max(map(len, self.cells))
 

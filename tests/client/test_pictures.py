@@ -128,3 +128,12 @@ def test_what_comes_is_folded(agent):
     nights = run_client(agent.port, "sched", "next", "NIGHT").out.splitlines()
     assert nights[0].split() == ["SCHEDULE", "DUE"] and len(nights) == 11
     agent.ok("SCHED DEL NIGHT")
+
+
+def test_which_year_is_told():
+    """It is left out where a table is too wide and a month and a day tell."""
+    now = agentcli.Clock().now()
+    for away_d, length in ((100, 14), (-100, 14), (1000, 19)):
+        rows = [{"name": "n" * 30, "at": agentcli.to_text(now + away_d * 86400 + 0.5).replace("Z", "+00:00")}]
+        at = agentcli.make_table(rows, 35)[1].split("  ")[-1]
+        assert len(at) in (length, length - 3), at
