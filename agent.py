@@ -18776,8 +18776,8 @@ and options of one.
   the reader. Fields of the OK line are a table below. When there is nothing to list, that is
   said on a terminal alone.
 - On a terminal no table is wider than that: times lose seconds that are 00, and the year where
-  all are near, columns go that say what is usual or always the same, long texts are cut, which a `~`
-  tells, and then other columns go. `COLUMNS=60` does the same where there is no terminal.
+  all are near, columns go that say what is usual or always the same, long texts are cut, which a
+  `~` tells, and then other columns go. `COLUMNS=60` does the same where there is no terminal.
 - `sessions` tells times from now on a terminal: `3 min ago`, `in 2 h`. `status` is a tree of the
   session, its steps and their tasks, with bars for how long they took. `sched next` shows due times
   of a schedule that follow one another within 15 minutes as one line, with how many there are; it
