@@ -23643,6 +23643,8 @@ command, in small letters:
     python agentcli.py sched add EVENING FIRST -1 GLOBAL "daily at 18:00"
     python agentcli.py log 1001 --follow
     python agentcli.py import weather.json
+    python agentcli.py run --follow -- make -C /srv/site
+    python agentcli.py top
 
 `python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
 and options of one.
@@ -23657,6 +23659,34 @@ and options of one.
   where others could read it.
 - `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
   first line says for what.
+- `--follow` of `exec`, `restart`, `wait` and `run` shows the session as it goes on. Standard output
+  has what its tasks print to theirs, and nothing else; what they print to standard error, the steps
+  and the end are on standard error. On a terminal the steps that run stand below, with a bar
+  against the median of the last ten sessions that ended well. Ctrl-C asks there: leave it, stop it
+  now, stop it after its task, go on; without a terminal it leaves the session and ends with 130.
+  `restart --follow` shows what is printed from then on, the others the whole log. When the agent
+  goes away the exit status is 3; `wait SESSION --follow` follows the session again.
+- `shutdown --wait` ends when the agent is gone.
+- `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
+  that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
+  would change, as a diff of JSON, and what the agent has that the document lacks (`only there`,
+  which is no difference); exit status 1 where it would change something. Both need an agent.
+- `edit SCENARIO [VERSION]` opens a scenario in `VISUAL`, else `EDITOR`, else `vi`, in a file of
+  mode 0600, has it checked, asks again on faults, and imports it under the version after the
+  latest: 001, 002; 1.9, 1.10. Who types another version there gets that one; `--replace` keeps it.
+- `run -- COMMAND...` starts a bare command as a session of a scenario that is named after it
+  (`RUN.make_all`), in the folder and with the `PATH` of the caller. It is logged, lives through a
+  restart of the agent (`on_stale` is `adopt`), and can be restarted when it failed. One word that
+  only a shell understands goes to the shell: `run -- 'make | tee log'`. It needs the role of an
+  administrator, as an import does.
+- `top` is a live screen: what runs, waits, has failed, comes next and is held. Keys: arrows (or j,
+  k) choose, Enter shows the log as it grows, s stops, r restarts, h holds the chosen schedule or
+  else the agent, u releases, H and U mean the agent, q quits; each asks before it acts. It needs a
+  terminal and the module `curses`; elsewhere, and with `--plain` or `--count n`, it writes a page
+  of text every `--every` seconds (2).
+- `completion bash` and `completion zsh` print a script: `eval "$(agentcli.py completion bash)"`. It
+  completes commands, options, and what the agent has (scenarios, schedules, sessions), for which it
+  waits a second at most.
 - Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
   (topic `values`).
 - An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
@@ -23665,9 +23695,15 @@ and options of one.
 - Listings are tables; columns that are empty throughout are left out, and times are those of
   the reader. Fields of the OK line are a table below. When there is nothing to list, that is
   said on a terminal alone.
-- On a terminal a table that is too wide loses columns that say what is usual or always the
-  same; then long texts are cut, which a `~` tells. `COLUMNS=60` does the same where there is no
-  terminal.
+- On a terminal no table is wider than that: times lose seconds that are 00, and the year where
+  all are near, columns go that say what is usual or always the same, long texts are cut, which a
+  `~` tells, and then other columns go. `COLUMNS=60` does the same where there is no terminal.
+- `sessions` tells times from now on a terminal: `3 min ago`, `in 2 h`. `status` is a tree of the
+  session, its steps and their tasks, with bars for how long they took. `sched next` shows due times
+  of a schedule that follow one another within 15 minutes as one line, with how many there are; it
+  looks at the next 1,000 and shows ten lines. Nothing of this is so with `--json`.
+- States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
+  none.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
   line, as the last one.
 - An option of a newer agent that the client does not know can be given in the protocol's own
@@ -23677,10 +23713,11 @@ and options of one.
 
 Its exit status:
 
-    0    all is well; the session that exec --wait or wait told of has not ended badly
-    1    that session ended in ERROR or STOPPED
+    0    all is well; the session that was waited for or followed has not ended badly
+    1    that session ended in ERROR or STOPPED; check found faults; diff found differences; edit
+         was given up
     2    wrong usage, or a file that cannot be read
-    3    no connection, or it was lost
+    3    no connection, or it was lost; the agent stopped while a session was followed
     4    refused by the agent: its ERR is on standard error
     5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
@@ -24485,6 +24522,10 @@ MANUAL_CHANGES = r"""
   also an end that was cut off. `PURGE -AUDIT` makes it shorter.
 - A repository file that is replaced while nobody writes to it is opened anew, too: who waited for
   a session of the old one was never told.
+- `agentcli.py exec --follow` (and `restart`, `wait`, `run`) shows steps and output as they come.
+  New commands: `check`, `diff`, `edit`, `run --`, `completion`, `top`; `shutdown --wait`. `status`
+  is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
+  repeats soon, states have colours, and no table is wider than the terminal.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

@@ -9,7 +9,8 @@ from .errors import ClientError, NO_CONNECTION, REFUSED, USAGE, WELL, reason_of
 from .words import _FIELD, parse_fields, quote
 from .login import connect
 from .spelling import spell
-from .shown import complain, printable, put_fields, put_json, put_table, show_acknowledgement
+from .shown import complain, put_fields, put_json, show_acknowledgement
+from .tables import printable, put_table
 from .crontab import GUARDS, PREFIX, SEPARATORS, make_crontab, name_entries
 
 # words of a shell that are no programs

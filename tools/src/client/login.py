@@ -1,4 +1,5 @@
 """Who the client says that it is: a user's password, from a file or the terminal alone."""
+import functools
 import getpass
 import os
 import stat
@@ -13,13 +14,14 @@ from .words import as_typed, quote
 MAX_PASSWORD_FILE = 4096        # bytes of it that are read
 
 
-def connect(options):
-    """A Connection to the agent, as the user whom the options name. Raises ClientError."""
+def connect(options, kind=Connection):
+    """A connection of this kind to the agent, as the user whom the options name. Raises
+    ClientError."""
     if options.user is None:
-        return Connection(options)
+        return kind(options)
     # before: the agent does not wait long for one whom it does not know
     password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
-    connection = Connection(options)
+    connection = kind(options)
     try:
         reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
                                                quote(as_typed(password))))
@@ -32,9 +34,10 @@ def connect(options):
     return connection
 
 
+@functools.lru_cache(maxsize=None)
 def get_password(path, prompt):
     """The first line of a file that nobody else can read, or without a path what is typed at the
-    terminal. Raises ClientError."""
+    terminal, once for all connections. Raises ClientError."""
     return read_password(path) if path is not None else ask_password(prompt)
 
 
