@@ -20081,7 +20081,7 @@ class Agent:
         self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
-    def run_until_stopped(self, wake_fd, wake, on_hangup, on_stopping):
+    def run_until_stopped(self, wake_fd, wake, on_hangup=lambda: None, on_stopping=lambda: None):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
         One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP

@@ -44,6 +44,7 @@ def test_a_work_repository_deleted_under_the_agent(agent):
     assert agent.err("STATUS %s" % session) == "REPOSITORY" and not agent.work.exists()
     os.rename(str(agent.folder / "copy.db"), str(agent.work))
     wait_ping(agent, status="READY", repositories="2/2")
+    agent.ok("RELEASE -REPO=WORKREP")   # a copy starts held
     assert agent.err("STATUS %s" % session) == "NOT_FOUND" and is_well(agent)
     go(agent)                           # its number may be given again when it has ended
     wait_for(lambda: "ended in memory" in agent.log(), "its end to be told")
@@ -70,6 +71,7 @@ def test_a_work_repository_damaged_in_a_page(agent):
     delete_repository(agent.work)
     os.rename(str(agent.folder / "copy.db"), str(agent.work))
     wait_ping(agent, status="READY", repositories="2/2")
+    agent.ok("RELEASE -REPO=WORKREP")
     assert len(agent.rows("SESSIONS -REPO=WORKREP")) == 3 and is_well(agent, "HELLO")
 
 
