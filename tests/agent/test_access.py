@@ -15,6 +15,8 @@ from support.users import Guest, add_guest, add_user
 
 ME = os.getuid()
 
+pytestmark = pytest.mark.usefixtures("quick_hashes")
+
 
 def peer(uid=None, **fields):
     return program.Peer(uid, "uid %s" % uid, **fields)

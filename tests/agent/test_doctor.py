@@ -1,12 +1,14 @@
 """--doctor: each thing that can be wrong with repositories is one line that says what to do, and --repair mends what is
 safe to mend. Nothing is made beside what is healthy, and no agent is disturbed."""
 import os
+import pathlib
 import re
 import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 
@@ -167,24 +169,34 @@ def test_a_file_that_is_none(rest, name, spoil, expected):
 
 
 @needs_root
-def test_a_file_that_this_user_may_not_read(rest):
+@pytest.fixture
+def outside(rest):
+    """A copy of its folder where no other pytest closes a folder above it meanwhile."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    shutil.copytree(str(rest.folder), str(folder / "rest"))
+    yield folder / "rest"
+    shutil.rmtree(str(folder))
+
+
+def test_a_file_that_this_user_may_not_read(rest, outside):
     """In a child that is another user by the time it looks."""
     code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import agent\n"
             "agent.network_file_system('/'); agent.own_identity('', '')\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "s = agent.parse_arguments(['--doctor', '--master', sys.argv[2]])\n"
             "lines, code = agent.consult(s, agent.Clock()); print('\\n'.join(lines)); sys.exit(code)")
+    master = outside / rest.master.name
 
     def look():
-        done = subprocess.run([sys.executable, "-c", code, str(AGENT.parent), str(rest.master)], cwd="/",
+        done = subprocess.run([sys.executable, "-c", code, str(AGENT.parent), str(master)], cwd="/",
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=LIMIT_S)
         assert (done.returncode, done.stderr) == (1, ""), done
         return done.stdout.splitlines()
     assert re.fullmatch(".*: cannot be looked at: Permission denied; .*", look()[0])
-    for folder in [rest.folder] + list(rest.folder.parents)[:-2]:
+    for folder in (outside, outside.parent):
         os.chmod(str(folder), 0o711)
     assert re.fullmatch(r".*: this user \(uid 65534\) may not read it; run as its owner \(uid 0\)", look()[0])
-    os.chmod(str(rest.master), 0o644)
+    os.chmod(str(master), 0o644)
     assert re.match(r".*: belongs to uid 0, not to this user \(uid 65534\); run agent.py as that user", look()[0])
 
 

@@ -10,6 +10,8 @@ from support.users import Guest, add_guest, add_user
 
 WRONG = "ERR AUTH the user or the password is wrong"
 
+pytestmark = pytest.mark.usefixtures("quick_hashes")
+
 
 @pytest.fixture(scope="module")
 def world(shared_inside):
