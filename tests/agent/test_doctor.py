@@ -168,7 +168,6 @@ def test_a_file_that_is_none(rest, name, spoil, expected):
     rest.consult("--repair")
 
 
-@needs_root
 @pytest.fixture
 def outside(rest):
     """A copy of its folder where no other pytest closes a folder above it meanwhile."""
@@ -178,6 +177,7 @@ def outside(rest):
     shutil.rmtree(str(folder))
 
 
+@needs_root
 def test_a_file_that_this_user_may_not_read(rest, outside):
     """In a child that is another user by the time it looks."""
     code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import agent\n"
