@@ -336,7 +336,8 @@ class Officer(Asker):
         self._count, self._is_held = 0, True        # it may have been, when the agent was killed
 
     def _act(self):
-        draw, moments = self._moments.random(), self._moments
+        moments = self._moments
+        draw = 1.0 if self._is_held and moments.random() < 0.5 else moments.random()       # it is held for short times
         users = [name for (what, name), state in list(self._ledger.states.items())
                  if what == "role" and state and name not in USERS]
         if draw < 0.2 or not users:
