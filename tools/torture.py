@@ -18,8 +18,8 @@ switches a schedule. After the last round all that is open has to end, and this 
                         a due time, or a parent's task
     left alive          processes of sessions that have ended
     open for ever       sessions that do not end
-    faults              tracebacks, damaged files, starts and stops that failed, broken links of the audit's chain, users
-                        who were let in to what is not theirs, or not to what is
+    faults              tracebacks, damaged files, starts and stops that failed, broken links of the audit's chain,
+                        users who were let in to what is not theirs, or not to what is
 
 Each 50 rounds a line tells how far it is. SIGINT and SIGTERM end it after the round, and what it has is counted.
 
@@ -124,9 +124,9 @@ def make_document():
 def make_certificate(folder):
     """The path of a certificate with its key, made by openssl; None: that is not there."""
     path = os.path.join(folder, "agent.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-               "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", path + ".key",
-               "-out", path]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+               "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+               "-keyout", path + ".key", "-out", path]
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                        check=True)

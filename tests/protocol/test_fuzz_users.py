@@ -11,12 +11,13 @@ from support.speaker import AT_WORK, Speaker, UserSpeaker
 from support.users import Guest, add_guest, add_user
 
 HIDDEN = "ZQHIDDENQZ"       # in all that is not there for who is narrowed, and in nothing else
-QUOTES = ['"%s"', "'%s'", "%s", '"%s', "%s'", '""%s', "'%s'x", '"\\u0000%s"', '"\\ud800%s"', "  %s\t", "%s\0", "=%s", "{%s"]
+QUOTES = ['"%s"', "'%s'", "%s", '"%s', "%s'", '""%s', "'%s'x", '"\\u0000%s"', '"\\ud800%s"', "  %s\t", "%s\0", "=%s",
+          "{%s"]
 
 
 @pytest.fixture
-def world(inside):
-    """Scenarios, sessions and schedules that are there for all, and such that are not."""
+def divided(inside):
+    """An agent with scenarios, sessions and schedules that are there for all, and such that are not."""
     inside.import_os(HIDDEN, "echo %s" % HIDDEN, description="of %s" % HIDDEN)
     inside.import_document({"scenarios": [
         {"name": name, "version": "9", "variables": {"v": "1"}, "steps": [
@@ -40,18 +41,18 @@ def hidden_contents(running):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("role", program.ROLES)
-def test_who_is_narrowed(world, role, seed):
-    add_guest(world, role, "S,T,A*,x*", "narrow")
-    uid = int(query(world.master, "select os_user from user where name='narrow'")[0][0].split()[-1])
-    before, speaker, fuzz = hidden_contents(world), UserSpeaker(world, uid, HIDDEN), Fuzz(seed)
+def test_who_is_narrowed(divided, role, seed):
+    add_guest(divided, role, "S,T,A*,x*", "narrow")
+    uid = int(query(divided.master, "select os_user from user where name='narrow'")[0][0].split()[-1])
+    before, speaker, fuzz = hidden_contents(divided), UserSpeaker(divided, uid, HIDDEN), Fuzz(seed)
     assert all(before)
     for _ in range(400):
         speaker.say(fuzz.request(AT_WORK))
     print(speaker.counts)
     assert {"OK", "BAD_REQUEST", "NOT_FOUND", "DENIED"} <= set(speaker.counts), speaker.counts
-    assert hidden_contents(world) == before
-    assert len(query(world.master, "select name from user")) == 1
-    assert world.ok("EXEC %s -SYNC" % HIDDEN)["status"] == "DONE"
+    assert hidden_contents(divided) == before
+    assert len(query(divided.master, "select name from user")) == 1
+    assert divided.ok("EXEC %s -SYNC" % HIDDEN)["status"] == "DONE"
 
 
 class Member(Speaker):
@@ -69,26 +70,26 @@ class Member(Speaker):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("role", program.ROLES)
-def test_who_has_said_who_he_is(world, role, seed):
+def test_who_has_said_who_he_is(divided, role, seed):
     """What is for administrators is for nobody below them."""
-    speaker, fuzz = Member(world, role), Fuzz(seed)
+    speaker, fuzz = Member(divided, role), Fuzz(seed)
     speaker.say(b"PING")
 
     def defined():
         return [query(path, sql) for path, sql in (
-            (world.master, "select * from user"), (world.master, "select * from calendar"),
-            (world.master, "select * from context"), (world.master, "select id, name, path from work_repository"),
-            (world.work, "select * from scenario"),
-            (world.work, "select name, scenario, rule, options, variables from schedule"))]
+            (divided.master, "select * from user"), (divided.master, "select * from calendar"),
+            (divided.master, "select * from context"), (divided.master, "select id, name, path from work_repository"),
+            (divided.work, "select * from scenario"),
+            (divided.work, "select name, scenario, rule, options, variables from schedule"))]
     before = defined()
     for _ in range(300):
         speaker.say(fuzz.request(AT_WORK))
     print(speaker.counts)
     assert {"OK", "BAD_REQUEST", "NOT_FOUND"} <= set(speaker.counts), speaker.counts
     assert role == program.ADMINISTRATOR or defined() == before and "DENIED" in speaker.counts, speaker.counts
-    world.import_os("AFTER", "true")
-    world.ok("RELEASE")
-    assert world.ok("EXEC AFTER -SYNC")["status"] == "DONE"
+    divided.import_os("AFTER", "true")
+    divided.ok("RELEASE")
+    assert divided.ok("EXEC AFTER -SYNC")["status"] == "DONE"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -116,8 +117,8 @@ def test_auth_with_any_words(inside, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_audit_with_any_options(world, seed):
-    fuzz, speaker = Fuzz(seed), Speaker(world, program.ADMINISTRATOR)
+def test_audit_with_any_options(divided, seed):
+    fuzz, speaker = Fuzz(seed), Speaker(divided, program.ADMINISTRATOR)
     forms = [form for form in program.VERB_FORMS if form.name.split()[0] in ("AUDIT", "USERS")]
     for _ in range(300):
         speaker.say(fuzz.request(forms))
@@ -125,10 +126,10 @@ def test_audit_with_any_options(world, seed):
         assert speaker.say(line) == "OK"
     print(speaker.counts)
     assert {"OK", "BAD_REQUEST", "NOT_FOUND"} <= set(speaker.counts), speaker.counts
-    rows = [json.loads(line[2:]) for line in world.ask("AUDIT -LIMIT=100000 -JSON")[:-1]]
+    rows = [json.loads(line[2:]) for line in divided.ask("AUDIT -LIMIT=100000 -JSON")[:-1]]
     assert not any(word in json.dumps(rows) for word in ("correct horse", "a battery"))
     for role in (program.MONITOR, program.OPERATOR):
-        other = Speaker(world, role)
+        other = Speaker(divided, role)
         for _ in range(60):
             other.say(fuzz.request([form for form in forms if form.role == program.ADMINISTRATOR]))
         assert set(other.counts) <= {"DENIED", "BAD_REQUEST", "UNKNOWN_VERB", "BLANK"}, other.counts

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from conftest import program, wait_for
+from conftest import wait_for
 from support.fuzz import HOSTILE, SEEDS, Fuzz
 from support.outside import query
 from support.sealed import AWAY, SealedClient, authority, away, certificate, plain_client, serve  # noqa: F401
@@ -65,8 +65,8 @@ class Openings:
     def plain(self):
         """Lines as nobody may send them from another host."""
         return self.fuzz.pick([
-            b"PING", b"AUTH alice '%s'" % self._password.encode(), b"AUTH alice x", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\0", b"\x15\x03\x01",
-            b"\x80\x2e\x01\x03\x01", b"SSH-2.0-x\r", b"HELP", b"x" * 70000, b"\xff\xfe", b"\r", b" \x16\x03\x01",
+            b"PING", b"AUTH alice '%s'" % self._password.encode(), b"AUTH alice x", b"\0",
+            b"GET / HTTP/1.1\r\nHost: a\r\n", b"\x15\x03\x01", b"\x80\x2e\x01\x03\x01", b"SSH-2.0-x\r", b"HELP", b"x" * 70000, b"\xff\xfe", b"\r", b" \x16\x03\x01",
             self.fuzz.request(), self.fuzz.request()])
 
     def any(self):
@@ -81,7 +81,9 @@ class Openings:
         words = HOSTILE + ["alice", "correct", "horse", "\ud800", "\0", "x" * 70000]
         text = "AUTH " + " ".join(self.fuzz.quote(self.fuzz.pick(words)) for _ in range(self.fuzz.pick([1, 2, 2, 3])))
         line = text.replace("\n", "").encode("utf-8", "surrogatepass")
-        return self.fuzz.request() if self.fuzz.chance(0.3) else self.fuzz.damage(line) if self.fuzz.chance(0.2) else line
+        if self.fuzz.chance(0.3):
+            return self.fuzz.request()
+        return self.fuzz.damage(line) if self.fuzz.chance(0.2) else line
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def closed(inside, away):       # noqa: F811
 
 
 def receive_all(client, shown):
-    """What comes until the agent closes; a reset, or what is wrong by TLS, ends it, too. It has no data for a stranger."""
+    """What comes until the agent closes; a reset, or what is wrong by TLS, ends it, too. It has no data for him."""
     data = b""
     with contextlib.suppress(OSError):
         while True:
@@ -158,7 +160,8 @@ def test_what_comes_by_tls(closed, serve, authority, seed):       # noqa: F811
                 client.send_raw(line + ASKED + b"QUIT\n")
                 if is_spoilt:
                     with socket.fromfd(client.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as bare:
-                        bare.sendall(openings.fuzz.pick([openings.bytes(100), openings.any(), b"\x17\x03\x03\x00\x05hello"]))
+                        bare.sendall(openings.fuzz.pick([
+                            openings.bytes(100), openings.any(), b"\x17\x03\x03\x00\x05hello"]))
             reply = receive_all(client, line)
         if reply:
             check_refused(line, reply)

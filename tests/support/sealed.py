@@ -1,5 +1,5 @@
-"""Servers with TLS for an agent in the test's own process, and clients that speak it. The fixtures are for the files that
-import them."""
+"""Servers with TLS for an agent in the test's own process, and clients that speak it. The fixtures are for the files
+that import them."""
 import socket
 import ssl
 

@@ -71,7 +71,8 @@ def test_it_sees_what_is_lost_of_users_holds_and_switches(torture, tmp_path):
     change(agent.work, "update schedule set enabled=1 where name='SWITCHED'")
     states["role", "OPERATOR"] = None           # as if its DEL had been acknowledged
     assert torture.find_lost_states(agent, states) == [
-        "hold of AGENT: True, not False", "role of MONITOR: None, not monitor", "role of OFFICER: monitor, not administrator",
+        "hold of AGENT: True, not False", "role of MONITOR: None, not monitor",
+        "role of OFFICER: monitor, not administrator",
         "role of OPERATOR: operator, not None", "switch of SWITCHED: True, not False"]
 
 
