@@ -31,7 +31,9 @@ KINDS = {
     "text": ["a text", "HELLO"],
     "label": ["a label", "a,b"], "token": ["workrep.db", "a.db", "key"], "priority": ["0", "-5", "1000"],
     "amount": ["0", "10"], "count": ["1", "100", "1000", "100001"], "days": ["0", "0.5", "100000"], "level": ["0", "5"],
-    "limit": ["1", "50", "1000000"]}
+    "limit": ["1", "50", "1000000"], "user": ["alice", "bob", "NOBODY"], "os_user": ["", "4000001", "4000002"],
+    "role": ["monitor", "operator", "administrator"], "patterns": ["", "*", "S,T", "A?*,x*"],
+    "secret": ["correct horse", "x"], "password": ["correct horse", "a battery"]}
 SECONDS = ["0", "0.01", "1s", "90s", "15m", "2h", "1d", "999999999", "1000000001", "9999999d"]
 # of a task or schedule: what a field may be, where its name alone tells
 FIELDS = {
@@ -319,3 +321,4 @@ BOMBS = ["[" * 100000, '{"a":' * 100000, "[" * 900 + "]" * 900, "1" * 5000, "1e9
          '"\\ud800\\udc00"', '{"a":1,"a":2}', '"name":"S","name":"T",', " " * 100000, '"' + "x" * 200000 + '"',
          "\ufeff", "tru", "/**/"]
 SEED, ROUNDS = (int(os.environ.get(name, default)) for name, default in (("FUZZ_SEED", "1"), ("FUZZ_ROUNDS", "1")))
+SEEDS = range(SEED, SEED + ROUNDS)
