@@ -18918,6 +18918,7 @@ class RepositoryHolds:
         if repository.hold == hold:
             def follow(pending):
                 if pending.error is None:
+                    self._agent.audit.note_own("RELEASE", "-REPO=" + repository.name)
                     self._follow(repository)
             repository.db.submit(put_repository_hold, None, on_done=follow)
 
@@ -21602,6 +21603,8 @@ def check_words(agent, request):
     if name not in ALLOWED or name in ("HOLD", "RELEASE") and "-SCHEDULE" not in request:
         raise Denied("%s concerns more than the scenarios that are there for you%s" % (
             name, "; give -SCHEDULE" if name in ("HOLD", "RELEASE") else ""))
+    if name == "PURGE" and "-AUDIT" in request:
+        raise Denied("PURGE -AUDIT concerns what others have done, too")
     scenario = request[SCENARIO_WORDS[name]] if name in SCENARIO_WORDS else None
     if scenario is not None:
         check_scenario(agent, request, scenario)
@@ -21796,6 +21799,11 @@ def purge_audit(agent, request):
     return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
 
 
+def is_look(row):
+    """Whether a verb only looks, so that nothing is noted of it once it is known who may."""
+    return row.role == MONITOR and row.name not in MORE_CHANGES
+
+
 def note_outcome(agent, row, client, request, outcome):
     """Has the audit note what came of a request, where it is for it: a change that went well or
     not, and whatever somebody may not do. `outcome` is DONE_WELL or a code; there is no `request`
@@ -21812,8 +21820,9 @@ def note_outcome(agent, row, client, request, outcome):
 
 def _tell_object(agent, row, request):
     """What a request is about, without a value: by its names of things alone."""
-    if row.name == "AUTH":              # a password may stand in the user's place
-        return request["USER"] if agent.access.has(request["USER"]) else ""
+    if row.name in ("AUTH", "USERS PASSWORD"):      # a password may stand in the user's place
+        name = request["USER" if row.name == "AUTH" else "NAME"]
+        return name if agent.access.has(name) else ""
     names = [name for name, _ in row.arguments]
     words = [str(request[name]) for name in names[:1] if name in _NAMES and name in request]
     if names[1:2] == ["VERSION"] and "VERSION" in request:
@@ -21962,7 +21971,7 @@ class Conversation:
                          row.is_pipelined, row.is_quick(self._agent, request),
                          on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
-            if row.role == MONITOR else None
+            if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
 
@@ -21972,7 +21981,7 @@ class Conversation:
 
     def _noter_of_change(self, row, request):
         """As _noter(); None for what only looks, once it is known that it may."""
-        return None if row.role == MONITOR else self._noter(row, request.client, request)
+        return None if is_look(row) else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -21994,10 +22003,15 @@ class Conversation:
         asks may not see it any more."""
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
-        if self._client is not request.client:
+        if self._client is request.client:
+            return
+        try:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:
                 raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""

@@ -75,6 +75,7 @@ def test_the_hold_of_a_repository_ends_by_itself(inside):
     inside.let_pass(1801)
     inside.wait_status(session, "DONE")
     assert held_line(inside) == ""
+    assert inside.rows("AUDIT -VERB=RELEASE")[0]["object"] == "-REPO=WORKREP"
 
 
 def test_what_runs_goes_on_and_what_waits_is_released_by_the_last_hold(inside):

@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 
-from ..base.vocabulary import MONITOR, ROLES
+from ..base.vocabulary import ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
@@ -13,7 +13,7 @@ from ..base.words import (_CONTROL, is_about_password, list_hidden, mask_all, re
 from ..agent.audit import DONE_WELL
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
-from .audit_verbs import note_outcome
+from .audit_verbs import is_look, note_outcome
 from .lines import FLUSH, TextLine, ticket_fields
 from .narrow import check_rows, check_words
 from .user_verbs import Introduction
@@ -75,7 +75,7 @@ class Conversation:
                          row.is_pipelined, row.is_quick(self._agent, request),
                          on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
-            if row.role == MONITOR else None
+            if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
 
@@ -85,7 +85,7 @@ class Conversation:
 
     def _noter_of_change(self, row, request):
         """As _noter(); None for what only looks, once it is known that it may."""
-        return None if row.role == MONITOR else self._noter(row, request.client, request)
+        return None if is_look(row) else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -107,10 +107,15 @@ class Conversation:
         asks may not see it any more."""
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
-        if self._client is not request.client:
+        if self._client is request.client:
+            return
+        try:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:
                 raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
