@@ -19693,8 +19693,9 @@ class Desk:
             time.sleep(0.02)
         status = repository.db.read(repository.sessions.get, number)["status"]
         if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
+            raise Conflict("session %d is shown as running, but nothing runs it here; %s mends "
+                           "that" % (number, "RELEASE -REPO=" + repository.name
+                                     if repository.is_copy else "CLEAN"))
         raise Conflict("session %d has ended: %s" % (number, status))
 
     def restart(self, request):
@@ -20310,8 +20311,15 @@ class WorkContents:
 
     def list(self):
         """Yields the Findings. RepositoryError."""
-        yield from self._list_stale()
-        yield from self._list_strays()
+        place = look_at(self._path, read_whereabouts, find_spot(self._path, *self._me.home),
+                        self._clock.now())
+        if place.is_copy:       # its sessions, and what lies beside it, may be another's
+            yield Finding(self._path, "is held, and not cleaned: " + place.hold.reason,
+                          "RELEASE -REPO=%s, if it is the file to go on with; if not, put that "
+                          "there" % self._name)
+        else:
+            yield from self._list_stale()
+            yield from self._list_strays()
         yield from look_at(self._path, self._list_definitions)
 
     def _find(self, kind, name, fault, remedy):
@@ -20556,6 +20564,7 @@ def _name_some(sessions):
 OLD_S = 86400           # a file beside that is being made is no older
 AHEAD_S = 5.0           # by which a row may be ahead of the clock
 MIB = 1024 * 1024
+REPAIRED = "repaired: "         # a line that tells what --repair did begins so
 BACKUP = "put a backup in its place, or save what `sqlite3 FILE .recover` can still read"
 
 
@@ -20772,7 +20781,7 @@ class Doctor:
         for finding in list(self.examine()):
             if finding.cure is not None:
                 try:
-                    reports.append("repaired: %s: %s" % (finding.place, finding.cure()))
+                    reports.append("%s%s: %s" % (REPAIRED, finding.place, finding.cure()))
                 except (AgentError, OSError) as error:
                     faults.append(Finding(finding.place, "cannot be repaired: %s" % (
                         getattr(error, "message", None) or error.strerror), finding.remedy))
@@ -21916,6 +21925,7 @@ def _users_del(agent, request):
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -22037,6 +22047,8 @@ class Conversation:
         """A Reply for what is no request, or for the bytes of a line that is not to be read; the
         connection ends with it."""
         self.is_over = True
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
         return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
 
     @property
@@ -23590,7 +23602,8 @@ Each may do what those before it may.
 - By a client certificate whose common name is the user's name.
 
 Changes of users reach open connections at once: the next request is the first that they count
-for, and a LOG that is followed ends. Another password, `-RESET`, or DEL ends what the old one has
+for, and a LOG that is followed ends, at its next line. An EXEC with `-SYNC` is still told how its
+session has ended. Another password, `-RESET`, or DEL ends what the old one has
 opened, but for the connection that set it. Where several agents share a master, the others see
 changes within <<HEARTBEAT_S>>.
 
@@ -23621,7 +23634,8 @@ know his password any more, start the agent without `--no-owner` and say `USERS 
 
 An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
 there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
-password, ATTACH, DETACH, changes of calendars, SCHED UPDATE and SHUTDOWN are `ERR DENIED`.
+password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, SCHED UPDATE and
+SHUTDOWN are `ERR DENIED`.
 
 ### Passwords
 
@@ -23849,7 +23863,8 @@ It finds:
 - little free space; a `-wal` that a crash has left, or that grows as somebody reads for long;
   much log; files beside that belong to no open session, or were left half made,
 - rows later than the clock; rows that name what is not there,
-- sessions that are shown as running though nothing runs them,
+- sessions that are shown as running though nothing runs them; a work repository that is held as
+  a copy, or since it was restored (topic `copies`), whose sessions and files beside are let alone,
 - schedules that can never fire, or name what is missing; an agent that never ran on this master,
 - of the scenarios that a schedule or EXEC may start (the latest version, and those that schedules
   name): definitions that cannot be read, and what their tasks lack: programs, folders, files of
@@ -24102,7 +24117,8 @@ whose processes reach any file.
   `load_extension`, `temp_store_directory`, and no modules of virtual tables but full text and
   r-trees. SQLite runs in a process of its own then, as other drivers do.
 - The folder has data alone. The agent does not start when its own program, its master or its
-  Python are in it; keep work repositories elsewhere, too.
+  Python are in it; keep work repositories and backups elsewhere, too. It bounds tasks alone: an
+  administrator names any path by ATTACH and BACKUP, and `--log` and `--unix` are yours.
 - What this cannot bound: a hard link in the folder is the file itself (with
   `fs.protected_hardlinks` Linux lets nobody make one to a file that he may not read and write);
   so is a mount. A driver other than `sqlite3` reads what its own settings say, and some write
@@ -24156,10 +24172,12 @@ What is noted:
 - every request for the roles operator and administrator that went well, or was refused for
   whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
   well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
-- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look.
+- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look; `CONNECT` of
+  who came without TLS where that has to be.
 - what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
-  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RELEASE`
-  at the end of a hold with `-UNTIL`, `PURGE` by `--keep-days`.
+  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RESTORE`
+  and `REPAIR` likewise, `RELEASE` at the end of a hold with `-UNTIL` (of the agent or of a
+  repository), `PURGE` by `--keep-days`.
 
 A request of a wrong form that nobody could carry out whatever he may (an unknown verb, a first line
 of HTTP) is not.
@@ -27168,7 +27186,7 @@ def look_after(settings, clock):
     if not settings.is_doctor:
         return _complain("--repair goes with --doctor", EXIT_USAGE)
     lines, code = consult(settings, clock)
-    if settings.is_repairing:
+    if any(line.startswith(REPAIRED) for line in lines):
         with contextlib.suppress(AgentError):       # where nothing can be written, that is found
             note_deed("REPAIR", settings, clock)
     reason = _print("".join(line + "\n" for line in lines))

@@ -149,6 +149,7 @@ def test_a_copy_in_the_place_of_the_file_is_held_and_not_cleaned(make_inside):
     assert ": copy: it is not the file that was used last" in held_line(inside)
     assert "repository WORKREP is held by the agent" in inside.log()
     assert inside.ok("CLEAN -HOST=a") == {"cleaned": "0"}
+    assert inside.ask("STOP 2001")[0].endswith("; RELEASE -REPO=WORKREP mends that")
     inside.let_pass(7200)
     assert inside.status(2001)["status"] == "RUNNING" and not inside.rows("SCHED WHY S")
     row = inside.wait_status(outstanding, "WAITING")

@@ -20,6 +20,7 @@ from .user_verbs import Introduction
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -141,6 +142,8 @@ class Conversation:
         """A Reply for what is no request, or for the bytes of a line that is not to be read; the
         connection ends with it."""
         self.is_over = True
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
         return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
 
     @property
