@@ -65,6 +65,8 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
                               checked of them.
+    store/chain               The audit in the master: a chain of rows for each agent, each with the
+                              hash of the one before.
     store/beside              What SQLite keeps beside a file that is open: whether that is still
                               what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
@@ -73,8 +75,6 @@ Sections, each using only those above it:
                               whether it is the same.
     store/backup              A backup: whole copies of the repositories in a folder, with a
                               manifest that tells what they are.
-    store/chain               The audit in the master: a chain of rows for each agent, each with the
-                              hash of the one before.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
@@ -5264,6 +5264,248 @@ class Arrivals:
 
 
 # ======================================================================================
+# store/chain.py
+# The audit in the master: a chain of rows for each agent, each with the hash of the one before.
+# ======================================================================================
+
+# what the hash of a row covers, by the names of the columns
+COVERED = ("agent", "n", "time", "user", "os_user", "address", "verb", "object", "outcome", "count",
+           "previous")
+MAX_WORDS = 400         # characters of a column of text; the rest is cut off
+AUDIT_PAGE = 500        # rows that are read at once
+PURGED_AT_ONCE = 10000  # rows that one transaction deletes
+PURGE_AUDIT = "PURGE"   # verb of the row that a purge of the audit leaves
+_PURGED = re.compile("-AUDIT ([0-9]{1,18}) ([0-9a-f]{64})")     # its object
+
+
+class Act(NamedTuple):
+    """What somebody did, or was refused: never with a value."""
+    user: str               # user of the agent; nothing: its owner, or nobody that it knows
+    os_user: str
+    address: str            # nothing: no connection, but the agent itself or its command line
+    verb: str
+    object: str             # what it was done to: the name of a schedule, the number of a session
+    outcome: str            # OK, or the code of the error
+
+
+class Happening(NamedTuple):
+    """A row that is to be written."""
+    time: float             # epoch seconds; of several, of the last
+    act: Act
+    count: int = 1          # how often
+
+
+class AuditFilter(NamedTuple):
+    """What AUDIT lists; None: whatever it is."""
+    since: Optional[float] = None       # epoch seconds
+    who: Optional[str] = None           # user, or OS user
+    verb: Optional[str] = None          # SCHED stands for all that begin so
+
+
+class Link(NamedTuple):
+    """A row of a chain: its number and its hash. Of a chain without rows: (0, "")."""
+    n: int
+    hash: str
+
+
+def hash_row(row):
+    """The SHA-256 of a row (its columns by name), over canonical JSON: the columns of COVERED, keys
+    in order, ASCII, no spaces."""
+    text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
+                      separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Chain:
+    """The chain of one agent's name. Who appends reads its end and writes in one transaction: two
+    processes cannot fork it."""
+
+    def __init__(self, master, agent):
+        self._db, self._agent = master.db, agent
+
+    def append(self, happenings):
+        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
+        that is damaged. That is looked at first, for it would fail what others have written."""
+        self._db.read(self._check_end)
+        self._db.write(self._append, happenings)
+
+    def _append(self, connection, happenings):
+        """For the writer: within its transaction nobody else appends."""
+        link = self._find_end(connection)
+        for happening in happenings:
+            row = {"agent": self._agent, "n": link.n + 1, "time": to_text(happening.time),
+                   "count": happening.count, "previous": link.hash}
+            row.update((name, _as_column(text))
+                       for name, text in happening.act._asdict().items())
+            link = Link(row["n"], hash_row(row))
+            connection.execute("insert into audit(%s, hash) values (%s?)"
+                               % (", ".join(COVERED), "?, " * len(COVERED)),
+                               [row[name] for name in COVERED] + [link.hash])
+
+    def _find_end(self, connection):
+        row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
+                                 (self._agent,)).fetchone()
+        return Link(*row) if row else Link(0, "")
+
+    def _check_end(self, connection):
+        """Reads where rows are put in."""
+        self._find_end(connection)
+        connection.execute("select time from audit indexed by audit_time order by time desc"
+                           " limit 1").fetchone()
+
+    def find_end(self):
+        """The newest row, as a Link. RepositoryError."""
+        return self._db.read(self._find_end)
+
+    def list_rows(self, filters, limit):
+        """Yields the rows that an AuditFilter names, of all agents, newest first, a page at a time:
+        nothing stays open between."""
+        key = ("~", "", 0)
+        while limit > 0:
+            rows = self._db.read(_list_page, filters, key, min(limit, AUDIT_PAGE))
+            yield from rows
+            limit = limit - len(rows) if len(rows) == AUDIT_PAGE else 0
+            key = tuple(rows[-1][name] for name in ("time", "agent", "n")) if rows else key
+
+    def count_older(self, before):
+        """How many rows, from the first on, are older than this instant. RepositoryError."""
+        return self._db.read(self._find_older, before)[0]
+
+    def _find_older(self, connection, before):
+        """(how many rows, number of the last of them or None)."""
+        younger = connection.execute("select n from audit where agent=? and time>=? order by n"
+                                     " limit 1", (self._agent, to_text(before))).fetchone()
+        return tuple(connection.execute(
+            "select count(*), max(n) from audit where agent=? and n<?",
+            (self._agent, younger[0] if younger else 1 << 62)).fetchone())
+
+    def purge(self, before, happening):
+        """Deletes the rows older than this instant -> how many. The row that tells of it is written
+        first: its object names the last row that goes, and its hash. RepositoryError."""
+        count, last = self._db.read(self._find_older, before)
+        self._db.write(self._announce, last, happening)
+        if last is not None:
+            while self._db.write(self._delete, last):
+                pass
+        return count
+
+    def _announce(self, connection, last, happening):
+        """Writes the row of a purge up to the row of this number."""
+        row = connection.execute("select hash from audit where agent=? and n=?",
+                                 (self._agent, last)).fetchone()
+        words = "-AUDIT" + (" %d %s" % (last, row[0]) if row else "")
+        self._append(connection, [happening._replace(act=happening.act._replace(
+            verb=PURGE_AUDIT, object=words))])
+
+    def _delete(self, connection, last):
+        """Deletes the oldest rows up to this number, some of them -> how many."""
+        return connection.execute(
+            "delete from audit where agent=? and n in (select n from audit where agent=? and n<=?"
+            " order by n limit ?)", (self._agent, self._agent, last, PURGED_AT_ONCE)).rowcount
+
+
+def _as_column(text):
+    """A text that the table can hold, whatever the host or a client calls things."""
+    return text[:MAX_WORDS].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _list_page(connection, filters, key, limit):
+    """The rows before this key (time, agent, n) in the order of AUDIT."""
+    where, values = ["(time, agent, n) < (?, ?, ?)"], list(key)
+    if filters.since is not None:
+        where.append("time >= ?")
+        values.append(to_text(filters.since))
+    if filters.who is not None:
+        where.append("(user = ? or os_user = ?)")
+        values += [filters.who, filters.who]
+    if filters.verb is not None:
+        where.append("(verb = ? or substr(verb, 1, length(?) + 1) = ? || ' ')")
+        values += [filters.verb] * 3
+    return connection.execute("select * from audit where %s order by time desc, agent desc, n desc"
+                              " limit ?" % " and ".join(where), values + [limit]).fetchall()
+
+
+def list_ends(connection):
+    """{agent: Link} of the newest rows of all chains."""
+    rows = connection.execute(
+        "select agent, n, hash from audit natural join"
+        " (select agent, max(n) as n from audit group by agent)").fetchall()
+    return {agent: Link(n, text) for agent, n, text in rows}
+
+
+class ChainState(NamedTuple):
+    """What a look through a chain has shown."""
+    agent: str
+    count: int              # rows that follow each other, up to what is wrong
+    head: str               # hash of the last of them
+    fault: str              # what is wrong, and with which row; nothing: it is whole
+    has_noted: bool        # whether a row has the hash that was noted elsewhere
+
+
+def check_chains(connection, noted=None):
+    """Yields the ChainState of each chain; `noted`: a hash that one of them may have."""
+    if connection.execute("select 1 from sqlite_master where name='audit'").fetchone() is None:
+        return
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")   # it may be no UTF-8
+    try:
+        rows = connection.execute("select * from audit order by agent, n")
+        for agent, group in itertools.groupby(rows, key=lambda row: row["agent"]):
+            walk = _Walk(noted)
+            for row in group:
+                walk.take(row)
+            yield ChainState(agent, walk.count, walk.end.hash, walk.find_fault(), walk.has_noted)
+    finally:
+        connection.text_factory = before
+
+
+class _Walk:
+    """A way through one chain, from its oldest row on."""
+
+    def __init__(self, noted):
+        self.count, self.end, self.has_noted = 0, None, False
+        self._noted, self._fault = noted, ""
+        self._first = None          # Link of the row before the first one that is there
+        self._purged = []           # [Link] of the last rows that were purged
+
+    def take(self, row):
+        """The next row."""
+        if self._first is None:
+            self._first = self.end = _link_before(row)
+        is_intact = hash_row(row) == row["hash"]
+        purged = is_intact and row["verb"] == PURGE_AUDIT and _PURGED.fullmatch(str(row["object"]))
+        if purged:
+            self._purged.append(Link(int(purged.group(1)), purged.group(2)))
+        self._fault = self._fault or self._find_fault_of(row) or (
+            "" if is_intact else "row %s is not as it was written" % row["n"])
+        if not self._fault:
+            self.count, self.end = self.count + 1, Link(row["n"], row["hash"])
+            self.has_noted = self.has_noted or row["hash"] == self._noted
+
+    def _find_fault_of(self, row):
+        """What is wrong with the place of a row, in words, or nothing."""
+        if row["n"] != self.end.n + 1:
+            return "row %d is missing" % (self.end.n + 1)
+        return "" if row["previous"] == self.end.hash else \
+            "row %d does not follow row %d" % (row["n"], self.end.n)
+
+    def find_fault(self):
+        """What is wrong with the chain first, or nothing. A purge may have taken its begin."""
+        first = self._first
+        if first != Link(0, "") and not any(
+                first.n < last.n or first == last for last in self._purged):
+            return "row %d is missing, and no purge took it" % first.n if first.n > 0 else \
+                "row 1 does not begin the chain"
+        return self._fault
+
+
+def _link_before(row):
+    """The Link of the row that stands, or stood, before this one."""
+    is_number = isinstance(row["n"], int)
+    return Link(row["n"] - 1 if is_number else 0, row["previous"])
+
+
+# ======================================================================================
 # store/beside.py
 # What SQLite keeps beside a file that is open: whether that is still what its connections use.
 # ======================================================================================
@@ -5799,7 +6041,8 @@ class Backup:
         with closing_copy(os.path.join(self._folder, entry.file)) as connection:
             attached = {row[2]: (row[0], row[1]) for row in connection.execute(
                 "select id, name, uuid from work_repository")}
-            return attached, list_heads(connection)
+            return attached, [{"agent": agent, "n": end.n, "hash": end.hash}
+                              for agent, end in sorted(list_ends(connection).items())]
 
     def finish(self, **fields):
         """Writes the manifest: these fields, and the files."""
@@ -5809,17 +6052,6 @@ class Backup:
             json.dump(fields, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-
-
-def list_heads(connection):
-    """[{agent, n, hash}]: the last row of each chain of a master's audit; none, where it keeps
-    none."""
-    columns = {row[1] for row in connection.execute("pragma table_info(audit)")}
-    if not {"agent", "n", "hash"} <= columns:
-        return []
-    return [dict(zip(("agent", "n", "hash"), row)) for row in connection.execute(
-        "select agent, n, hash from audit a where n ="
-        " (select max(n) from audit where agent = a.agent) order by agent")]
 
 
 def copy_database(database, target, check):
@@ -5937,248 +6169,6 @@ def sync_file(path):
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-# ======================================================================================
-# store/chain.py
-# The audit in the master: a chain of rows for each agent, each with the hash of the one before.
-# ======================================================================================
-
-# what the hash of a row covers, by the names of the columns
-COVERED = ("agent", "n", "time", "user", "os_user", "address", "verb", "object", "outcome", "count",
-           "previous")
-MAX_WORDS = 400         # characters of a column of text; the rest is cut off
-AUDIT_PAGE = 500        # rows that are read at once
-PURGED_AT_ONCE = 10000  # rows that one transaction deletes
-PURGE_AUDIT = "PURGE"   # verb of the row that a purge of the audit leaves
-_PURGED = re.compile("-AUDIT ([0-9]{1,18}) ([0-9a-f]{64})")     # its object
-
-
-class Act(NamedTuple):
-    """What somebody did, or was refused: never with a value."""
-    user: str               # user of the agent; nothing: its owner, or nobody that it knows
-    os_user: str
-    address: str            # nothing: no connection, but the agent itself or its command line
-    verb: str
-    object: str             # what it was done to: the name of a schedule, the number of a session
-    outcome: str            # OK, or the code of the error
-
-
-class Happening(NamedTuple):
-    """A row that is to be written."""
-    time: float             # epoch seconds; of several, of the last
-    act: Act
-    count: int = 1          # how often
-
-
-class AuditFilter(NamedTuple):
-    """What AUDIT lists; None: whatever it is."""
-    since: Optional[float] = None       # epoch seconds
-    who: Optional[str] = None           # user, or OS user
-    verb: Optional[str] = None          # SCHED stands for all that begin so
-
-
-class Link(NamedTuple):
-    """A row of a chain: its number and its hash. Of a chain without rows: (0, "")."""
-    n: int
-    hash: str
-
-
-def hash_row(row):
-    """The SHA-256 of a row (its columns by name), over canonical JSON: the columns of COVERED, keys
-    in order, ASCII, no spaces."""
-    text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
-                      separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-class Chain:
-    """The chain of one agent's name. Who appends reads its end and writes in one transaction: two
-    processes cannot fork it."""
-
-    def __init__(self, master, agent):
-        self._db, self._agent = master.db, agent
-
-    def append(self, happenings):
-        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
-        that is damaged. That is looked at first, for it would fail what others have written."""
-        self._db.read(self._check_end)
-        self._db.write(self._append, happenings)
-
-    def _append(self, connection, happenings):
-        """For the writer: within its transaction nobody else appends."""
-        link = self._find_end(connection)
-        for happening in happenings:
-            row = {"agent": self._agent, "n": link.n + 1, "time": to_text(happening.time),
-                   "count": happening.count, "previous": link.hash}
-            row.update((name, _as_column(text))
-                       for name, text in happening.act._asdict().items())
-            link = Link(row["n"], hash_row(row))
-            connection.execute("insert into audit(%s, hash) values (%s?)"
-                               % (", ".join(COVERED), "?, " * len(COVERED)),
-                               [row[name] for name in COVERED] + [link.hash])
-
-    def _find_end(self, connection):
-        row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
-                                 (self._agent,)).fetchone()
-        return Link(*row) if row else Link(0, "")
-
-    def _check_end(self, connection):
-        """Reads where rows are put in."""
-        self._find_end(connection)
-        connection.execute("select time from audit indexed by audit_time order by time desc"
-                           " limit 1").fetchone()
-
-    def find_end(self):
-        """The newest row, as a Link. RepositoryError."""
-        return self._db.read(self._find_end)
-
-    def list_rows(self, filters, limit):
-        """Yields the rows that an AuditFilter names, of all agents, newest first, a page at a time:
-        nothing stays open between."""
-        key = ("~", "", 0)
-        while limit > 0:
-            rows = self._db.read(_list_page, filters, key, min(limit, AUDIT_PAGE))
-            yield from rows
-            limit = limit - len(rows) if len(rows) == AUDIT_PAGE else 0
-            key = tuple(rows[-1][name] for name in ("time", "agent", "n")) if rows else key
-
-    def count_older(self, before):
-        """How many rows, from the first on, are older than this instant. RepositoryError."""
-        return self._db.read(self._find_older, before)[0]
-
-    def _find_older(self, connection, before):
-        """(how many rows, number of the last of them or None)."""
-        younger = connection.execute("select n from audit where agent=? and time>=? order by n"
-                                     " limit 1", (self._agent, to_text(before))).fetchone()
-        return tuple(connection.execute(
-            "select count(*), max(n) from audit where agent=? and n<?",
-            (self._agent, younger[0] if younger else 1 << 62)).fetchone())
-
-    def purge(self, before, happening):
-        """Deletes the rows older than this instant -> how many. The row that tells of it is written
-        first: its object names the last row that goes, and its hash. RepositoryError."""
-        count, last = self._db.read(self._find_older, before)
-        self._db.write(self._announce, last, happening)
-        if last is not None:
-            while self._db.write(self._delete, last):
-                pass
-        return count
-
-    def _announce(self, connection, last, happening):
-        """Writes the row of a purge up to the row of this number."""
-        row = connection.execute("select hash from audit where agent=? and n=?",
-                                 (self._agent, last)).fetchone()
-        words = "-AUDIT" + (" %d %s" % (last, row[0]) if row else "")
-        self._append(connection, [happening._replace(act=happening.act._replace(
-            verb=PURGE_AUDIT, object=words))])
-
-    def _delete(self, connection, last):
-        """Deletes the oldest rows up to this number, some of them -> how many."""
-        return connection.execute(
-            "delete from audit where agent=? and n in (select n from audit where agent=? and n<=?"
-            " order by n limit ?)", (self._agent, self._agent, last, PURGED_AT_ONCE)).rowcount
-
-
-def _as_column(text):
-    """A text that the table can hold, whatever the host or a client calls things."""
-    return text[:MAX_WORDS].encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _list_page(connection, filters, key, limit):
-    """The rows before this key (time, agent, n) in the order of AUDIT."""
-    where, values = ["(time, agent, n) < (?, ?, ?)"], list(key)
-    if filters.since is not None:
-        where.append("time >= ?")
-        values.append(to_text(filters.since))
-    if filters.who is not None:
-        where.append("(user = ? or os_user = ?)")
-        values += [filters.who, filters.who]
-    if filters.verb is not None:
-        where.append("(verb = ? or substr(verb, 1, length(?) + 1) = ? || ' ')")
-        values += [filters.verb] * 3
-    return connection.execute("select * from audit where %s order by time desc, agent desc, n desc"
-                              " limit ?" % " and ".join(where), values + [limit]).fetchall()
-
-
-def list_ends(connection):
-    """{agent: Link} of the newest rows of all chains."""
-    rows = connection.execute(
-        "select agent, n, hash from audit natural join"
-        " (select agent, max(n) as n from audit group by agent)").fetchall()
-    return {agent: Link(n, text) for agent, n, text in rows}
-
-
-class ChainState(NamedTuple):
-    """What a look through a chain has shown."""
-    agent: str
-    count: int              # rows that follow each other, up to what is wrong
-    head: str               # hash of the last of them
-    fault: str              # what is wrong, and with which row; nothing: it is whole
-    has_noted: bool        # whether a row has the hash that was noted elsewhere
-
-
-def check_chains(connection, noted=None):
-    """Yields the ChainState of each chain; `noted`: a hash that one of them may have."""
-    if connection.execute("select 1 from sqlite_master where name='audit'").fetchone() is None:
-        return
-    before = connection.text_factory
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")   # it may be no UTF-8
-    try:
-        rows = connection.execute("select * from audit order by agent, n")
-        for agent, group in itertools.groupby(rows, key=lambda row: row["agent"]):
-            walk = _Walk(noted)
-            for row in group:
-                walk.take(row)
-            yield ChainState(agent, walk.count, walk.end.hash, walk.find_fault(), walk.has_noted)
-    finally:
-        connection.text_factory = before
-
-
-class _Walk:
-    """A way through one chain, from its oldest row on."""
-
-    def __init__(self, noted):
-        self.count, self.end, self.has_noted = 0, None, False
-        self._noted, self._fault = noted, ""
-        self._first = None          # Link of the row before the first one that is there
-        self._purged = []           # [Link] of the last rows that were purged
-
-    def take(self, row):
-        """The next row."""
-        if self._first is None:
-            self._first = self.end = _link_before(row)
-        is_intact = hash_row(row) == row["hash"]
-        purged = is_intact and row["verb"] == PURGE_AUDIT and _PURGED.fullmatch(str(row["object"]))
-        if purged:
-            self._purged.append(Link(int(purged.group(1)), purged.group(2)))
-        self._fault = self._fault or self._find_fault_of(row) or (
-            "" if is_intact else "row %s is not as it was written" % row["n"])
-        if not self._fault:
-            self.count, self.end = self.count + 1, Link(row["n"], row["hash"])
-            self.has_noted = self.has_noted or row["hash"] == self._noted
-
-    def _find_fault_of(self, row):
-        """What is wrong with the place of a row, in words, or nothing."""
-        if row["n"] != self.end.n + 1:
-            return "row %d is missing" % (self.end.n + 1)
-        return "" if row["previous"] == self.end.hash else \
-            "row %d does not follow row %d" % (row["n"], self.end.n)
-
-    def find_fault(self):
-        """What is wrong with the chain first, or nothing. A purge may have taken its begin."""
-        first = self._first
-        if first != Link(0, "") and not any(
-                first.n < last.n or first == last for last in self._purged):
-            return "row %d is missing, and no purge took it" % first.n if first.n > 0 else \
-                "row 1 does not begin the chain"
-        return self._fault
-
-
-def _link_before(row):
-    """The Link of the row that stands, or stood, before this one."""
-    is_number = isinstance(row["n"], int)
-    return Link(row["n"] - 1 if is_number else 0, row["previous"])
 
 
 # ======================================================================================
@@ -18918,6 +18908,7 @@ class RepositoryHolds:
         if repository.hold == hold:
             def follow(pending):
                 if pending.error is None:
+                    self._agent.audit.note_own("RELEASE", "-REPO=" + repository.name)
                     self._follow(repository)
             repository.db.submit(put_repository_hold, None, on_done=follow)
 
@@ -19692,8 +19683,9 @@ class Desk:
             time.sleep(0.02)
         status = repository.db.read(repository.sessions.get, number)["status"]
         if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
+            raise Conflict("session %d is shown as running, but nothing runs it here; %s mends "
+                           "that" % (number, "RELEASE -REPO=" + repository.name
+                                     if repository.is_copy else "CLEAN"))
         raise Conflict("session %d has ended: %s" % (number, status))
 
     def restart(self, request):
@@ -20309,8 +20301,15 @@ class WorkContents:
 
     def list(self):
         """Yields the Findings. RepositoryError."""
-        yield from self._list_stale()
-        yield from self._list_strays()
+        place = look_at(self._path, read_whereabouts, find_spot(self._path, *self._me.home),
+                        self._clock.now())
+        if place.is_copy:       # its sessions, and what lies beside it, may be another's
+            yield Finding(self._path, "is held, and not cleaned: " + place.hold.reason,
+                          "RELEASE -REPO=%s, if it is the file to go on with; if not, put that "
+                          "there" % self._name)
+        else:
+            yield from self._list_stale()
+            yield from self._list_strays()
         yield from look_at(self._path, self._list_definitions)
 
     def _find(self, kind, name, fault, remedy):
@@ -20555,6 +20554,7 @@ def _name_some(sessions):
 OLD_S = 86400           # a file beside that is being made is no older
 AHEAD_S = 5.0           # by which a row may be ahead of the clock
 MIB = 1024 * 1024
+REPAIRED = "repaired: "         # a line that tells what --repair did begins so
 BACKUP = "put a backup in its place, or save what `sqlite3 FILE .recover` can still read"
 
 
@@ -20771,7 +20771,7 @@ class Doctor:
         for finding in list(self.examine()):
             if finding.cure is not None:
                 try:
-                    reports.append("repaired: %s: %s" % (finding.place, finding.cure()))
+                    reports.append("%s%s: %s" % (REPAIRED, finding.place, finding.cure()))
                 except (AgentError, OSError) as error:
                     faults.append(Finding(finding.place, "cannot be repaired: %s" % (
                         getattr(error, "message", None) or error.strerror), finding.remedy))
@@ -21602,6 +21602,8 @@ def check_words(agent, request):
     if name not in ALLOWED or name in ("HOLD", "RELEASE") and "-SCHEDULE" not in request:
         raise Denied("%s concerns more than the scenarios that are there for you%s" % (
             name, "; give -SCHEDULE" if name in ("HOLD", "RELEASE") else ""))
+    if name == "PURGE" and "-AUDIT" in request:
+        raise Denied("PURGE -AUDIT concerns what others have done, too")
     scenario = request[SCENARIO_WORDS[name]] if name in SCENARIO_WORDS else None
     if scenario is not None:
         check_scenario(agent, request, scenario)
@@ -21796,6 +21798,11 @@ def purge_audit(agent, request):
     return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
 
 
+def is_look(row):
+    """Whether a verb only looks, so that nothing is noted of it once it is known who may."""
+    return row.role == MONITOR and row.name not in MORE_CHANGES
+
+
 def note_outcome(agent, row, client, request, outcome):
     """Has the audit note what came of a request, where it is for it: a change that went well or
     not, and whatever somebody may not do. `outcome` is DONE_WELL or a code; there is no `request`
@@ -21812,8 +21819,9 @@ def note_outcome(agent, row, client, request, outcome):
 
 def _tell_object(agent, row, request):
     """What a request is about, without a value: by its names of things alone."""
-    if row.name == "AUTH":              # a password may stand in the user's place
-        return request["USER"] if agent.access.has(request["USER"]) else ""
+    if row.name in ("AUTH", "USERS PASSWORD"):      # a password may stand in the user's place
+        name = request["USER" if row.name == "AUTH" else "NAME"]
+        return name if agent.access.has(name) else ""
     names = [name for name, _ in row.arguments]
     words = [str(request[name]) for name in names[:1] if name in _NAMES and name in request]
     if names[1:2] == ["VERSION"] and "VERSION" in request:
@@ -21830,6 +21838,7 @@ def _tell_object(agent, row, request):
 
 @verb("BACKUP")
 def _backup(agent, request):
+    agent.audit.flush(AUDIT_WAIT_S)         # the copy has all that was done before
     folder, files = back_up(agent, request["FOLDER"])
     return fill(BACKUP_LINE, {"folder": folder, "files": len(files),
                               "bytes": sum(entry.bytes for entry in files)})
@@ -21907,6 +21916,7 @@ def _users_del(agent, request):
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -21962,7 +21972,7 @@ class Conversation:
                          row.is_pipelined, row.is_quick(self._agent, request),
                          on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
-            if row.role == MONITOR else None
+            if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
 
@@ -21972,7 +21982,7 @@ class Conversation:
 
     def _noter_of_change(self, row, request):
         """As _noter(); None for what only looks, once it is known that it may."""
-        return None if row.role == MONITOR else self._noter(row, request.client, request)
+        return None if is_look(row) else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -21994,10 +22004,15 @@ class Conversation:
         asks may not see it any more."""
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
-        if self._client is not request.client:
+        if self._client is request.client:
+            return
+        try:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:
                 raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -22023,6 +22038,8 @@ class Conversation:
         """A Reply for what is no request, or for the bytes of a line that is not to be read; the
         connection ends with it."""
         self.is_over = True
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
         return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
 
     @property
@@ -23576,7 +23593,8 @@ Each may do what those before it may.
 - By a client certificate whose common name is the user's name.
 
 Changes of users reach open connections at once: the next request is the first that they count
-for, and a LOG that is followed ends. Another password, `-RESET`, or DEL ends what the old one has
+for, and a LOG that is followed ends, at its next line. An EXEC with `-SYNC` is still told how its
+session has ended. Another password, `-RESET`, or DEL ends what the old one has
 opened, but for the connection that set it. Where several agents share a master, the others see
 changes within <<HEARTBEAT_S>>.
 
@@ -23607,7 +23625,8 @@ know his password any more, start the agent without `--no-owner` and say `USERS 
 
 An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
 there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
-password, ATTACH, DETACH, changes of calendars, SCHED UPDATE and SHUTDOWN are `ERR DENIED`.
+password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, SCHED UPDATE and
+SHUTDOWN are `ERR DENIED`.
 
 ### Passwords
 
@@ -23872,7 +23891,8 @@ It finds:
 - little free space; a `-wal` that a crash has left, or that grows as somebody reads for long;
   much log; files beside that belong to no open session, or were left half made,
 - rows later than the clock; rows that name what is not there,
-- sessions that are shown as running though nothing runs them,
+- sessions that are shown as running though nothing runs them; a work repository that is held as
+  a copy, or since it was restored (topic `copies`), whose sessions and files beside are let alone,
 - schedules that can never fire, or name what is missing; an agent that never ran on this master,
 - of the scenarios that a schedule or EXEC may start (the latest version, and those that schedules
   name): definitions that cannot be read, and what their tasks lack: programs, folders, files of
@@ -24125,7 +24145,8 @@ whose processes reach any file.
   `load_extension`, `temp_store_directory`, and no modules of virtual tables but full text and
   r-trees. SQLite runs in a process of its own then, as other drivers do.
 - The folder has data alone. The agent does not start when its own program, its master or its
-  Python are in it; keep work repositories elsewhere, too.
+  Python are in it; keep work repositories and backups elsewhere, too. It bounds tasks alone: an
+  administrator names any path by ATTACH and BACKUP, and `--log` and `--unix` are yours.
 - What this cannot bound: a hard link in the folder is the file itself (with
   `fs.protected_hardlinks` Linux lets nobody make one to a file that he may not read and write);
   so is a mount. A driver other than `sqlite3` reads what its own settings say, and some write
@@ -24179,10 +24200,12 @@ What is noted:
 - every request for the roles operator and administrator that went well, or was refused for
   whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
   well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
-- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look.
+- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look; `CONNECT` of
+  who came without TLS where that has to be.
 - what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
-  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RELEASE`
-  at the end of a hold with `-UNTIL`, `PURGE` by `--keep-days`.
+  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RESTORE`
+  and `REPAIR` likewise, `RELEASE` at the end of a hold with `-UNTIL` (of the agent or of a
+  repository), `PURGE` by `--keep-days`.
 
 A request of a wrong form that nobody could carry out whatever he may (an unknown verb, a first line
 of HTTP) is not.
@@ -26883,11 +26906,15 @@ class Server(socketserver.ThreadingTCPServer):
         return reason is None
 
     def take_in(self, connection, peer):
-        """Serves a connection that came by another door."""
-        if self._admit(connection, peer):
-            self.process_request(connection, None)
-        else:
-            self.shutdown_request(connection)
+        """Serves a connection that came by another door. What goes wrong costs that one alone, as
+        with those of the port."""
+        try:
+            if self._admit(connection, peer):
+                self.process_request(connection, None)
+                return
+        except Exception:               # no memory, maybe
+            self.handle_error(connection, None)
+        self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)
@@ -27195,7 +27222,7 @@ def look_after(settings, clock):
     if not settings.is_doctor:
         return _complain("--repair goes with --doctor", EXIT_USAGE)
     lines, code = consult(settings, clock)
-    if settings.is_repairing:
+    if any(line.startswith(REPAIRED) for line in lines):
         with contextlib.suppress(AgentError):       # where nothing can be written, that is found
             note_deed("REPAIR", settings, clock)
     reason = _print("".join(line + "\n" for line in lines))

@@ -8,6 +8,7 @@ import agent as program
 from conftest import turns_of, wait_for
 from support.audit import Notes
 from support.outside import foreign_lock, query
+from support.users import Guest, add_guest
 
 BRIEF = "verb object outcome"
 ALICE = program.Client(program.MONITOR, "alice", "alice", program.Peer(1001, "al", "10.0.0.7"))
@@ -89,6 +90,29 @@ def test_a_failed_auth_names_a_user_that_there_is_and_no_other_word(inside):
     rows = [(row["object"], row["outcome"]) for row in inside.rows("AUDIT -VERB=AUTH")]
     assert sorted(rows) == [("", "AUTH"), ("alice", "AUTH")]
     assert "my-password" not in "".join(inside.ask("AUDIT -LIMIT=1000"))
+
+
+def test_whoever_gets_another_password_is_noted_and_no_password_in_his_name_s_place(inside):
+    once = inside.ok("USERS ADD alice -ROLE=monitor")["password"]
+    guest = Guest(inside).log_in("alice", once)
+    assert guest.code("USERS PASSWORD %s my-password" % once) == "DENIED"       # taken for: the old one, the new one
+    guest.ok("USERS PASSWORD alice my-password")
+    inside.ok("USERS PASSWORD alice my-password2")
+    assert inside.err("USERS PASSWORD %s my-password" % once) == "NOT_FOUND"
+    assert audited(inside, "-VERB='USERS PASSWORD'", "user object outcome") == [
+        "alice  DENIED", "alice alice OK", " alice OK", "  NOT_FOUND"]
+    assert once not in "".join(inside.ask("AUDIT -LIMIT=1000"))
+
+
+def test_who_is_refused_the_rest_of_what_he_looks_at_is_noted(inside):
+    inside.import_os("W", "until [ -e %s ]; do echo more; sleep 0.02; done" % (inside.folder / "go"))
+    guest, session = add_guest(inside, "monitor", name="alice"), inside.ok("EXEC W")["session"]
+    lines = guest.conversation.begin(("LOG %s -FOLLOW" % session).encode()).chunks()
+    next(lines)
+    inside.ok("USERS DEL alice")
+    assert list(lines)[-1].startswith("ERR AUTH")
+    (inside.folder / "go").touch()
+    assert audited(inside, "-VERB=LOG") == ["LOG %s AUTH" % session]
 
 
 def test_who_looks_costs_nothing(inside, monkeypatch):

@@ -76,9 +76,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def rest(model, tmp_path):
-    """A copy of it."""
+    """A copy of it, which goes on in its own right."""
     shutil.copytree(str(model), str(tmp_path / "rest"))
-    return Place(tmp_path / "rest")
+    place = Place(tmp_path / "rest")
+    change(place.work, "update repository set host=null, boot=null, device=null, inode=null")
+    return place
 
 
 def times_of_files(folder):
@@ -310,6 +312,31 @@ def test_files_of_ended_sessions_and_of_a_crash(rest):
         age(path, 100000)
     assert len(rest.repaired()) == 4
     assert set(times_of_files(rest.folder)) == {"master.db", "workrep.db"}
+
+
+def test_what_a_held_copy_has_beside_it_is_left_alone(rest):
+    """It may be another's: what was running or outstanding there the copy does not know."""
+    me = program.own_identity("", "uuid")
+    change(rest.work, ("update repository set host=?, boot=?, device='1', inode='1'", me.home), OWN_IDENTITY % "")
+    secret = rest.folder / "workrep.db.secret.0123456789abcdef"
+    secret.write_text("{}")
+    age(secret, 100000)
+    line = rest.finding("--repair")
+    assert line.startswith("%s: is held, and not cleaned: copy: it is not the file that was used last" % rest.work)
+    assert line.endswith("; RELEASE -REPO=WORKREP, if it is the file to go on with; if not, put that there")
+    assert secret.exists()
+    change(rest.work, "update repository set restored='2026-01-02T00:00:00.000Z', restored_from='/b'")
+    assert "restored from /b; RELEASE -REPO=WORKREP" in rest.finding("--repair") and secret.exists()
+
+
+def test_only_what_was_repaired_is_in_the_audit(rest):
+    repairs = "select count(*) from audit where verb='REPAIR'"
+    before = query(rest.master, repairs)
+    assert run_doctor(rest, "--doctor", "--repair").returncode == 0
+    assert query(rest.master, repairs) == before == [(0,)]
+    os.chmod(str(rest.work), 0o640)
+    assert run_doctor(rest, "--doctor", "--repair").returncode == 0
+    assert query(rest.master, repairs) == [(1,)]
 
 
 # -- rows ----------------------------------------------------------------------------------

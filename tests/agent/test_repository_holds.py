@@ -75,6 +75,7 @@ def test_the_hold_of_a_repository_ends_by_itself(inside):
     inside.let_pass(1801)
     inside.wait_status(session, "DONE")
     assert held_line(inside) == ""
+    assert inside.rows("AUDIT -VERB=RELEASE")[0]["object"] == "-REPO=WORKREP"
 
 
 def test_what_runs_goes_on_and_what_waits_is_released_by_the_last_hold(inside):
@@ -148,6 +149,7 @@ def test_a_copy_in_the_place_of_the_file_is_held_and_not_cleaned(make_inside):
     assert ": copy: it is not the file that was used last" in held_line(inside)
     assert "repository WORKREP is held by the agent" in inside.log()
     assert inside.ok("CLEAN -HOST=a") == {"cleaned": "0"}
+    assert inside.ask("STOP 2001")[0].endswith("; RELEASE -REPO=WORKREP mends that")
     inside.let_pass(7200)
     assert inside.status(2001)["status"] == "RUNNING" and not inside.rows("SCHED WHY S")
     row = inside.wait_status(outstanding, "WAITING")

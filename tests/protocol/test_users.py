@@ -396,9 +396,11 @@ def test_a_hidden_child_that_is_waited_for_has_no_number(inside):
 
 
 @pytest.mark.parametrize("line", [
-    "HOLD", "HOLD 'a reason'", "RELEASE", "CLEAN", "METRICS", "SHUTDOWN", "IMPORT '{}'", "ATTACH A b", "DETACH WORKREP",
-    "CALENDAR ADD A 2026-12-25", "SCHED UPDATE", "USERS LIST", "USERS ADD x -ROLE=administrator",
-    "USERS SET narrowed -SCENARIOS=", "USERS DEL narrowed", "USERS PASSWORD shared 'correct horse'"])
+    "HOLD", "HOLD 'a reason'", "RELEASE", "HOLD -REPO=WORKREP", "RELEASE -REPO=WORKREP", "CLEAN", "METRICS", "AUDIT",
+    "BACKUP x", "PURGE -AUDIT -DAYS=0", "PURGE -AUDIT -DAYS=0 -DRY_RUN", "SHUTDOWN", "IMPORT '{}'", "ATTACH A b",
+    "DETACH WORKREP", "CALENDAR ADD A 2026-12-25", "SCHED UPDATE", "USERS LIST",
+    "USERS ADD x -ROLE=administrator", "USERS SET narrowed -SCENARIOS=", "USERS DEL narrowed",
+    "USERS PASSWORD shared 'correct horse'"])
 def test_a_narrowed_administrator_has_nothing_of_the_whole_agent(world, line):
     if not any(row["user"] == "narrowed" for row in world.rows("USERS LIST")):
         world.ok("USERS ADD narrowed -ROLE=administrator -SCENARIOS=LOAD_* -OS_USER=4000010")

@@ -148,6 +148,8 @@ def test_at_an_address_that_is_not_loopback(inside, authority, certificate, host
         with plain_client(server.port, address, address) as client:
             client.send("PING")
             client.expect("ERR AUTH lines that are not sealed *")
+        row = inside.rows("AUDIT -VERB=CONNECT")[0]
+        assert (row["address"], row["user"], row["object"], row["outcome"]) == (address, "", "", "AUTH")
         with SealedClient(server.port, authority, None, address, address) as client:
             assert client.err("PING") == "AUTH"
         inside.ok("USERS ADD alice -ROLE=monitor")

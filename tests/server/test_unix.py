@@ -67,6 +67,24 @@ def by_unix(inside, tmp_path):
     assert not path.exists()
 
 
+def test_what_goes_wrong_with_one_costs_the_next_nothing(by_unix, monkeypatch):
+    path, server = by_unix
+    admit, faults = server._admit, [MemoryError()]
+
+    def fail_once(connection, peer):
+        if faults:
+            raise faults.pop()
+        return admit(connection, peer)
+    told = []
+    monkeypatch.setattr(server, "_admit", fail_once)
+    monkeypatch.setattr(server, "handle_error", lambda *_: told.append("told"))
+    with UnixClient(path) as client:
+        assert client.line() == ""
+    with UnixClient(path) as client:
+        assert client.ask("PING")[0].startswith("OK ")
+    assert told == ["told"]
+
+
 def ask_by_door(uid, path, line):
     """The lines of the reply that a user gets."""
     return subprocess.run([sys.executable, "-c", ASKER, str(uid), str(path), line], stdout=subprocess.PIPE, cwd="/",

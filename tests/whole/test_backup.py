@@ -90,7 +90,7 @@ def test_a_backup_has_all_repositories_and_tells_what_they_are(inside):
     assert names == ["1-WORKREP.db", "2-two.db", "manifest.json", "master.db"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert (manifest["format"], manifest["version"], manifest["agent"]) == (1, program.VERSION, "AGENT")
-    assert manifest["audit"] == [] and abs(program.from_text(manifest["created"]) - inside.now()) < LIMIT_S
+    assert [head["agent"] for head in manifest["audit"]] == ["AGENT"] and abs(program.from_text(manifest["created"]) - inside.now()) < LIMIT_S
     assert [(entry["file"], entry["kind"], entry["id"], entry["name"]) for entry in manifest["files"]] == [
         ("1-WORKREP.db", "work", 1, "WORKREP"), ("2-two.db", "work", 2, "two"), ("master.db", "master", None, None)]
     assert sum(entry["bytes"] for entry in manifest["files"]) == int(done["bytes"])
@@ -104,13 +104,14 @@ def test_a_backup_has_all_repositories_and_tells_what_they_are(inside):
     assert inside.ok("PING")["status"] == "READY"
 
 
-def test_a_backup_tells_the_heads_of_the_audit(tmp_path):
-    with contextlib.closing(sqlite3.connect(str(tmp_path / "m.db"))) as connection:
-        assert program.list_heads(connection) == []
-        connection.execute("create table audit (agent, n, hash)")
-        connection.executemany("insert into audit values (?, ?, ?)", [("A", 1, "x"), ("A", 2, "y"), ("B", 7, "z")])
-        assert program.list_heads(connection) == [{"agent": "A", "n": 2, "hash": "y"},
-                                                  {"agent": "B", "n": 7, "hash": "z"}]
+def test_a_backup_has_the_audit_up_to_its_begin_and_tells_its_head(inside):
+    inside.ok("HOLD why")
+    inside.ok("RELEASE")
+    inside.ok("BACKUP kept")
+    release, = inside.rows("AUDIT -VERB=RELEASE")
+    folder = inside.folder / "kept"
+    assert manifest_of(folder)["audit"] == [{"agent": "AGENT", "n": 3, "hash": release["hash"]}]
+    assert program.verify_audit(str(folder / "master.db"), program.Clock(), release["hash"]).is_whole
 
 
 def ways():

@@ -32,7 +32,7 @@ from .runtime.bounds import Bounds, OWN_UMASK, check_address, check_bounds, read
 from .agent.opening import open_master
 from .agent.agent import Agent
 from .agent.audit import DONE_WELL, note_deed, note_offline
-from .agent.doctor import consult
+from .agent.doctor import REPAIRED, consult
 from .agent.exchange import import_into
 from .agent.figures import ping
 from .agent.logwriter import log_to_file, start_logging
@@ -201,7 +201,7 @@ def look_after(settings, clock):
     if not settings.is_doctor:
         return _complain("--repair goes with --doctor", EXIT_USAGE)
     lines, code = consult(settings, clock)
-    if settings.is_repairing:
+    if any(line.startswith(REPAIRED) for line in lines):
         with contextlib.suppress(AgentError):       # where nothing can be written, that is found
             note_deed("REPAIR", settings, clock)
     reason = _print("".join(line + "\n" for line in lines))

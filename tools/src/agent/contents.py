@@ -19,6 +19,7 @@ from ..store.schedules import PAGE, StoredSchedules
 from ..store.secrets import SecretFiles
 from ..store.sessions import Sessions
 from ..store.spool import Spools, read_state
+from ..store.whereabouts import find_spot, read_whereabouts
 from ..processes.alive import Identity, has_ended, lives
 from .finding import Finding
 
@@ -40,8 +41,15 @@ class WorkContents:
 
     def list(self):
         """Yields the Findings. RepositoryError."""
-        yield from self._list_stale()
-        yield from self._list_strays()
+        place = look_at(self._path, read_whereabouts, find_spot(self._path, *self._me.home),
+                        self._clock.now())
+        if place.is_copy:       # its sessions, and what lies beside it, may be another's
+            yield Finding(self._path, "is held, and not cleaned: " + place.hold.reason,
+                          "RELEASE -REPO=%s, if it is the file to go on with; if not, put that "
+                          "there" % self._name)
+        else:
+            yield from self._list_stale()
+            yield from self._list_strays()
         yield from look_at(self._path, self._list_definitions)
 
     def _find(self, kind, name, fault, remedy):

@@ -254,8 +254,9 @@ class Desk:
             time.sleep(0.02)
         status = repository.db.read(repository.sessions.get, number)["status"]
         if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
+            raise Conflict("session %d is shown as running, but nothing runs it here; %s mends "
+                           "that" % (number, "RELEASE -REPO=" + repository.name
+                                     if repository.is_copy else "CLEAN"))
         raise Conflict("session %d has ended: %s" % (number, status))
 
     def restart(self, request):

@@ -31,6 +31,7 @@ from .finding import Finding
 OLD_S = 86400           # a file beside that is being made is no older
 AHEAD_S = 5.0           # by which a row may be ahead of the clock
 MIB = 1024 * 1024
+REPAIRED = "repaired: "         # a line that tells what --repair did begins so
 BACKUP = "put a backup in its place, or save what `sqlite3 FILE .recover` can still read"
 
 
@@ -247,7 +248,7 @@ class Doctor:
         for finding in list(self.examine()):
             if finding.cure is not None:
                 try:
-                    reports.append("repaired: %s: %s" % (finding.place, finding.cure()))
+                    reports.append("%s%s: %s" % (REPAIRED, finding.place, finding.cure()))
                 except (AgentError, OSError) as error:
                     faults.append(Finding(finding.place, "cannot be repaired: %s" % (
                         getattr(error, "message", None) or error.strerror), finding.remedy))

@@ -80,5 +80,6 @@ class RepositoryHolds:
         if repository.hold == hold:
             def follow(pending):
                 if pending.error is None:
+                    self._agent.audit.note_own("RELEASE", "-REPO=" + repository.name)
                     self._follow(repository)
             repository.db.submit(put_repository_hold, None, on_done=follow)

@@ -1,7 +1,7 @@
 """The verb AUDIT, the purge of the audit, and what the audit notes of requests."""
 from ..base.audit_forms import AUDIT_END_LINE, AUDIT_LINE, AUDIT_PURGED_LINE
 from ..base.errors import AuthError, BadRequest, Denied
-from ..base.vocabulary import ADMINISTRATOR, OPERATOR
+from ..base.vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 from ..base.words import capitals
 from ..store.chain import AuditFilter
 from ..agent.audit import DONE_WELL
@@ -48,6 +48,11 @@ def purge_audit(agent, request):
     return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
 
 
+def is_look(row):
+    """Whether a verb only looks, so that nothing is noted of it once it is known who may."""
+    return row.role == MONITOR and row.name not in MORE_CHANGES
+
+
 def note_outcome(agent, row, client, request, outcome):
     """Has the audit note what came of a request, where it is for it: a change that went well or
     not, and whatever somebody may not do. `outcome` is DONE_WELL or a code; there is no `request`
@@ -64,8 +69,9 @@ def note_outcome(agent, row, client, request, outcome):
 
 def _tell_object(agent, row, request):
     """What a request is about, without a value: by its names of things alone."""
-    if row.name == "AUTH":              # a password may stand in the user's place
-        return request["USER"] if agent.access.has(request["USER"]) else ""
+    if row.name in ("AUTH", "USERS PASSWORD"):      # a password may stand in the user's place
+        name = request["USER" if row.name == "AUTH" else "NAME"]
+        return name if agent.access.has(name) else ""
     names = [name for name, _ in row.arguments]
     words = [str(request[name]) for name in names[:1] if name in _NAMES and name in request]
     if names[1:2] == ["VERSION"] and "VERSION" in request:

@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 
-from ..base.vocabulary import MONITOR, ROLES
+from ..base.vocabulary import ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
@@ -13,13 +13,14 @@ from ..base.words import (_CONTROL, is_about_password, list_hidden, mask_all, re
 from ..agent.audit import DONE_WELL
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
-from .audit_verbs import note_outcome
+from .audit_verbs import is_look, note_outcome
 from .lines import FLUSH, TextLine, ticket_fields
 from .narrow import check_rows, check_words
 from .user_verbs import Introduction
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -75,7 +76,7 @@ class Conversation:
                          row.is_pipelined, row.is_quick(self._agent, request),
                          on_outcome=self._noter_of_change(row, request))
         look_again = functools.partial(self._look_again, row, request) \
-            if row.role == MONITOR else None
+            if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
 
@@ -85,7 +86,7 @@ class Conversation:
 
     def _noter_of_change(self, row, request):
         """As _noter(); None for what only looks, once it is known that it may."""
-        return None if row.role == MONITOR else self._noter(row, request.client, request)
+        return None if is_look(row) else self._noter(row, request.client, request)
 
     def _renew(self):
         """The users have changed, so this may be another one."""
@@ -107,10 +108,15 @@ class Conversation:
         asks may not see it any more."""
         if self._access is not None and self._revision != self._access.revision:
             self._renew()
-        if self._client is not request.client:
+        if self._client is request.client:
+            return
+        try:
             self._check_role(row)
             if self._client.scenarios != request.client.scenarios:
                 raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -136,6 +142,8 @@ class Conversation:
         """A Reply for what is no request, or for the bytes of a line that is not to be read; the
         connection ends with it."""
         self.is_over = True
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
         return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
 
     @property

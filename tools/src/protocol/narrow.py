@@ -30,6 +30,8 @@ def check_words(agent, request):
     if name not in ALLOWED or name in ("HOLD", "RELEASE") and "-SCHEDULE" not in request:
         raise Denied("%s concerns more than the scenarios that are there for you%s" % (
             name, "; give -SCHEDULE" if name in ("HOLD", "RELEASE") else ""))
+    if name == "PURGE" and "-AUDIT" in request:
+        raise Denied("PURGE -AUDIT concerns what others have done, too")
     scenario = request[SCENARIO_WORDS[name]] if name in SCENARIO_WORDS else None
     if scenario is not None:
         check_scenario(agent, request, scenario)

@@ -170,11 +170,15 @@ class Server(socketserver.ThreadingTCPServer):
         return reason is None
 
     def take_in(self, connection, peer):
-        """Serves a connection that came by another door."""
-        if self._admit(connection, peer):
-            self.process_request(connection, None)
-        else:
-            self.shutdown_request(connection)
+        """Serves a connection that came by another door. What goes wrong costs that one alone, as
+        with those of the port."""
+        try:
+            if self._admit(connection, peer):
+                self.process_request(connection, None)
+                return
+        except Exception:               # no memory, maybe
+            self.handle_error(connection, None)
+        self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)

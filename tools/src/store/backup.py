@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 from ..base.errors import Exists, RepositoryError
 from ..base.files import make_private, name_beside, naming, open_new, remove_all, sync_folder
 from ..base.program import alone_command
+from .chain import list_ends
 from .connections import tell_reason
 from .files import connect_file
 
@@ -91,7 +92,8 @@ class Backup:
         with closing_copy(os.path.join(self._folder, entry.file)) as connection:
             attached = {row[2]: (row[0], row[1]) for row in connection.execute(
                 "select id, name, uuid from work_repository")}
-            return attached, list_heads(connection)
+            return attached, [{"agent": agent, "n": end.n, "hash": end.hash}
+                              for agent, end in sorted(list_ends(connection).items())]
 
     def finish(self, **fields):
         """Writes the manifest: these fields, and the files."""
@@ -101,17 +103,6 @@ class Backup:
             json.dump(fields, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-
-
-def list_heads(connection):
-    """[{agent, n, hash}]: the last row of each chain of a master's audit; none, where it keeps
-    none."""
-    columns = {row[1] for row in connection.execute("pragma table_info(audit)")}
-    if not {"agent", "n", "hash"} <= columns:
-        return []
-    return [dict(zip(("agent", "n", "hash"), row)) for row in connection.execute(
-        "select agent, n, hash from audit a where n ="
-        " (select max(n) from audit where agent = a.agent) order by agent")]
 
 
 def copy_database(database, target, check):
