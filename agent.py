@@ -10,8 +10,16 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
+    base/replies              The lines of replies, as data: their fields in order, and what each
+                              holds, in which unit.
+    base/form                 What a form of a request is: its words, their kinds and meanings, its
+                              role, and its reply.
     base/vocabulary           The words and limits of the contract, as data: states, transitions,
                               roles, sizes, times.
+    base/audit_forms          The form of AUDIT, and the lines of the audit in replies, as data.
+    base/backup_forms         The form of BACKUP.
+    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
+                              nothing else does.
     base/clients              Who is at the other end of a connection, and what he may do.
     base/controls             What may drive a terminal, imitate a reply or turn a text around,
                               shown as what it is.
@@ -20,12 +28,11 @@ Sections, each using only those above it:
     base/errors               What can go wrong, one class for each code that a user is told.
     base/files                Files that are made, opened and replaced where others may write: under
                               names and checks of ours.
-    base/replies              The lines of replies, as data: their fields in order, and what each
-                              holds, in which unit.
-    base/form                 What a form of a request is: its words, their kinds and meanings, its
-                              role, and its reply.
+    base/user_forms           The forms of the requests about users, and the lines of their replies.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
+    base/hashes               Passwords as they are stored: hashes that cost time and memory, with
+                              what is needed to compare.
     base/histogram            Counts of what took how long, for METRICS.
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its own file, its code and its own log.
@@ -58,12 +65,18 @@ Sections, each using only those above it:
     store/records             What goes into the store and comes out of it, as values.
     store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
                               checked of them.
+    store/chain               The audit in the master: a chain of rows for each agent, each with the
+                              hash of the one before.
     store/beside              What SQLite keeps beside a file that is open: whether that is still
                               what its connections use.
     store/files               Repository files as a whole: made, migrated after a copy, told of when
                               others may write there.
     store/connections         Connections to one SQLite file: one that writes, those that read, and
                               whether it is the same.
+    store/backup              A backup: whole copies of the repositories in a folder, with a
+                              manifest that tells what they are.
+    store/checkup             Looking at a repository file as it lies there, whoever uses it:
+                              nothing is written or made.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
@@ -72,6 +85,7 @@ Sections, each using only those above it:
     store/decisions           What is decided of due times, and the sessions that are made by it.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
+    store/seen                Rows of scenarios that are there for who asks, as a condition in SQL.
     store/ledger              The ledger of due times: what was decided of each, with the session it
                               started.
     store/locks               Locks that the kernel holds on files beside a master: the one live
@@ -83,18 +97,22 @@ Sections, each using only those above it:
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/restarts            How a session that ended badly is opened again: RESTART, at which
                               task, with which variables.
+    store/sessions            Sessions of a work repository, one by one: their rows, their states,
+                              their tickets.
     store/scenarios           Scenario versions of a work repository, and their definitions.
     store/schedules           Schedules of a work repository, their holds and what they run after.
     store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
                               never in it.
-    store/sessions            Sessions of a work repository, one by one: their rows, their states,
-                              their tickets.
     store/spool               What the process of an adoptable task leaves for whoever takes it up:
                               a small file of its own.
     store/views               What is read of sessions: listings, history, logs, durations, and what
                               is purged.
+    store/whereabouts         Where the file of a work repository lies, whether it is a copy there,
+                              and its hold.
     store/work                A work repository: its tables, and all that is kept in them behind one
                               name.
+    store/restore             --restore: puts a backup where nothing runs, as a timeline of its own.
+    store/users               The users of the agents of a master: their rows, and how these change.
     processes/alive           Who is alive: processes, and the marker of those that a task has
                               started.
     processes/limits          How many files may be open: as the host has it for what the agent
@@ -106,6 +124,8 @@ Sections, each using only those above it:
     processes/output          What the processes of tasks print: read, cut into lines, masked,
                               limited, captured.
     processes/tree            The tree of a task's processes: found, and ended as a whole.
+    processes/stages          What a process is before it is the program that a task wants: limit,
+                              umask and user are set then.
     processes/process         One process of a task, from its start to its exit code.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
@@ -113,14 +133,19 @@ Sections, each using only those above it:
                               children, and are reaped.
     processes/remains         What a task was writing when its process was killed: deleted, by the
                               notes that were taken of it.
+    processes/users           Another user, as whom the processes of tasks run; what the agent has
+                              done as that user.
     tasks/task                What all task types share: their table, results, texts, and work done
                               in a helper process.
     tasks/answers             What an answer of HTTP holds: past what only announces it, without
                               codings, in a charset.
+    tasks/roots               The folder that the files of tasks must lie in, by --root.
     tasks/files               Files copied, moved, deleted and made: copy, move, delete, mkdir.
     tasks/archives            Files packed and unpacked: zip and unzip.
     tasks/commands            Commands, code and the small types: os, set, sleep, wait_file, python,
                               scenario.
+    tasks/guards              What SQL may reach of the files of this host, where --root bounds
+                              them.
     tasks/statements          SQL taken apart: its statements and the variables it binds, in time
                               that grows as its length.
     tasks/data                Statements on data servers: sql and refresh.
@@ -132,8 +157,12 @@ Sections, each using only those above it:
     tasks/mail                Mail by SMTP.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
+    runtime/awaiting          How a session waits for one that it has started: without a thread
+                              meanwhile.
     runtime/sources           Secrets that are read when they are needed, from the environment or
                               from files.
+    runtime/bounds            What tasks may do on this host, as the options of the agent say:
+                              types, files, and as whom.
     runtime/execution         One task under way: how it reaches its process, its data servers, and
                               its session's values.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
@@ -160,26 +189,52 @@ Sections, each using only those above it:
     scheduling/scheduler      What is due now, and the seconds until something is due again.
     scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
                               fired.
+    agent/guesses             Wrong passwords: what they cost those who give them, and in which
+                              thread they are found out.
+    agent/token               How the agent's own OS user is known where the host does not tell who
+                              is at the other end.
+    agent/access              Who may ask the agent: its owner, and the users of the master.
     agent/opening             Opening the master repository, and making what is not there yet.
+    agent/audit               What was done, and what was refused, on its way to the audit in the
+                              master.
     agent/place               An attached work repository and its owner.
     agent/places              The attached work repositories: found, attached and detached.
-    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
     agent/waits               What a session waits for: in a word, and in words.
+    agent/holds               The holds of work repositories: HOLD -REPO, and those of copies.
+    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
     agent/watch               What other sessions, clients and tasks may see: topology, ends of
                               sessions, logs, children.
     agent/tally               What is counted from the start of the agent on, for METRICS.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/reached             How often each limit on connections was reached.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
                               writer only puts it here.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
+    agent/backups             BACKUP: the master and all that is attached to it.
+    agent/finding             What --doctor finds.
+    agent/contents            What --doctor finds in the rows of a work repository, and in the files
+                              that belong to them.
+    agent/doctor              --doctor: what is wrong with the repositories as they lie there, and
+                              what to do about it.
     agent/figures             How the agent is, in figures: PING and METRICS.
+    agent/logfile             The file of --log: made 0600, rotated at a size, opened anew when that
+                              is asked for.
     agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
                               over and goes on.
+    agent/service             The systemd unit that runs the agent on this host.
+    agent/verifying           --verify-audit: whether the chains of the audit are whole; beside a
+                              running agent, too.
     protocol/table            The verb table: a function for each form of a request, and the check
                               of one against it.
+    protocol/narrow           What a client may ask for whom some scenarios are not there: checked
+                              by what his words name.
     protocol/lines            The lines of replies, filled by the table of their fields.
+    protocol/audit_verbs      The verb AUDIT, the purge of the audit, and what the audit notes of
+                              requests.
+    protocol/backup_verbs     The verb BACKUP.
+    protocol/user_verbs       The verbs on users, and the one by which they say who they are.
     protocol/conversation     The requests of one connection in order, and their replies; knows no
                               sockets.
     protocol/manual           The manual: prose, with what follows from the program's tables put in
@@ -188,14 +243,22 @@ Sections, each using only those above it:
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     server/incoming           A connection as its server sees it: the lines that come in, bounded,
                               and the replies it owes.
-    server/front              The connections that have asked for nothing yet but EXEC and PING, all
-                              in one thread.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
                               it.
+    server/tls                TLS at the agent's end: its certificate, which is read again, and
+                              connections sealed by it.
+    server/front              The connections that have asked for nothing yet but EXEC and PING, all
+                              in one thread.
+    server/handler            One connection in a thread of its own, by plain lines or TLS, to its
+                              end.
+    server/limits             Who may connect, how many at once, and how long each is waited for.
     server/port               Whose the port is, from before the agent begins anything until it
                               listens.
-    server/server             The port: connections, bounded lines, and replies as fast as they are
-                              taken.
+    server/unix               The UNIX socket that the agent listens on, too, and who is at its
+                              other end.
+    server/server             The port: who comes in, and by what he is served.
+    server/systemd            What systemd is told of the agent by the socket that it asks for it
+                              (sd_notify(3)).
     main                      The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
@@ -216,16 +279,21 @@ Threads, and what ends each:
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
+    passwords         compares and hashes them one at a time; ends at PasswordDesk.close().
+    audit             writes the rows; ends at Audit.close().
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
+    certificates      reads them again after SIGHUP, tells when one expires; ends at close().
     front             serves them; ends at Front.close().
     usher             starts the threads of those that need one, which may take its time; ends
                       likewise.
+    unix              accepts its connections; ends at UnixDoor.close().
     server            accepts connections; ends at Server.close().
     client N          serves one connection; ends with it, or at Server.close().
+    watchdog          where systemd has a watchdog, tells it that the agent lives; ends at
     MainThread        waits for a signal or SHUTDOWN, then stops the others in order.
 """
 import sys
@@ -250,6 +318,7 @@ import gc
 import glob
 import hashlib
 import heapq
+import hmac
 import importlib
 import importlib.util
 import itertools
@@ -265,6 +334,7 @@ import random
 import re
 import resource
 import sched
+import select
 import selectors
 import shutil
 import signal
@@ -288,6 +358,317 @@ from calendar import timegm
 from datetime import date, datetime, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+
+
+# ======================================================================================
+# base/replies.py
+# The lines of replies, as data: their fields in order, and what each holds, in which unit.
+# ======================================================================================
+
+# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
+# second; yes or no. A value that is not there is empty.
+TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
+TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
+
+
+class ReplyKey(NamedTuple):
+    """One field of a line."""
+    name: str
+    kind: str
+    meaning: str
+    is_optional: bool = False           # there only when there is something to say
+
+
+class ReplyLine(NamedTuple):
+    """A kind of line: what it tells of, and its fields in their order."""
+    about: str
+    keys: tuple = ()
+
+    @property
+    def form(self):
+        """The line as the manual shows it."""
+        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
+                        for key in self.keys)
+
+
+def text_key(name, meaning, is_optional=False):
+    """The ReplyKey of a field that holds text."""
+    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
+
+
+def number_key(name, meaning, is_optional=False):
+    """The ReplyKey of a field that holds a whole number."""
+    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
+
+
+def time_key(name, meaning, is_optional=False):
+    """A field that holds an instant to the millisecond."""
+    return ReplyKey(name, TIME_KEY, meaning, is_optional)
+
+
+NOTHING = ReplyLine("")                 # an OK alone
+
+_SESSION = number_key("session", "number of the session")
+_STATUS = text_key("status", "its state")
+_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
+_BEGUN = time_key("begun", "when it began")
+_ENDED = time_key("ended", "when it ended")
+_MESSAGE = text_key("message", "why it is so, in words")
+_REPOSITORY = text_key("repository", "name of the work repository")
+_NAME = text_key("schedule", "name of the schedule")
+_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
+_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
+_HOLD_REASON = text_key("hold_reason", "why it is held", True)
+_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
+_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
+
+PING_LINE = ReplyLine("the agent", (
+    text_key("agent", "name of the agent"),
+    text_key("version", "version of agent.py"),
+    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
+             "read; STOPPING"),
+    ReplyKey("uptime", SECONDS_KEY, "since its start"),
+    number_key("running", "sessions that run"),
+    number_key("queued", "sessions that are outstanding: queued or waiting"),
+    text_key("repositories", "how many can be used / how many are attached"),
+    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
+# of a session that was just acknowledged, and is WAITING
+_WAIT = (time_key("start_at", "when it begins, of -AT", True),
+         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
+         text_key("message", "the same in words", True))
+TICKET_LINE = ReplyLine("the session that was made", (
+    _SESSION, _STATUS,
+    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
+STATE_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
+    ) + _WAIT)
+STOPPED_LINE = ReplyLine("the session", (
+    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
+END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
+LOGGED_LINE = ReplyLine("the session", (
+    text_key("status", "its state; when it has ended, all lines stand before this"),))
+CLEANED_LINE = ReplyLine("what was cleaned", (
+    number_key("cleaned", "stale sessions that were closed or queued again"),))
+AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+REPOSITORY_HOLD_LINE = ReplyLine("the work repository (with -REPO alone)", (_REPOSITORY, _HOLD))
+SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
+SESSION_LINE = ReplyLine("a session", (
+    _SESSION,
+    text_key("scenario", "name of its scenario"),
+    text_key("version", "version of its scenario"),
+    text_key("context", "its context"), _STATUS,
+    text_key("name", "its own name, from -NAME or the schedule's session_name"),
+    text_key("keywords", "its keywords, between commas"),
+    text_key("schedule", "the schedule that started it; empty: none did"),
+    time_key("due", "the due time of the schedule that it is for"),
+    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
+    time_key("created", "when it was acknowledged"),
+    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
+    number_key("parent", "the session whose task has started it"),
+    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
+STEP_LINE = ReplyLine("an attempt of a step, in order", (
+    number_key("step", "place of the step in the scenario, from 1"),
+    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
+TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
+    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
+    text_key("type", "type of the task"),
+    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
+    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
+               "HTTP"),
+    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+VARIABLE_LINE = ReplyLine("a variable", (
+    text_key("variable", "name of the variable"),
+    text_key("value", "its value now; *** for a secret")))
+SCENARIO_LINE = ReplyLine("a scenario version", (
+    _REPOSITORY,
+    text_key("scenario", "name of the scenario"),
+    text_key("version", "its version"),
+    number_key("steps", "how many steps it has"),
+    text_key("variables", "names of its variables that are no secrets, between commas"),
+    time_key("imported", "when it was imported"),
+    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
+REPOSITORY_LINE = ReplyLine("a work repository", (
+    _REPOSITORY,
+    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
+    text_key("path", "its file"),
+    text_key("status", "ATTACHED, or TROUBLE"),
+    text_key("message", "what is wrong with it, or who holds it and why")))
+CONTEXT_LINE = ReplyLine("a context", (
+    text_key("context", "name of the context"),
+    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
+CHANGE_LINE = ReplyLine("a definition of the document", (
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
+    text_key("change", "new, changed or same"),
+    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
+WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
+    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
+# what an import counts; the last two there will be
+IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
+                  "engine", "notice")
+IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
+    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
+        number_key("warnings", "lines with a warning"),
+        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
+ATTACHED_LINE = ReplyLine("the work repository", (
+    _REPOSITORY, number_key("id", "its id, 1 to 999")))
+PURGED_LINE = ReplyLine("what was purged", (
+    number_key("purged", "sessions that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+SCHEDULE_LINE = ReplyLine("a schedule", (
+    text_key("name", "name of the schedule"),
+    text_key("agent", "the agent that it belongs to"),
+    text_key("scenario", "the scenario that it starts"),
+    text_key("version", "its version; -1: the latest"),
+    text_key("context", "its context"),
+    text_key("rule", "its rule; empty: by `after` alone"),
+    text_key("timezone", "its time zone; empty: that of the agent's host"),
+    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
+    ReplyKey("next", SECOND_KEY, "its next due time"),
+    time_key("last", "its newest due time that made a session"),
+    number_key("last_session", "that session; of several attempts, the newest"),
+    text_key("last_status", "state of that session"), _REPOSITORY,
+    _HOLD_REASON, _HOLD_UNTIL))
+OPTION_LINE = ReplyLine("a field that is not default", (
+    text_key("option", "name of the option of SCHED SET, without its dash"),
+    text_key("value", "its value")))
+AFTER_LINE = ReplyLine("what its `after` names", (
+    text_key("after", "name of the schedule or scenario"),
+    text_key("kind", "schedule or scenario"),
+    time_key("met", "when a session of it ended well, since the schedule fired")))
+DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
+    time_key("waiting", "the due time"),))
+HELD_LINE = ReplyLine("its hold", (
+    time_key("held", "since when"), text_key("by", "who holds it"),
+    time_key("until", "when it ends by itself"), text_key("reason", "why")))
+SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
+SCHEDULE_SET_LINE = ReplyLine("the schedule", (
+    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
+ENABLED_LINE = ReplyLine("the schedule", (
+    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
+COMING_LINE = ReplyLine("a due time", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
+    _ORIGIN))
+OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
+    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
+    time_key("due", "the due time; of several, the first"),
+    time_key("last_due", "of several, the last"),
+    number_key("count", "how many due times"),
+    text_key("decision", "started, late, skipped or failed"),
+    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
+             "repository"),
+    number_key("session", "the session that it made; of several attempts, the newest"),
+    text_key("status", "state of that session"),
+    time_key("decided", "when that was decided"),
+    text_key("message", "the same in a sentence"), _ORIGIN))
+OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
+    text_key("note", "what stands in the way now, and the next due time", True),))
+VISIT_LINE = ReplyLine("a due time that does not simply start", (
+    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
+    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
+    ReplyKey("end", SECOND_KEY, "when it would end"),
+    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
+             "none"),
+    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
+    text_key("note", "why"), _ORIGIN))
+PLANNED_LINE = ReplyLine("the period and its sums", (
+    ReplyKey("from", SECOND_KEY, "begin of the period"),
+    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
+    number_key("slots", "sessions of this agent that run at once, at most"),
+    number_key("due", "due times in the period"),
+    number_key("starts", "that simply start"),
+    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
+    number_key("queues", "that have to wait"),
+    number_key("skipped", "that make no session"),
+    number_key("never", "that do not begin in the period, or reach their timeout")))
+UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
+CALENDAR_LINE = ReplyLine("a calendar", (
+    text_key("calendar", "name of the calendar"),
+    text_key("dates", "dates and ranges a..b, between commas")))
+CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
+
+
+# ======================================================================================
+# base/form.py
+# What a form of a request is: its words, their kinds and meanings, its role, and its reply.
+# ======================================================================================
+
+# what the data lines of a reply are
+AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
+AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
+AS_RECORD = "record"        # likewise, and the first is what the others belong to
+AS_TEXT = "text"
+AS_DOCUMENT = "document"    # one JSON document over many lines
+AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
+
+
+class Form(NamedTuple):
+    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
+    [] may be left out."""
+    name: str               # SCHED ADD is one, by its first two words
+    words: str
+    role: Optional[str]     # None: everybody
+    help: str
+    reply: str = AS_FIELDS
+    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
+    lines: tuple = ()           # those of its data lines, where they are fields
+    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
+    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
+    # whether later requests of its connection are begun while it waits for its commit
+    is_pipelined: bool = False
+
+    @property
+    def text(self):
+        """The whole request: the verb and its words, as HELP shows it."""
+        return ("%s %s" % (self.name, self.words)).strip()
+
+    @property
+    def usage(self):
+        """The words without the options."""
+        return re.split(r" ?\[-", self.words)[0]
+
+
+class Part(NamedTuple):
+    """One argument or option of a form; an option's name begins with its dash."""
+    name: str
+    kind: Optional[str]     # None: a flag, which has no value
+    shown: str              # a value as HELP shows it; nothing for an argument or a flag
+    is_required: bool
+    is_value_optional: bool
+    meaning: str
+
+    @property
+    def is_field(self):
+        """Whether it sets a field of a schedule."""
+        return self.kind is not None and self.kind.startswith("field ")
+
+
+# the usual kinds of words: what a kind means is protocol/table's to say
+KIND_WORDS = {
+    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
+    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
+    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
+    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
+    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
+    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
+    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
+    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
+}
+
+# what words mean, where the form does not say it
+WORD_MEANINGS = {
+    "CONTEXT": "context, GLOBAL if left out",
+    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
+    "NAME": "name of the schedule",
+    "SCENARIO": "name of the scenario",
+    "SESSION": "number of the session",
+    "VERSION": "version of the scenario; -1 is the latest",
+    "-JSON": "each data line is a JSON object",
+    "-LIMIT": "how many lines at most (50)",
+}
 
 
 # ======================================================================================
@@ -351,6 +732,7 @@ MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its refere
 MAX_EXPRESSION = 1000               # characters of a regular expression
 MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
 MAX_CONNECTIONS = 1000
+MAX_PER_ADDRESS = 50                # connections from one address, those of the owner aside
 MAX_QUEUE = 100000                  # outstanding sessions of an agent
 MAX_LIST = 1000000                  # rows of a listing
 MAX_BATCH = 500                     # requests that share a commit
@@ -366,7 +748,10 @@ NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or
 TRY_S = 0.2             # between two tries of what the host cannot give now
 DRAIN_S = 0.5           # how long after its exit a task's pipes are read
 LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
+STRANGER_S = 30.0       # how long one whom the agent does not know is waited for
+IDLE_S = 3600.0         # how long a user's connection may be silent
+LINE_S = 60.0           # how long a line of a user may take
+SEND_S = 300.0          # how long a user may take for a piece of a reply
 STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
 LATE_S = 1.0            # begun so long after its due time is late
 STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
@@ -386,6 +771,103 @@ BELIEF_S = 86400.0      # a clock that is further ahead than before is believed 
 NEW, ALTERED, SAME = "new", "changed", "same"
 
 EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/audit_forms.py
+# The form of AUDIT, and the lines of the audit in replies, as data.
+# ======================================================================================
+
+AUDIT_LINE = ReplyLine("a row of the audit", (
+    time_key("time", "when it was; of several, when the last was"),
+    text_key("agent", "name of the agent whose chain it stands in"),
+    number_key("n", "its number in the chain"),
+    text_key("user", "who asked: user of the agent; empty: its owner, or nobody that it knows"),
+    text_key("os_user", "user of the host at the other end, or that agent.py ran as"),
+    text_key("address", "where he asked from; empty: no connection, but agent.py itself"),
+    text_key("verb", "what was asked for"),
+    text_key("object", "what it was about: number of the session, name of the schedule"),
+    text_key("outcome", "OK, or the code of the error"),
+    number_key("count", "how often, of a refusal that came again and again"),
+    text_key("hash", "SHA-256 of the row, which the next one carries")))
+AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
+    text_key("head", "hash of its newest row, for --verify-audit --head"),))
+AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
+    number_key("purged", "rows of the audit that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+
+AUDIT_FORMS = (
+    Form("AUDIT", "[-SINCE=time] [-WHO=name] [-VERB=verb] [-LIMIT=n] [-JSON]", ADMINISTRATOR,
+         "who changed what, and who was refused, newest first", AS_ROWS, oks=(AUDIT_END_LINE,),
+         lines=(AUDIT_LINE,), kinds={"-WHO": "label"},
+         meanings={"-SINCE": "only what was from then on",
+                   "-WHO": "only what this user asked for, or this user of the host",
+                   "-VERB": "only this verb; SCHED stands for all that begin so"}),
+)
+
+
+# ======================================================================================
+# base/backup_forms.py
+# The form of BACKUP.
+# ======================================================================================
+
+BACKUP_LINE = ReplyLine("the backup", (
+    text_key("folder", "its folder"),
+    number_key("files", "databases in it: the master and the work repositories"),
+    number_key("bytes", "how large they are together")))
+BACKUP_FORMS = (
+    Form("BACKUP", "FOLDER", ADMINISTRATOR,
+         "copy the master and every work repository into a new folder, whole and checked; a "
+         "relative path counts from the master's folder", oks=(BACKUP_LINE,),
+         kinds={"FOLDER": "token"}, meanings={"FOLDER": "the folder, which must not exist"}),)
+
+
+# ======================================================================================
+# base/patterns.py
+# Patterns of names: `*` stands for any text, `?` for one character, and nothing else does.
+# ======================================================================================
+
+PATTERN = re.compile("[A-Za-z0-9_.*?-]+")
+
+
+def check_patterns(text):
+    """`LOAD_*,REPORT` -> the patterns in order, each once; nothing: (). ValueError."""
+    patterns = []
+    for pattern in text.split(",") if text else ():
+        if not PATTERN.fullmatch(pattern):
+            raise ValueError("must be names of scenarios between commas, in which * stands for any "
+                             "text and ? for one character")
+        if pattern not in patterns:
+            patterns.append(pattern)
+    return tuple(patterns)
+
+
+def is_match(pattern, text):
+    """Whether a whole text is as its pattern says.
+
+    Of several `*` only the newest is ever tried anew: what stands before it has its earliest place,
+    and no later one can make more possible. So the time grows as the product of both lengths at
+    worst, which are those of names.
+    """
+    place = start = 0                   # in the pattern, in the text
+    star, again = -1, 0                 # the newest `*`, and where the text goes on behind it
+    while start < len(text):
+        if place < len(pattern) and pattern[place] == "*":
+            star, again = place, start
+            place += 1
+        elif place < len(pattern) and pattern[place] in ("?", text[start]):
+            place, start = place + 1, start + 1
+        elif star >= 0:                 # it stands for one character more
+            again += 1
+            place, start = star + 1, again
+        else:
+            return False
+    return not pattern[place:].strip("*")
+
+
+def is_any_match(patterns, text):
+    """Whether a text is as one of some patterns says."""
+    return any(is_match(pattern, text) for pattern in patterns)
 
 
 # ======================================================================================
@@ -409,11 +891,22 @@ class Client(NamedTuple):
     user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
     peer: Peer = Peer()
     scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+    stamp: str = ""         # of the password by which he is known; "" by none: the host says it
+    is_temporary: bool = False          # that is for one use: to set another
 
     @property
     def is_administrator(self):
         """Whether he may do everything."""
-        return self.role == ADMINISTRATOR
+        return self.role == ADMINISTRATOR and not self.scenarios and not self.is_temporary
+
+    @property
+    def is_narrowed(self):
+        """Whether some scenarios are not there for him."""
+        return bool(self.scenarios)
+
+    def sees(self, scenario):
+        """Whether a scenario of this name is there for him, if it is at all."""
+        return not self.scenarios or is_any_match(self.scenarios, scenario)
 
 
 # ======================================================================================
@@ -470,6 +963,11 @@ class Parser(argparse.ArgumentParser):
 
 UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8", "UTF-8")
 LOCALE_BEFORE = "AGENT_LC_ALL"          # in the environment: LC_ALL as it was
+
+
+def to_bytes(text):
+    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def utf8_flags():
@@ -865,312 +1363,61 @@ def sync_folder(path):
 
 
 # ======================================================================================
-# base/replies.py
-# The lines of replies, as data: their fields in order, and what each holds, in which unit.
+# base/user_forms.py
+# The forms of the requests about users, and the lines of their replies.
 # ======================================================================================
 
-# what a field holds: text; a whole number; seconds; an instant to the millisecond; one to the
-# second; yes or no. A value that is not there is empty.
-TEXT_KEY, NUMBER_KEY, SECONDS_KEY = "text", "number", "seconds"
-TIME_KEY, SECOND_KEY, FLAG_KEY = "time", "time to the second", "yes or no"
+_USER = text_key("user", "name of the user")
+_ROLE = text_key("role", "monitor, operator or administrator")
+_PATTERNS = "names of the scenarios that are there for him, between commas; * stands for any " \
+    "text, ? for one character"
+USER_LINE = ReplyLine("a user", (
+    _USER, _ROLE, text_key("scenarios", _PATTERNS + "; empty: all"),
+    text_key("os_user", "the OS user of this host who needs no password; empty: there is none"),
+    text_key("password", "own; once: for one use; expired: that was not used in time"),
+    time_key("until", "until when the one for one use lets in"),
+    time_key("created", "when the user was added"), time_key("changed", "when he was changed")))
+USER_NAME_LINE = ReplyLine("the user", (_USER,))
+USER_PASSWORD_LINE = ReplyLine("the user", (
+    _USER, text_key("password", "his password for one use within a day, which nobody tells again",
+                    True)))
+KNOWN_LINE = ReplyLine("who you are now", (
+    _USER, _ROLE, text_key("note", "that the password was for one use", True)))
+
+_KINDS = {"NAME": "user", "USER": "text", "PASSWORD": "secret", "NEW": "password",
+          "-ROLE": "role", "-SCENARIOS": "patterns", "-OS_USER": "os_user"}
+_MEANINGS = {
+    "NAME": "name of the user", "USER": "name of the user", "PASSWORD": "his password",
+    "NEW": "the new password", "-ROLE": "what he may do: each may do what those before may",
+    "-SCENARIOS": _PATTERNS + " (all); with nothing behind the = all",
+    "-OS_USER": "the OS user of this host, by name or number, who is this user without a "
+                "password; with nothing behind the = nobody",
+    "-RESET": "give him a new password for one use within a day"}
+_ROLES = "monitor|operator|administrator"
 
 
-class ReplyKey(NamedTuple):
-    """One field of a line."""
-    name: str
-    kind: str
-    meaning: str
-    is_optional: bool = False           # there only when there is something to say
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
 
 
-class ReplyLine(NamedTuple):
-    """A kind of line: what it tells of, and its fields in their order."""
-    about: str
-    keys: tuple = ()
-
-    @property
-    def form(self):
-        """The line as the manual shows it."""
-        return " ".join("[%s=]" % key.name if key.is_optional else key.name + "="
-                        for key in self.keys)
-
-
-def text_key(name, meaning, is_optional=False):
-    """The ReplyKey of a field that holds text."""
-    return ReplyKey(name, TEXT_KEY, meaning, is_optional)
-
-
-def number_key(name, meaning, is_optional=False):
-    """The ReplyKey of a field that holds a whole number."""
-    return ReplyKey(name, NUMBER_KEY, meaning, is_optional)
-
-
-def time_key(name, meaning, is_optional=False):
-    """A field that holds an instant to the millisecond."""
-    return ReplyKey(name, TIME_KEY, meaning, is_optional)
-
-
-NOTHING = ReplyLine("")                 # an OK alone
-
-_SESSION = number_key("session", "number of the session")
-_STATUS = text_key("status", "its state")
-_TOOK = ReplyKey("duration", SECONDS_KEY, "how long its newest start took, or takes so far")
-_BEGUN = time_key("begun", "when it began")
-_ENDED = time_key("ended", "when it ended")
-_MESSAGE = text_key("message", "why it is so, in words")
-_REPOSITORY = text_key("repository", "name of the work repository")
-_NAME = text_key("schedule", "name of the schedule")
-_ORIGIN = text_key("repository", "its work repository, where several are attached", True)
-_HOLD = ReplyKey("hold", FLAG_KEY, "whether it is held")
-_HOLD_REASON = text_key("hold_reason", "why it is held", True)
-_HOLD_UNTIL = time_key("hold_until", "when the hold ends by itself", True)
-_ATTEMPT = number_key("attempt", "which attempt this is, from 1")
-
-PING_LINE = ReplyLine("the agent", (
-    text_key("agent", "name of the agent"),
-    text_key("version", "version of agent.py"),
-    text_key("status", "READY; DEGRADED: a repository cannot be used; STANDBY: one can only be "
-             "read; STOPPING"),
-    ReplyKey("uptime", SECONDS_KEY, "since its start"),
-    number_key("running", "sessions that run"),
-    number_key("queued", "sessions that are outstanding: queued or waiting"),
-    text_key("repositories", "how many can be used / how many are attached"),
-    _HOLD, _HOLD_REASON, text_key("hold_by", "who holds it", True), _HOLD_UNTIL))
-# of a session that was just acknowledged, and is WAITING
-_WAIT = (time_key("start_at", "when it begins, of -AT", True),
-         text_key("waits_for", "what it waits for: time, hold, limit, slot or repository", True),
-         text_key("message", "the same in words", True))
-TICKET_LINE = ReplyLine("the session that was made", (
-    _SESSION, _STATUS,
-    ReplyKey("duplicate", FLAG_KEY, "yes: -KEY had made this session before", True)) + _WAIT)
-STATE_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "that its scenario version was replaced since", True)
-    ) + _WAIT)
-STOPPED_LINE = ReplyLine("the session", (
-    _SESSION, _STATUS, text_key("note", "how many of its processes cannot be ended", True)))
-END_LINE = ReplyLine("the session that has ended", (_SESSION, _STATUS, _TOOK, _MESSAGE))
-LOGGED_LINE = ReplyLine("the session", (
-    text_key("status", "its state; when it has ended, all lines stand before this"),))
-CLEANED_LINE = ReplyLine("what was cleaned", (
-    number_key("cleaned", "stale sessions that were closed or queued again"),))
-AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
-SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
-SESSION_LINE = ReplyLine("a session", (
-    _SESSION,
-    text_key("scenario", "name of its scenario"),
-    text_key("version", "version of its scenario"),
-    text_key("context", "its context"), _STATUS,
-    text_key("name", "its own name, from -NAME or the schedule's session_name"),
-    text_key("keywords", "its keywords, between commas"),
-    text_key("schedule", "the schedule that started it; empty: none did"),
-    time_key("due", "the due time of the schedule that it is for"),
-    time_key("start_at", "when it may begin: of -AT, of a further attempt, or by jitter"),
-    time_key("created", "when it was acknowledged"),
-    time_key("begun", "when its newest start began"), _ENDED, _TOOK,
-    number_key("parent", "the session whose task has started it"),
-    text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
-STEP_LINE = ReplyLine("an attempt of a step, in order", (
-    number_key("step", "place of the step in the scenario, from 1"),
-    text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
-TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
-    text_key("task", "place of the step, a dot, place of the task in it: 1.2"),
-    text_key("type", "type of the task"),
-    text_key("name", "name of the task, if it has one"), _ATTEMPT, _STATUS,
-    number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
-               "HTTP"),
-    number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
-VARIABLE_LINE = ReplyLine("a variable", (
-    text_key("variable", "name of the variable"),
-    text_key("value", "its value now; *** for a secret")))
-SCENARIO_LINE = ReplyLine("a scenario version", (
-    _REPOSITORY,
-    text_key("scenario", "name of the scenario"),
-    text_key("version", "its version"),
-    number_key("steps", "how many steps it has"),
-    text_key("variables", "names of its variables that are no secrets, between commas"),
-    time_key("imported", "when it was imported"),
-    text_key("message", "why it cannot be read by this version of agent.py; else empty")))
-REPOSITORY_LINE = ReplyLine("a work repository", (
-    _REPOSITORY,
-    number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
-    text_key("path", "its file"),
-    text_key("status", "ATTACHED, or TROUBLE"),
-    text_key("message", "what is wrong with it")))
-CONTEXT_LINE = ReplyLine("a context", (
-    text_key("context", "name of the context"),
-    text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
-CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
-    text_key("name", "its name"), text_key("version", "of a scenario: its version"),
-    text_key("change", "new, changed or same"),
-    ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
-WARNING_LINE = ReplyLine("what is allowed but looks wrong", (
-    text_key("warning", "what looks wrong"), text_key("path", "where in the document")))
-# what an import counts; the last two there will be
-IMPORTED_KINDS = ("scenario", "schedule", "context", "data_server", "logical_schema", "calendar",
-                  "engine", "notice")
-IMPORTED_LINE = ReplyLine("how many were new or have changed", tuple(
-    number_key(kind + "s", kind.replace("_", " ") + "s") for kind in IMPORTED_KINDS) + (
-        number_key("warnings", "lines with a warning"),
-        ReplyKey("dry_run", FLAG_KEY, "yes: nothing was written", True)))
-ATTACHED_LINE = ReplyLine("the work repository", (
-    _REPOSITORY, number_key("id", "its id, 1 to 999")))
-PURGED_LINE = ReplyLine("what was purged", (
-    number_key("purged", "sessions that were deleted"),
-    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
-SCHEDULE_LINE = ReplyLine("a schedule", (
-    text_key("name", "name of the schedule"),
-    text_key("agent", "the agent that it belongs to"),
-    text_key("scenario", "the scenario that it starts"),
-    text_key("version", "its version; -1: the latest"),
-    text_key("context", "its context"),
-    text_key("rule", "its rule; empty: by `after` alone"),
-    text_key("timezone", "its time zone; empty: that of the agent's host"),
-    ReplyKey("enabled", FLAG_KEY, "whether it has due times"), _HOLD,
-    ReplyKey("next", SECOND_KEY, "its next due time"),
-    time_key("last", "its newest due time that made a session"),
-    number_key("last_session", "that session; of several attempts, the newest"),
-    text_key("last_status", "state of that session"), _REPOSITORY,
-    _HOLD_REASON, _HOLD_UNTIL))
-OPTION_LINE = ReplyLine("a field that is not default", (
-    text_key("option", "name of the option of SCHED SET, without its dash"),
-    text_key("value", "its value")))
-AFTER_LINE = ReplyLine("what its `after` names", (
-    text_key("after", "name of the schedule or scenario"),
-    text_key("kind", "schedule or scenario"),
-    time_key("met", "when a session of it ended well, since the schedule fired")))
-DELAYED_LINE = ReplyLine("a due time that waits for `after`", (
-    time_key("waiting", "the due time"),))
-HELD_LINE = ReplyLine("its hold", (
-    time_key("held", "since when"), text_key("by", "who holds it"),
-    time_key("until", "when it ends by itself"), text_key("reason", "why")))
-SCHEDULE_NAME_LINE = ReplyLine("the schedule", (_NAME,))
-SCHEDULE_SET_LINE = ReplyLine("the schedule", (
-    _NAME, text_key("note", "what its rule means, where that may surprise", True)))
-ENABLED_LINE = ReplyLine("the schedule", (
-    _NAME, ReplyKey("enabled", FLAG_KEY, "whether it has due times from now on")))
-COMING_LINE = ReplyLine("a due time", (
-    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
-    text_key("note", "what is special about it: hold, jitter, daylight saving, an exclusion"),
-    _ORIGIN))
-OCCURRENCE_LINE = ReplyLine("a due time, or several in a row that were skipped alike", (
-    text_key("schedule", "name of the schedule; empty: the clock has stepped"),
-    time_key("due", "the due time; of several, the first"),
-    time_key("last_due", "of several, the last"),
-    number_key("count", "how many due times"),
-    text_key("decision", "started, late, skipped or failed"),
-    text_key("reason", "of what did not start: overlap, misfire, gap, fold, hold, window, limit, "
-             "repository"),
-    number_key("session", "the session that it made; of several attempts, the newest"),
-    text_key("status", "state of that session"),
-    time_key("decided", "when that was decided"),
-    text_key("message", "the same in a sentence"), _ORIGIN))
-OUTLOOK_LINE = ReplyLine("what there is to say of the present", (
-    text_key("note", "what stands in the way now, and the next due time", True),))
-VISIT_LINE = ReplyLine("a due time that does not simply start", (
-    _NAME, ReplyKey("due", SECOND_KEY, "the due time"),
-    ReplyKey("begin", SECOND_KEY, "when its session would begin"),
-    ReplyKey("end", SECOND_KEY, "when it would end"),
-    ReplyKey("duration", SECONDS_KEY, "median of past sessions that ended well; empty: there is "
-             "none"),
-    text_key("outcome", "starts (with -ALL), overlaps, queues, skipped or never"),
-    text_key("note", "why"), _ORIGIN))
-PLANNED_LINE = ReplyLine("the period and its sums", (
-    ReplyKey("from", SECOND_KEY, "begin of the period"),
-    ReplyKey("to", SECOND_KEY, "its end; earlier than asked where there are too many due times"),
-    number_key("slots", "sessions of this agent that run at once, at most"),
-    number_key("due", "due times in the period"),
-    number_key("starts", "that simply start"),
-    number_key("overlaps", "that run beside, or in place of, an older session of their schedule"),
-    number_key("queues", "that have to wait"),
-    number_key("skipped", "that make no session"),
-    number_key("never", "that do not begin in the period, or reach their timeout")))
-UPDATED_LINE = ReplyLine("what was read", (number_key("schedules", "schedules of this agent"),))
-CALENDAR_LINE = ReplyLine("a calendar", (
-    text_key("calendar", "name of the calendar"),
-    text_key("dates", "dates and ranges a..b, between commas")))
-CALENDAR_NAME_LINE = ReplyLine("the calendar", (text_key("calendar", "name of the calendar"),))
-
-
-# ======================================================================================
-# base/form.py
-# What a form of a request is: its words, their kinds and meanings, its role, and its reply.
-# ======================================================================================
-
-# what the data lines of a reply are
-AS_FIELDS = "fields"        # there are none, or they are fields as those of the OK
-AS_ROWS = "rows"            # rows of a table; JSON objects with -JSON
-AS_RECORD = "record"        # likewise, and the first is what the others belong to
-AS_TEXT = "text"
-AS_DOCUMENT = "document"    # one JSON document over many lines
-AS_LOG = "log"              # TIME STEP/TASK out|err TEXT
-
-
-class Form(NamedTuple):
-    """One verb. Its words are those behind the name, as HELP shows them: arguments, then options;
-    [] may be left out."""
-    name: str               # SCHED ADD is one, by its first two words
-    words: str
-    role: Optional[str]     # None: everybody
-    help: str
-    reply: str = AS_FIELDS
-    oks: tuple = (NOTHING,)     # the ReplyLines that its OK may be
-    lines: tuple = ()           # those of its data lines, where they are fields
-    kinds: dict = {}        # word -> its kind, where that is not the one of KIND_WORDS
-    meanings: dict = {}     # word -> what it means, where WORD_MEANINGS does not say it
-    # whether later requests of its connection are begun while it waits for its commit
-    is_pipelined: bool = False
-
-    @property
-    def text(self):
-        """The whole request: the verb and its words, as HELP shows it."""
-        return ("%s %s" % (self.name, self.words)).strip()
-
-    @property
-    def usage(self):
-        """The words without the options."""
-        return re.split(r" ?\[-", self.words)[0]
-
-
-class Part(NamedTuple):
-    """One argument or option of a form; an option's name begins with its dash."""
-    name: str
-    kind: Optional[str]     # None: a flag, which has no value
-    shown: str              # a value as HELP shows it; nothing for an argument or a flag
-    is_required: bool
-    is_value_optional: bool
-    meaning: str
-
-    @property
-    def is_field(self):
-        """Whether it sets a field of a schedule."""
-        return self.kind is not None and self.kind.startswith("field ")
-
-
-# the usual kinds of words: what a kind means is protocol/table's to say
-KIND_WORDS = {
-    "AGENT": "name", "AT": "time", "CONTEXT": "name", "COUNT": "count", "DAYS": "days",
-    "DOCUMENT": "text", "DUE": "past", "FROM": "time", "HOST": "label", "KEEP": "amount",
-    "KEY": "token", "KEYWORD": "label", "KEYWORDS": "label", "LEVEL": "level", "LIMIT": "limit",
-    "MAX_WAIT": "seconds", "NAME": "name", "PARENT": "session", "PATH": "token",
-    "PRIORITY": "priority", "REASON": "label", "REPO": "name", "RULE": "text", "SCENARIO": "name",
-    "SCHEDULE": "name", "SECOND": "text", "SESSION": "session", "SINCE": "past",
-    "STATUS": "states", "STEP": "name", "STREAM": "stream", "SYNC": "seconds", "TAIL": "amount",
-    "TIMEOUT": "timeout", "TO": "end", "UNTIL": "end", "VERB": "text", "VERSION": "version",
-}
-
-# what words mean, where the form does not say it
-WORD_MEANINGS = {
-    "CONTEXT": "context, GLOBAL if left out",
-    "DATES": "dates and ranges, between commas: 2026-12-25,2026-12-27..2027-01-03",
-    "NAME": "name of the schedule",
-    "SCENARIO": "name of the scenario",
-    "SESSION": "number of the session",
-    "VERSION": "version of the scenario; -1 is the latest",
-    "-JSON": "each data line is a JSON object",
-    "-LIMIT": "how many lines at most (50)",
-}
+USER_FORMS = (
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
+)
 
 
 # ======================================================================================
@@ -1268,16 +1515,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -1336,14 +1584,16 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-AUDIT] [-DRY_RUN]",
+         ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+         oks=(PURGED_LINE, AUDIT_PURGED_LINE),
          kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
                    "-KEEP": "only those that are not among the newest so many of a repository, of "
                             "those that the other options name",
                    "-STATUS": "only those that ended in one of these states",
                    "-SCENARIO": "only those of this scenario",
+                   "-AUDIT": "not sessions, but the rows of the audit older than DAYS",
                    "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
@@ -1372,9 +1622,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -1411,7 +1661,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -1439,6 +1689,67 @@ def list_parts(form):
                        else form.meanings.get(name) or WORD_MEANINGS[name])
             parts.append(Part(name, kind, shown, not bracket, bool(inner_bracket), meaning))
     return parts
+
+
+# ======================================================================================
+# base/hashes.py
+# Passwords as they are stored: hashes that cost time and memory, with what is needed to compare.
+#
+# scrypt as RFC 7914 has it, with 16 MiB (N=2**14, r=8, p=1); where the host's OpenSSL has none,
+# PBKDF2-HMAC-SHA256, which takes a few times as long. Both let other threads go on meanwhile.
+# ======================================================================================
+
+MIN_PASSWORD, MAX_PASSWORD = 8, 256     # characters of a password that a user sets
+SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES = 1 << 14, 8, 1
+PBKDF2_ROUNDS = 300000
+SCRYPT_BYTES = 64 * 1024 * 1024         # the most that a stored hash may ask for
+SALT_BYTES, HASH_BYTES = 16, 32
+
+
+def hash_password(password):
+    """A password -> the text that is stored."""
+    salt = os.urandom(SALT_BYTES)
+    for scheme in ("scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES),
+                   "pbkdf2$%d" % PBKDF2_ROUNDS):
+        digest = _derive(password, scheme, salt)
+        if digest is not None:
+            return "$".join((scheme, salt.hex(), digest.hex()))
+    raise ValueError("this host can hash no password")
+
+
+def make_unusable_hash():
+    """A text that no password fits, and that costs as much to compare as another."""
+    has_scrypt = hasattr(hashlib, "scrypt") and _derive("", "scrypt$2:1:1", b"") is not None
+    scheme = "scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES) if has_scrypt \
+        else "pbkdf2$%d" % PBKDF2_ROUNDS
+    return "$".join((scheme, os.urandom(SALT_BYTES).hex(), os.urandom(HASH_BYTES).hex()))
+
+
+def is_password(password, stored):
+    """Whether a password is the one of a stored text; in a time that tells nothing of either.
+    ValueError: this host cannot tell, or another program has spoilt the text."""
+    scheme, salt, digest = stored.rsplit("$", 2) if stored.count("$") == 3 else ("", "", "")
+    derived = _derive(password, scheme, bytes.fromhex(salt))
+    if derived is None:
+        raise ValueError("this host cannot compare a password that is hashed by %s"
+                         % (scheme.partition("$")[0] or "nothing known"))
+    return hmac.compare_digest(derived, bytes.fromhex(digest))
+
+
+def _derive(password, scheme, salt):
+    """The hash of a password by a scheme, or None: it is not known, or this host lacks it."""
+    name, _, parameters = scheme.partition("$")
+    data = password.encode("utf-8", "surrogatepass")
+    try:
+        if name == "scrypt":
+            cost, block, lanes = map(int, parameters.split(":"))
+            return hashlib.scrypt(data, salt=salt, n=cost, r=block, p=lanes, dklen=HASH_BYTES,
+                                  maxmem=SCRYPT_BYTES)
+        if name == "pbkdf2":
+            return hashlib.pbkdf2_hmac("sha256", data, salt, int(parameters), HASH_BYTES)
+    except (AttributeError, ValueError):
+        pass                            # no scrypt in this OpenSSL, or what it does not take
+    return None
 
 
 # ======================================================================================
@@ -1477,8 +1788,10 @@ class CommandOption(NamedTuple):
     meaning: str
     default: Any = None
     limits: Optional[Tuple[int, int]] = None    # its value is a whole number from .. to; else text
-    count: str = ""         # + for one value or more, * for any number; else one
+    count: str = ""         # + for one value or more, * for any number, ? for one or none
+    choices: Optional[Tuple[str, ...]] = None
     attribute: str = ""     # its name in the settings, where that is another
+    is_path: bool = False
 
     @property
     def help_text(self):
@@ -1488,18 +1801,35 @@ class CommandOption(NamedTuple):
     @property
     def words(self):
         """The option and its value as they are written on the command line."""
+        if self.count == "?":
+            return "%s [%s]" % (self.name, self.shown)
         more = " ..." if self.count else ""
         return (self.name + " " + self.shown + more).strip()
+
+    def find_value(self, settings):
+        """Its value in the settings, the namespace of argparse."""
+        return getattr(settings, self.attribute or self.name[2:].replace("-", "_"))
 
 
 COMMAND_OPTIONS = (
     CommandOption("--name", "NAME", "name of the agent; sessions and schedules belong to one",
                   DEFAULT_NAME),
-    CommandOption("--host", "HOST", "loopback address to listen on", "127.0.0.1"),
+    CommandOption("--host", "HOST", "address to listen on; other than loopback it needs a user "
+                  "and --tls-cert", "127.0.0.1"),
     CommandOption("--port", "PORT", "port to listen on, 0 for any that is free", DEFAULT_PORT,
                   (0, 65535)),
+    CommandOption("--unix", "PATH", "listen on a UNIX socket, too", is_path=True),
+    CommandOption("--unix-mode", "MODE", "mode of its file, octal", "0600"),
+    CommandOption("--tls-cert", "FILE", "serve TLS, too, with this certificate and those that it "
+                  "needs (PEM); read again at SIGHUP", is_path=True),
+    CommandOption("--tls-key", "FILE", "its key (default: in the file of --tls-cert)",
+                  is_path=True),
+    CommandOption("--tls-client-ca", "FILE", "authorities (PEM) whose certificates say which user "
+                  "a client is", is_path=True),
+    CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
+                  "without TLS", attribute="is_insecure"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
-                  "agent.py, made when it does not exist)"),
+                  "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
                   "they do not exist", attribute="is_creating"),
     CommandOption("--import", "FILE", "import definitions documents, also beside a running agent, "
@@ -1512,6 +1842,21 @@ COMMAND_OPTIONS = (
                   (1, 10 ** 9)),
     CommandOption("--max-connections", "N", "connections at once; one more is BUSY",
                   MAX_CONNECTIONS, (1, 100000)),
+    CommandOption("--max-per-address", "N", "connections from one address at once, those of the "
+                  "agent's own OS user aside; one more is BUSY", MAX_PER_ADDRESS, (1, 100000)),
+    CommandOption("--max-requests", "N", "requests of one connection under way; further ones are "
+                  "read later", MAX_BATCH, (1, 100000)),
+    CommandOption("--stranger-timeout", "SECONDS", "how long a client is waited for until it is "
+                  "known who it is", int(STRANGER_S), (1, 86400), attribute="stranger_s"),
+    CommandOption("--idle-timeout", "SECONDS", "how long a connection may be silent (default %d; "
+                  "of the agent's own OS user: for ever)" % IDLE_S, limits=(1, 10 ** 8),
+                  attribute="idle_s"),
+    CommandOption("--line-timeout", "SECONDS", "how long a line may take from its first byte on "
+                  "(default %d; of the agent's own OS user: for ever)" % LINE_S,
+                  limits=(1, 10 ** 8), attribute="line_s"),
+    CommandOption("--send-timeout", "SECONDS", "how long 64 KiB of a reply may take (default %d; "
+                  "of the agent's own OS user: for ever)" % SEND_S, limits=(1, 10 ** 8),
+                  attribute="send_s"),
     CommandOption("--max-line", "BYTES", "bytes of a request; a longer one is TOO_LONG", MAX_LINE,
                   (MIN_LINE, MAX_IMPORT_LINE)),
     CommandOption("--max-output", "BYTES", "bytes kept of what a task prints", MAX_OUTPUT,
@@ -1522,8 +1867,37 @@ COMMAND_OPTIONS = (
                   (1, 86400), attribute="clean_every_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
+    CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
+                  "there has to be a user who is an administrator", attribute="has_no_owner"),
+    CommandOption("--allow-types", "TYPES", "types of tasks that may run, with commas (default "
+                  "all)"),
+    CommandOption("--root", "DIR", "folder that the files of tasks must lie in; needs "
+                  "--allow-types without os and python", is_path=True),
+    CommandOption("--run-as", "USER", "user as whom all processes of tasks run; for an agent that "
+                  "root starts"),
+    CommandOption("--as-root", "", "let an agent of root without --run-as listen on an address "
+                  "that is not loopback", attribute="is_root_wanted"),
     CommandOption("--insecure-fs", "", "allow repositories on a network file system",
                   attribute="is_insecure_fs"),
+    CommandOption("--log", "FILE", "write the log there instead of to stderr; SIGHUP opens it anew",
+                  is_path=True),
+    CommandOption("--log-size", "BYTES", "at this size FILE becomes FILE.1, and so on to FILE.5",
+                  10 * 1024 * 1024, (1024, 1 << 40)),
+    CommandOption("--log-format", "text|json", "lines of text, or JSON objects", "text",
+                  choices=("text", "json")),
+    CommandOption("--service", "system|user", "print a systemd unit that runs the agent with these "
+                  "options, for this host or this user, and exit", count="?",
+                  choices=("system", "user")),
+    CommandOption("--doctor", "", "look at the repositories, also beside a running agent, tell "
+                  "what is wrong and what to do, and exit", attribute="is_doctor"),
+    CommandOption("--repair", "", "let --doctor mend what is safe to mend; no agent may run on "
+                  "the master", attribute="is_repairing"),
+    CommandOption("--restore", "FOLDER", "put a backup in the place of the master and its work "
+                  "repositories, where no agent runs, and exit", attribute="backup"),
+    CommandOption("--verify-audit", "", "look whether the chains of the audit are whole, also "
+                  "beside a running agent, and exit", attribute="is_verifying"),
+    CommandOption("--head", "HASH", "a hash that --verify-audit has to find in a chain: the head "
+                  "that was noted elsewhere"),
     CommandOption("--manual", "TOPIC", "print the manual, or one topic of it, and exit",
                   count="*"),
     CommandOption("--version", "", "print the version and exit"),
@@ -1580,15 +1954,19 @@ def program_path():
 @functools.lru_cache(maxsize=None)
 def open_code():
     """A descriptor of a file without a name that has the byte-code of this program: helpers and
-    minders start from it fast, and from the code that the agent began with."""
+    minders start from it fast, and from the code that the agent began with. It is for reading
+    alone, as a helper may be another user's process."""
     code = globals().get("CODE_FD")
     if code is not None:
         os.set_inheritable(code, False)
         return code
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         file.write(marshal.dumps(_find_code()))
         file.flush()
-        return os.dup(file.fileno())
+        descriptor = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(file.fileno())):
+            raise OSError(errno.EPERM, "is another file now", file.name)
+        return descriptor
 
 
 def _find_code():
@@ -1771,6 +2149,17 @@ def check_name(text):
     return text
 
 
+_USER_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+
+
+def check_user_name(text):
+    """A name of a user, which may be an address of mail too, or ValueError."""
+    if not _USER_NAME.fullmatch(text) or len(text) > MAX_NAME:
+        raise ValueError("must be a name of a user: letters, digits, _ . @ + - (not first: . @ + "
+                         "-), at most %d characters" % MAX_NAME)
+    return text
+
+
 def tell_near(name, names):
     """Words on the one of some names (None among them is none) that is nearly this one, or
     nothing."""
@@ -1800,6 +2189,17 @@ class Word(NamedTuple):
         return self.kind == "variable" or "=" in (self.value or "")
 
 
+PASSWORD_VERBS = (("AUTH",), ("USERS", "PASSWORD"))
+# place of the first word that may be a password, or a piece of one that was not quoted
+_PASSWORD_PLACES = {"AUTH": 1, "USERS": 3}
+
+
+def is_about_password(words):
+    """Whether a request is one with a password, as far as its words are known."""
+    return any(tuple(capitals(word.value or "") for word in words[:len(beginning)]) == beginning
+               for beginning in PASSWORD_VERBS)
+
+
 _PART = re.compile(r"""[^ \t"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -1825,6 +2225,8 @@ def split_words(line):
 def _tell_start(text, words):
     """How an error names a word that cannot be read: by what stands before its first quote, if that
     cannot be a piece of a value."""
+    if is_about_password(words):
+        return "word %d" % (len(words) + 1)
     bare = re.match("[^ \t\"']*", text).group()
     variable = VARIABLE.match(bare)
     if variable and bare[variable.end():variable.end() + 1] == "=":
@@ -1857,12 +2259,17 @@ def list_hidden(words):
     give them, the longest first: values of variables, and what stands behind one and may belong to
     it."""
     hidden, is_behind = set(), False
-    for word in words:
+    is_secret = is_about_password(words)
+    for index, word in enumerate(words):
         is_behind = is_behind or word.has_value
-        if word.has_value or is_behind and word.kind == "argument":
-            value = word.value
-            for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
-                hidden |= {text, text[:SHORT]}
+        value = word.value
+        if is_secret and index >= _PASSWORD_PLACES[capitals(words[0].value)]:
+            value = word.name + (value or "")       # an unquoted one may begin with a dash
+            hidden.add(word.value or word.name)
+        elif not word.has_value and not (is_behind and word.kind == "argument"):
+            continue
+        for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
+            hidden |= {text, text[:SHORT]}
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 
@@ -2953,6 +3360,8 @@ class Timetable(Firings):
             again = self._next_step(firing, self.window.every, after, firing + span)
             if again is not None and (following is None or again < following):
                 following = again
+                if again == after + 1:
+                    break               # of many firings that overlap, none has an earlier one
             firing = self._next_firing(firing)
         return following
 
@@ -2962,20 +3371,20 @@ class Timetable(Firings):
         every, span = self.window.every, self.window.every * self.window.repeats
         if not span:
             return self._count_firings(after, until)
-        count, shared, reach = 0, set(), -1
+        # Repetitions of several firings meet where these are a multiple of `every` apart: up to
+        # where those of each remainder are counted. An instant that two share counts once.
+        count, counted = 0, {}
         firing = self._next_firing(after - span - 1)
         while firing is not None and firing <= until:
-            following = self._next_firing(firing)
-            if firing > reach and (following is None or following > firing + span):
-                count += (firing > after) + self._count_steps(firing, every, max(after, firing),
-                                                              firing + span, until)
-            else:  # overlapping repetitions: an instant that two of them share counts once
-                again = firing
-                while again is not None and again <= until:
-                    shared.add(again)
-                    again = self._next_step(firing, every, max(again, after), firing + span)
-            firing, reach = following, max(reach, firing + span)
-        return count + sum(instant > after for instant in shared)
+            upto = counted.get(firing % every, -1)
+            is_repetition = firing <= upto and self._count_steps(firing, every, firing - 1, firing)
+            if firing > after and not is_repetition:
+                count += 1
+            count += self._count_steps(firing, every, max(after, firing, upto), firing + span,
+                                       until)
+            counted[firing % every] = max(upto, firing + span)
+            firing = self._next_firing(firing)
+        return count
 
     def last_until(self, after, until):
         """The newest due time in (after, until], or None. Found by halving with count()."""
@@ -3010,10 +3419,15 @@ class Timetable(Firings):
         return list(itertools.islice(self.iter_excluded(after, until), limit))
 
     def iter_excluded(self, after, until):
-        """excluded_between, one by one and without a limit."""
-        bare = self._bare()
-        for instant in self._iter_lost(bare, max(after, -1), min(until, bare.last)):
-            yield (instant,) + self._find_loss(bare, instant)
+        """excluded_between, one by one and without a limit. To count over thousands of years takes
+        long, so it goes from one stretch to the next, each twice as long."""
+        bare, after, width = self._bare(), max(after, -1), 32 * DAY
+        until = min(until, bare.last)
+        while after < until:
+            upto = min(after + width, until)
+            for instant in self._iter_lost(bare, after, upto):
+                yield (instant,) + self._find_loss(bare, instant)
+            after, width = upto, 2 * width
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
@@ -3913,11 +4327,13 @@ class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
-    for safety's sake is told when it runs.
+    for safety's sake is told when it runs. `tell_forbidden(type)` says why tasks of a type may not
+    run where it is imported, or nothing.
     """
 
-    def __init__(self, is_stored=False):
+    def __init__(self, is_stored=False, tell_forbidden=None):
         self.faults = []
+        self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
@@ -4102,6 +4518,8 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s%s" % (
                 ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
                 if isinstance(kind, str) else ""))
+        if is_known and self._tell_forbidden(kind):
+            self._fault(path + ".type", self._tell_forbidden(kind))
         if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))
@@ -4217,6 +4635,11 @@ def are_met(conditions, met, now):
 def schedule_gate(repository_id, name):
     """The gate that the sessions of a schedule share."""
     return "schedule", repository_id, name
+
+
+def repository_gate(repository_id):
+    """The gate that all sessions of a repository share."""
+    return "repository", repository_id
 
 
 def list_gates(repository_id, schedule, is_parallel, scenario, limit):
@@ -4482,8 +4905,8 @@ class Hold(NamedTuple):
 
 
 def read_hold(row):
-    """The Hold of a row of agent or schedule, or None. A time of it that another program has
-    spoilt is as none: it has always been, or never ends."""
+    """The Hold of a row of agent, schedule or repository, or None. A time of it that another
+    program has spoilt is as none: it has always been, or never ends."""
     return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
                 find_time(row["hold_until"])) if row["hold_since"] else None
 
@@ -4520,6 +4943,8 @@ class SessionRequest(NamedTuple):
     due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
+    asked_by: str = ""                  # who asks for it, where that is a client
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for him; (): all
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
@@ -4537,6 +4962,7 @@ class RestartRequest(NamedTuple):
     is_redefining: bool = False         # with the definition that its version has now
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
 
 
 class Ticket(NamedTuple):
@@ -4563,7 +4989,8 @@ class Ticket(NamedTuple):
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
-        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+        return [(repository_gate(repository.id), MAX_QUEUE)] + list_gates(
+            repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):
@@ -4584,6 +5011,7 @@ class Ending(NamedTuple):
     secret_file: str = ""               # of SecretFiles: not needed any more
     scenario: str = ""
     duration_s: Optional[float] = None  # None: it has not begun
+    message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
 
@@ -4603,6 +5031,7 @@ class SessionFilter(NamedTuple):
     keyword: Optional[str] = None
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class LogFilter(NamedTuple):
@@ -4619,6 +5048,7 @@ class PurgeFilter(NamedTuple):
     keep: Optional[int] = None          # that are not among the newest so many of these
     statuses: Tuple[str, ...] = ()
     scenario: Optional[str] = None
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class Origin(NamedTuple):
@@ -4763,14 +5193,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file, restart_step)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step, asked_by)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None, step)).lastrowid
+             request.secret_file if secrets else None, step, request.asked_by)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -4791,8 +5221,9 @@ class Arrivals:
         hidden = self._sessions.get_scenario(connection, row).secrets
         plain = {name: value for name, value in request.variables.items() if name not in hidden}
         if row["scenario"] != request.scenario or row["given"] != canonical(plain):
-            raise Conflict("key %s was used for session %d with another scenario or other variables"
-                           % (shorten(request.key), row["id"]))
+            is_seen = not request.patterns or is_any_match(request.patterns, row["scenario"])
+            raise Conflict("key %s was used for %s with another scenario or other variables" % (
+                shorten(request.key), "session %d" % row["id"] if is_seen else "a session"))
         return row
 
     def _text_of_defaults(self, scenario):
@@ -4830,6 +5261,248 @@ class Arrivals:
         scenario = self._scenarios.parse(row["definition"], row["body"])
         scenario.check_variables(request.variables)
         return row, scenario
+
+
+# ======================================================================================
+# store/chain.py
+# The audit in the master: a chain of rows for each agent, each with the hash of the one before.
+# ======================================================================================
+
+# what the hash of a row covers, by the names of the columns
+COVERED = ("agent", "n", "time", "user", "os_user", "address", "verb", "object", "outcome", "count",
+           "previous")
+MAX_WORDS = 400         # characters of a column of text; the rest is cut off
+AUDIT_PAGE = 500        # rows that are read at once
+PURGED_AT_ONCE = 10000  # rows that one transaction deletes
+PURGE_AUDIT = "PURGE"   # verb of the row that a purge of the audit leaves
+_PURGED = re.compile("-AUDIT ([0-9]{1,18}) ([0-9a-f]{64})")     # its object
+
+
+class Act(NamedTuple):
+    """What somebody did, or was refused: never with a value."""
+    user: str               # user of the agent; nothing: its owner, or nobody that it knows
+    os_user: str
+    address: str            # nothing: no connection, but the agent itself or its command line
+    verb: str
+    object: str             # what it was done to: the name of a schedule, the number of a session
+    outcome: str            # OK, or the code of the error
+
+
+class Happening(NamedTuple):
+    """A row that is to be written."""
+    time: float             # epoch seconds; of several, of the last
+    act: Act
+    count: int = 1          # how often
+
+
+class AuditFilter(NamedTuple):
+    """What AUDIT lists; None: whatever it is."""
+    since: Optional[float] = None       # epoch seconds
+    who: Optional[str] = None           # user, or OS user
+    verb: Optional[str] = None          # SCHED stands for all that begin so
+
+
+class Link(NamedTuple):
+    """A row of a chain: its number and its hash. Of a chain without rows: (0, "")."""
+    n: int
+    hash: str
+
+
+def hash_row(row):
+    """The SHA-256 of a row (its columns by name), over canonical JSON: the columns of COVERED, keys
+    in order, ASCII, no spaces."""
+    text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
+                      separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Chain:
+    """The chain of one agent's name. Who appends reads its end and writes in one transaction: two
+    processes cannot fork it."""
+
+    def __init__(self, master, agent):
+        self._db, self._agent = master.db, agent
+
+    def append(self, happenings):
+        """Writes some Happenings in their order. RepositoryError: also where it is the audit alone
+        that is damaged. That is looked at first, for it would fail what others have written."""
+        self._db.read(self._check_end)
+        self._db.write(self._append, happenings)
+
+    def _append(self, connection, happenings):
+        """For the writer: within its transaction nobody else appends."""
+        link = self._find_end(connection)
+        for happening in happenings:
+            row = {"agent": self._agent, "n": link.n + 1, "time": to_text(happening.time),
+                   "count": happening.count, "previous": link.hash}
+            row.update((name, _as_column(text))
+                       for name, text in happening.act._asdict().items())
+            link = Link(row["n"], hash_row(row))
+            connection.execute("insert into audit(%s, hash) values (%s?)"
+                               % (", ".join(COVERED), "?, " * len(COVERED)),
+                               [row[name] for name in COVERED] + [link.hash])
+
+    def _find_end(self, connection):
+        row = connection.execute("select n, hash from audit where agent=? order by n desc limit 1",
+                                 (self._agent,)).fetchone()
+        return Link(*row) if row else Link(0, "")
+
+    def _check_end(self, connection):
+        """Reads where rows are put in."""
+        self._find_end(connection)
+        connection.execute("select time from audit indexed by audit_time order by time desc"
+                           " limit 1").fetchone()
+
+    def find_end(self):
+        """The newest row, as a Link. RepositoryError."""
+        return self._db.read(self._find_end)
+
+    def list_rows(self, filters, limit):
+        """Yields the rows that an AuditFilter names, of all agents, newest first, a page at a time:
+        nothing stays open between."""
+        key = ("~", "", 0)
+        while limit > 0:
+            rows = self._db.read(_list_page, filters, key, min(limit, AUDIT_PAGE))
+            yield from rows
+            limit = limit - len(rows) if len(rows) == AUDIT_PAGE else 0
+            key = tuple(rows[-1][name] for name in ("time", "agent", "n")) if rows else key
+
+    def count_older(self, before):
+        """How many rows, from the first on, are older than this instant. RepositoryError."""
+        return self._db.read(self._find_older, before)[0]
+
+    def _find_older(self, connection, before):
+        """(how many rows, number of the last of them or None)."""
+        younger = connection.execute("select n from audit where agent=? and time>=? order by n"
+                                     " limit 1", (self._agent, to_text(before))).fetchone()
+        return tuple(connection.execute(
+            "select count(*), max(n) from audit where agent=? and n<?",
+            (self._agent, younger[0] if younger else 1 << 62)).fetchone())
+
+    def purge(self, before, happening):
+        """Deletes the rows older than this instant -> how many. The row that tells of it is written
+        first: its object names the last row that goes, and its hash. RepositoryError."""
+        count, last = self._db.read(self._find_older, before)
+        self._db.write(self._announce, last, happening)
+        if last is not None:
+            while self._db.write(self._delete, last):
+                pass
+        return count
+
+    def _announce(self, connection, last, happening):
+        """Writes the row of a purge up to the row of this number."""
+        row = connection.execute("select hash from audit where agent=? and n=?",
+                                 (self._agent, last)).fetchone()
+        words = "-AUDIT" + (" %d %s" % (last, row[0]) if row else "")
+        self._append(connection, [happening._replace(act=happening.act._replace(
+            verb=PURGE_AUDIT, object=words))])
+
+    def _delete(self, connection, last):
+        """Deletes the oldest rows up to this number, some of them -> how many."""
+        return connection.execute(
+            "delete from audit where agent=? and n in (select n from audit where agent=? and n<=?"
+            " order by n limit ?)", (self._agent, self._agent, last, PURGED_AT_ONCE)).rowcount
+
+
+def _as_column(text):
+    """A text that the table can hold, whatever the host or a client calls things."""
+    return text[:MAX_WORDS].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _list_page(connection, filters, key, limit):
+    """The rows before this key (time, agent, n) in the order of AUDIT."""
+    where, values = ["(time, agent, n) < (?, ?, ?)"], list(key)
+    if filters.since is not None:
+        where.append("time >= ?")
+        values.append(to_text(filters.since))
+    if filters.who is not None:
+        where.append("(user = ? or os_user = ?)")
+        values += [filters.who, filters.who]
+    if filters.verb is not None:
+        where.append("(verb = ? or substr(verb, 1, length(?) + 1) = ? || ' ')")
+        values += [filters.verb] * 3
+    return connection.execute("select * from audit where %s order by time desc, agent desc, n desc"
+                              " limit ?" % " and ".join(where), values + [limit]).fetchall()
+
+
+def list_ends(connection):
+    """{agent: Link} of the newest rows of all chains."""
+    rows = connection.execute(
+        "select agent, n, hash from audit natural join"
+        " (select agent, max(n) as n from audit group by agent)").fetchall()
+    return {agent: Link(n, text) for agent, n, text in rows}
+
+
+class ChainState(NamedTuple):
+    """What a look through a chain has shown."""
+    agent: str
+    count: int              # rows that follow each other, up to what is wrong
+    head: str               # hash of the last of them
+    fault: str              # what is wrong, and with which row; nothing: it is whole
+    has_noted: bool        # whether a row has the hash that was noted elsewhere
+
+
+def check_chains(connection, noted=None):
+    """Yields the ChainState of each chain; `noted`: a hash that one of them may have."""
+    if connection.execute("select 1 from sqlite_master where name='audit'").fetchone() is None:
+        return
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")   # it may be no UTF-8
+    try:
+        rows = connection.execute("select * from audit order by agent, n")
+        for agent, group in itertools.groupby(rows, key=lambda row: row["agent"]):
+            walk = _Walk(noted)
+            for row in group:
+                walk.take(row)
+            yield ChainState(agent, walk.count, walk.end.hash, walk.find_fault(), walk.has_noted)
+    finally:
+        connection.text_factory = before
+
+
+class _Walk:
+    """A way through one chain, from its oldest row on."""
+
+    def __init__(self, noted):
+        self.count, self.end, self.has_noted = 0, None, False
+        self._noted, self._fault = noted, ""
+        self._first = None          # Link of the row before the first one that is there
+        self._purged = []           # [Link] of the last rows that were purged
+
+    def take(self, row):
+        """The next row."""
+        if self._first is None:
+            self._first = self.end = _link_before(row)
+        is_intact = hash_row(row) == row["hash"]
+        purged = is_intact and row["verb"] == PURGE_AUDIT and _PURGED.fullmatch(str(row["object"]))
+        if purged:
+            self._purged.append(Link(int(purged.group(1)), purged.group(2)))
+        self._fault = self._fault or self._find_fault_of(row) or (
+            "" if is_intact else "row %s is not as it was written" % row["n"])
+        if not self._fault:
+            self.count, self.end = self.count + 1, Link(row["n"], row["hash"])
+            self.has_noted = self.has_noted or row["hash"] == self._noted
+
+    def _find_fault_of(self, row):
+        """What is wrong with the place of a row, in words, or nothing."""
+        if row["n"] != self.end.n + 1:
+            return "row %d is missing" % (self.end.n + 1)
+        return "" if row["previous"] == self.end.hash else \
+            "row %d does not follow row %d" % (row["n"], self.end.n)
+
+    def find_fault(self):
+        """What is wrong with the chain first, or nothing. A purge may have taken its begin."""
+        first = self._first
+        if first != Link(0, "") and not any(
+                first.n < last.n or first == last for last in self._purged):
+            return "row %d is missing, and no purge took it" % first.n if first.n > 0 else \
+                "row 1 does not begin the chain"
+        return self._fault
+
+
+def _link_before(row):
+    """The Link of the row that stands, or stood, before this one."""
+    is_number = isinstance(row["n"], int)
+    return Link(row["n"] - 1 if is_number else 0, row["previous"])
 
 
 # ======================================================================================
@@ -4928,9 +5601,9 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ce
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
 
 
-def migrate(connection, path, kind, label, migrations):
-    """Brings a file's schema to this agent's version in one transaction,
-    after a copy. RepositoryError."""
+def migrate(connection, path, kind, label, migrations, is_kept=True):
+    """Brings a file's schema to this agent's version in one transaction, after a copy, unless what
+    it was is not to be kept. RepositoryError."""
     newest = len(migrations)
     version = connection.execute("pragma user_version").fetchone()[0]
     tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
@@ -4944,7 +5617,7 @@ def migrate(connection, path, kind, label, migrations):
         row = connection.execute("select kind from repository").fetchone()
         if row is None or row[0] != kind:
             raise RepositoryError("%s: is no %s repository" % (label, kind))
-    if 0 < version < newest:
+    if is_kept and 0 < version < newest:
         _copy_beside(connection, path, version)
     if version < newest:
         connection.execute("begin immediate")
@@ -5046,6 +5719,8 @@ def network_file_system(path):
 READERS = 8             # idle reading connections kept a file
 READER_CACHE = "cache_size=-256"        # KiB each, for the host has the file's pages, too
 READ_S = 5.0            # how long a closing waits for who reads
+# sqlite3 cannot decode what SQLite says of a schema that is spoilt
+SPOILT_ERRORS = sqlite3.Error, UnicodeDecodeError
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -5192,8 +5867,8 @@ class Connections:
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
-                if not self._is_replaceable:
-                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                if not self._is_replaceable:        # nobody may write for long
+                    self._lose("the file was replaced by another")
                 self.drop_readers()
             connection = None if is_new else self._find_idle()
             if connection is None:
@@ -5202,7 +5877,7 @@ class Connections:
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0", READER_CACHE)
             yield connection
-        except sqlite3.Error as error:
+        except SPOILT_ERRORS as error:
             if connection:
                 connection.close()
                 connection = None
@@ -5231,7 +5906,8 @@ class Connections:
             with self.reading(is_new=True) as connection:
                 read_uuid(connection)
         except RepositoryError as error:
-            is_spoilt = isinstance(error.__context__, sqlite3.DatabaseError) and not isinstance(
+            is_spoilt = isinstance(error.__context__, (
+                sqlite3.DatabaseError, UnicodeDecodeError)) and not isinstance(
                 error.__context__, sqlite3.OperationalError)
             if is_spoilt and not self.spoilt_reason:
                 log.warning("%s", error)
@@ -5280,8 +5956,398 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
+    if isinstance(error, UnicodeDecodeError) or isinstance(error, sqlite3.Error) and not str(error):
+        return "its schema is malformed"        # of Python 3.6 such an error says nothing
     return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
         or type(error).__name__
+
+
+# ======================================================================================
+# store/backup.py
+# A backup: whole copies of the repositories in a folder, with a manifest that tells what they are.
+#
+# Each copy is its database at one instant, also while others write: it is made from within one
+# reading transaction. Until that is over, what was written since stays in the -wal.
+# ======================================================================================
+
+MANIFEST, FORMAT = "manifest.json", 1
+STEP_PAGES, PAUSE_S = 1000, 0.002       # copied at a time, and between
+CHUNK = 1 << 20         # bytes that are read at a time
+CHECK_EVERY = 1000000   # steps of SQLite between two looks whether to go on
+
+
+class BackupFile(NamedTuple):
+    """A database in a backup, as the manifest tells it."""
+    file: str               # its name in the folder
+    kind: str               # master, work
+    id: Optional[int]       # of a work repository, and its name
+    name: Optional[str]
+    uuid: str
+    bytes: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def whole_folder(path):
+    """The name of a new empty folder, mode 0700, that gets the name `path` when it is whole, and is
+    on disk then. Exists, OSError."""
+    if os.path.lexists(path):
+        raise Exists("%s exists" % path)
+    part = name_beside(path, "part")
+    with naming(path):
+        os.mkdir(part, 0o700)
+    try:
+        yield part
+        sync_folder(os.path.join(part, MANIFEST))
+        with naming(path):
+            os.rename(part, path)
+        sync_folder(path)
+    except BaseException as error:
+        remove_all(part)
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise Exists("%s exists" % path) from None
+        raise
+
+
+class Backup:
+    """A folder that is being filled; check() is called again and again, and raises what ends it."""
+
+    def __init__(self, folder, check):
+        self.files = []                 # [BackupFile]
+        self._folder, self._check = folder, check
+
+    def add(self, database, file, number=None, name=None):
+        """Copies a Database into the folder, and looks whether the copy is whole. RepositoryError
+        names it."""
+        target = os.path.join(self._folder, file)
+        make_private(target)
+        copy_database(database, target, self._check)
+        fault = find_damage(target, self._check)
+        if fault:
+            raise RepositoryError("%s: its copy is damaged: %s" % (database.label, fault))
+        sync_file(target)
+        self.files.append(BackupFile(file, database.kind, number, name, database.uuid,
+                                     os.path.getsize(target), find_hash(target, self._check)))
+
+    def remove(self, entry):
+        """Takes a BackupFile out again."""
+        self.files.remove(entry)
+        os.unlink(os.path.join(self._folder, entry.file))
+
+    def read_master(self):
+        """What the master has in the backup: ({uuid: (id, name)} of what is attached, the heads of
+        the chains of its audit)."""
+        entry = next(each for each in self.files if each.kind == "master")
+        with closing_copy(os.path.join(self._folder, entry.file)) as connection:
+            attached = {row[2]: (row[0], row[1]) for row in connection.execute(
+                "select id, name, uuid from work_repository")}
+            return attached, [{"agent": agent, "n": end.n, "hash": end.hash}
+                              for agent, end in sorted(list_ends(connection).items())]
+
+    def finish(self, **fields):
+        """Writes the manifest: these fields, and the files."""
+        fields.update(format=FORMAT, files=[entry._asdict() for entry in self.files])
+        path = os.path.join(self._folder, MANIFEST)
+        with open(open_new(path), "w", encoding="utf-8") as file:
+            json.dump(fields, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def copy_database(database, target, check):
+    """Copies a Database as it is at one instant into an empty file. RepositoryError."""
+    if not hasattr(sqlite3.Connection, "backup") and sqlite3.sqlite_version_info < (3, 27):
+        database.write(_copy_at_rest, database, target)
+        return
+    with database.reading(is_new=True) as source:
+        try:
+            if hasattr(source, "backup"):
+                _copy_online(source, target, check)
+            else:                       # Python 3.6
+                _copy_by_vacuum(source, target, check)
+        except sqlite3.Error as error:
+            check()
+            raise RepositoryError("%s cannot be copied to %s: %s" % (
+                database.label, target, tell_reason(error))) from None
+
+
+def _copy_online(source, target, check):
+    """By the online backup. It begins anew when another connection has written, and so would never
+    end: but not while the transaction of its own lasts."""
+    def look(*_):
+        check()
+        time.sleep(PAUSE_S)
+    with contextlib.closing(connect_file(target)) as duplicate:
+        duplicate.execute("pragma synchronous=off")     # it is put on disk as a whole
+        source.execute("begin")
+        try:
+            source.execute("select kind from repository").fetchone()
+            source.backup(duplicate, pages=STEP_PAGES, progress=look)
+        finally:
+            source.execute("rollback")
+
+
+def _copy_by_vacuum(source, target, check):
+    source.execute("pragma query_only=off")             # which forbids it, though it only reads
+    source.set_progress_handler(_stopper(check), CHECK_EVERY)
+    try:
+        source.execute("vacuum into ?", (target,))
+    finally:
+        source.set_progress_handler(None, 0)
+
+
+def _copy_at_rest(connection, database, target):
+    """For the writer, which has the file's lock and writes nothing meanwhile, where SQLite has no
+    other way: another process copies the file, once all that was committed is in it. To open it
+    here, and to close it, would give up SQLite's own locks."""
+    with database.reading(is_new=True) as reader:
+        _, length, count = reader.execute("pragma wal_checkpoint(passive)").fetchone()
+    if length != count:
+        raise RepositoryError("%s cannot be copied now: somebody reads an old state of it"
+                              % database.label)
+    process = subprocess.run(alone_command(_copy_file, database.path, target),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+    if process.returncode:
+        lines = process.stderr.decode("utf-8", "replace").strip().split("\n")
+        raise RepositoryError("%s cannot be copied to %s: %s" % (database.label, target, lines[-1]))
+
+
+def _copy_file(source, target):
+    """In a process of its own, which knows nothing of this module."""
+    import shutil
+    shutil.copyfile(source, target)
+
+
+def _stopper(check):
+    """check() as SQLite asks while it works: whether to stop."""
+    def must_stop():
+        try:
+            check()
+        except Exception:
+            return 1
+        return 0
+    return must_stop
+
+
+@contextlib.contextmanager
+def closing_copy(path):
+    """A connection to a file that nobody writes; it makes nothing beside it."""
+    uri = "file:%s?mode=ro&immutable=1" % urllib.parse.quote(os.fsencode(os.path.abspath(path)))
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        yield connection
+
+
+def find_damage(path, check=lambda: None):
+    """What is wrong with a database that nobody writes, or nothing."""
+    with closing_copy(path) as connection:
+        connection.set_progress_handler(_stopper(check), CHECK_EVERY)
+        try:
+            rows = connection.execute("pragma integrity_check(5)").fetchall()
+        except sqlite3.Error as error:
+            check()
+            return tell_reason(error)
+    texts = [row[0] for row in rows]
+    return "" if texts == ["ok"] else "; ".join(texts)
+
+
+def find_hash(path, check=lambda: None):
+    """The SHA-256 of a file, in hexadecimal digits. OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for data in iter(lambda: file.read(CHUNK), b""):
+            digest.update(data)
+            check()
+    return digest.hexdigest()
+
+
+def sync_file(path):
+    """Puts a file that is closed on disk."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# ======================================================================================
+# store/checkup.py
+# Looking at a repository file as it lies there, whoever uses it: nothing is written or made.
+# ======================================================================================
+
+FAULTS_TOLD = 100       # of what the check of a file's pages finds
+# what a new index mends: the tables themselves are whole
+_INDEX_FAULT = re.compile("missing from index|wrong # of entries in index|entry in index")
+
+
+class Head(NamedTuple):
+    """What a file says that it is."""
+    version: int                        # of its schema
+    is_empty: bool                      # it has no table
+    kind: Optional[str] = None          # None: it is no repository
+    uuid: Optional[str] = None
+    id: Optional[int] = None            # of a work repository, which has one
+
+
+class MasterFacts(NamedTuple):
+    """What work repositories have to do with, as a master has it."""
+    agents: list                        # rows
+    contexts: set                       # names
+    calendars: dict                     # name -> dates
+    servers: dict                       # name -> row
+    schemas: dict                       # logical schema -> {context: name of a data server}
+
+
+def look_at(path, view, *arguments):
+    """view(connection, *arguments) with a connection that only reads. RepositoryError.
+
+    SQLite makes a -wal and -shm beside a file that nobody has open, also to read it. So such a
+    one is read as what nobody changes; should somebody begin to meanwhile, it is read again, as
+    one among others.
+    """
+    try:
+        before = _tell_state(path)
+        if not before[0]:
+            try:
+                value = _look(path, "&immutable=1", view, arguments)
+            except SPOILT_ERRORS:
+                if _tell_state(path) == before:
+                    raise
+            else:
+                if _tell_state(path) == before:
+                    return value
+        return _look(path, "", view, arguments)
+    except SPOILT_ERRORS + (OSError,) as error:
+        raise RepositoryError(tell_reason(error)) from None
+
+
+def _tell_state(path):
+    """(Whether somebody uses the file, or has left it so; what changes with each change)."""
+    has_wal = False
+    with contextlib.suppress(OSError):
+        has_wal = os.stat(path + "-wal").st_size > 0 or os.path.exists(path + "-shm")
+    status = os.stat(path)
+    return has_wal, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _look(path, how, view, arguments):
+    uri = "file:%s?mode=ro%s" % (urllib.parse.quote(os.fsencode(os.path.abspath(path))), how)
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None,
+                                            timeout=5)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.text_factory = _read_text
+        connection.execute("pragma query_only=on")
+        return view(connection, *arguments)
+
+
+def _read_text(data):
+    """Text as another program may have written it."""
+    return data.decode("utf-8", "replace")
+
+
+def read_head(connection):
+    """The Head of a file."""
+    version = connection.execute("pragma user_version").fetchone()[0]
+    tables = {row[0] for row in connection.execute("select name from sqlite_master")}
+    row = connection.execute("select * from repository").fetchone() \
+        if "repository" in tables else None
+    if row is None:
+        return Head(version, not tables)
+    return Head(version, False, row["kind"], row["uuid"], dict(row).get("id"))
+
+
+def list_damage(connection):
+    """(What is wrong with the pages of a file, in SQLite's words; whether a new index mends it
+    all)."""
+    try:
+        rows = [row[0] for row in connection.execute("pragma integrity_check(%d)" % FAULTS_TOLD)]
+    except SPOILT_ERRORS as error:
+        return [tell_reason(error)], False
+    lines = [line for row in rows for line in row.split("\n")
+             if line != "ok" and not line.startswith("***")]
+    return lines, all(map(_INDEX_FAULT.search, lines))
+
+
+def count_orphans(connection):
+    """{(table, table that its rows name and that lacks them): how many rows}."""
+    counts = {}
+    for row in connection.execute("pragma foreign_key_check"):
+        counts[row[0], row[2]] = counts.get((row[0], row[2]), 0) + 1
+    return counts
+
+
+def find_newest(connection, kind):
+    """When the newest row was written (epoch seconds), or None."""
+    queries = ["select max(time) from commit_mark"]
+    queries += ["select max(heartbeat) from agent"] if kind == "master" else [
+        "select max(created) from session",
+        "select max(ended) from session where status in ('DONE', 'WARNING', 'ERROR', 'STOPPED')"]
+    texts = [connection.execute(query).fetchone()[0] for query in queries]
+    return max((each for each in map(find_time, texts) if each is not None), default=None)
+
+
+def read_attachments(connection):
+    """The rows of the attached work repositories by id."""
+    return connection.execute("select id, name, path, uuid from work_repository"
+                              " order by id").fetchall()
+
+
+def read_agents(connection):
+    """The rows of the agents that have run on a master."""
+    return connection.execute("select name, identity, stopped from agent").fetchall()
+
+
+def read_facts(connection):
+    """The MasterFacts."""
+    schemas = {}
+    for name, context, server in connection.execute(
+            "select name, context, data_server from logical_schema"):
+        schemas.setdefault(name, {})[context] = server
+    return MasterFacts(
+        read_agents(connection),
+        {row[0] for row in connection.execute("select name from context")},
+        dict(map(tuple, connection.execute("select name, dates from calendar"))),
+        {row["name"]: row for row in connection.execute("select * from data_server")}, schemas)
+
+
+def read_running(connection):
+    """The rows of all sessions that a work repository shows as running."""
+    return connection.execute("select * from session where status='RUNNING'").fetchall()
+
+
+def count_log_bytes(connection):
+    """What the log of all sessions has, about."""
+    return connection.execute("select total(length(line)) from session_log").fetchone()[0]
+
+
+def count_all(connection):
+    """(How many sessions, scenario versions and schedules there are)."""
+    return tuple(connection.execute("select count(*) from " + table).fetchone()[0]
+                 for table in ("session", "scenario", "schedule"))
+
+
+def put_in_wal(path):
+    """Puts what stands in the -wal into the file itself; when nobody else has it open, the -wal
+    goes. RepositoryError."""
+    with _changing(path) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+
+
+def make_indices(path):
+    """Makes all indices of a file anew. RepositoryError."""
+    with _changing(path) as connection:
+        connection.execute("pragma synchronous=full")
+        connection.execute("reindex")
+
+
+@contextlib.contextmanager
+def _changing(path):
+    try:
+        with contextlib.closing(connect_file(path)) as connection:
+            yield connection
+    except SPOILT_ERRORS as error:
+        raise RepositoryError(tell_reason(error)) from None
 
 
 # ======================================================================================
@@ -5645,16 +6711,16 @@ class Database:
         except AgentError:
             connections.drop_writer()
             raise
-        except (sqlite3.Error, OSError) as error:
+        except SPOILT_ERRORS + (OSError,) as error:
             connections.drop_writer()
             if is_locked(error) and not is_last:
                 return False
             raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
 
-    def reading(self):
-        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
-        """
-        return self._connections.reading()
+    def reading(self, is_new=False):
+        """A connection to read with, as a context, one for this reading alone where `is_new`;
+        nobody else uses it meanwhile. RepositoryError."""
+        return self._connections.reading(is_new)
 
     def read(self, method, *arguments):
         """method(connection, *arguments) of a store with a reading connection. RepositoryError."""
@@ -5736,7 +6802,7 @@ class Endings:
         if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
-        ending = self._tell(connection, row, status, now)
+        ending = self._tell(connection, row, status, message, now)
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -5750,7 +6816,7 @@ class Endings:
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
 
     @staticmethod
-    def _tell(connection, row, status, now):
+    def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
         if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
@@ -5758,7 +6824,8 @@ class Endings:
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))
         return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
-                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun))
+                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun),
+                      message=message)
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""
@@ -6071,6 +7138,31 @@ class Rehearsed(AgentError):
 
 
 # ======================================================================================
+# store/seen.py
+# Rows of scenarios that are there for who asks, as a condition in SQL.
+# ======================================================================================
+
+MAX_NAMES = 10000       # whose match is remembered in one look
+
+
+def seen_condition(connection, column, patterns):
+    """` and is_seen(COLUMN)` for a query on this connection, by the patterns of the scenarios that
+    are there; nothing where all are. Until the connection is asked for others."""
+    if not patterns:
+        return ""
+    matches = {}                        # name -> whether it is there: a listing has few
+
+    def is_seen(name):
+        if name not in matches:
+            if len(matches) > MAX_NAMES:
+                matches.clear()
+            matches[name] = name is not None and is_any_match(patterns, name)
+        return matches[name]
+    connection.create_function("is_seen", 1, is_seen)
+    return " and is_seen(%s)" % column
+
+
+# ======================================================================================
 # store/ledger.py
 # The ledger of due times: what was decided of each, with the session it started.
 # ======================================================================================
@@ -6140,13 +7232,19 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit, since=0.0, due=None):
+    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=()):
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
-        from this instant on; `due`: at this one, to the second."""
+        from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
+        both the schedule and the session have to belong, as far as they are there still."""
         newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
         within = " and last_due>='%s'" % to_text(since) if since else ""
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        where = seen_condition(connection, "scenario", patterns)
+        if where:
+            within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
+                " occurrence.schedule), session is not null) and (session is null or exists" \
+                " (select 1 from session where id = occurrence.session%s)))" % (where, where)
         rows = newest % ("1", within) if name is None else "%s union all %s" % (
             newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(
@@ -6270,6 +7368,29 @@ create table calendar (
     name text primary key,
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
+""", """
+create table user (
+    name text primary key,
+    role text not null,                 -- monitor, operator, administrator
+    scenarios text not null,            -- patterns between commas; empty: all
+    os_user text unique,                -- who is this user without a password
+    password text not null,             -- how it was hashed$parameters$salt$hash
+    one_time_until text,                -- until when the password lets in, once; null: for ever
+    stamp text not null,                -- another one with every password
+    created text not null, changed text not null
+);
+""", """
+create table audit (
+    agent text not null, n integer not null,            -- 1, 2, ... for each agent
+    time text not null,
+    user text not null, os_user text not null, address text not null,
+    verb text not null, object text not null, outcome text not null,
+    count integer not null,
+    previous text not null,             -- hash of the row before; nothing in row 1
+    hash text not null,                 -- SHA-256 of the other columns as canonical JSON
+    primary key (agent, n)
+) without rowid;
+create index audit_time on audit(time, agent, n);
 """)
 
 
@@ -6505,6 +7626,7 @@ def _name_of(definition):
 # Notes of what a task is writing beside its target: so it goes when the process was killed.
 # ======================================================================================
 
+NOTE_BYTES = 1 << 16        # that are read of a note: more than any path takes in JSON
 PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
 
 
@@ -6524,12 +7646,13 @@ class PartNotes:
             raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
         return path
 
-    def clear(self, path):
-        """Deletes what a note tells of, where that is still there, and the note."""
+    def clear(self, path, discard=remove_all):
+        """Deletes what a note tells of, by discard(path), where that is still there, and the note.
+        """
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
-                text = file.read().decode("ascii")
+                text = file.read(NOTE_BYTES).decode("ascii")
         except FileNotFoundError:
             return
         except (RepositoryError, OSError, ValueError) as error:
@@ -6538,7 +7661,7 @@ class PartNotes:
         with contextlib.suppress(ValueError):       # empty, or cut short: nothing was made yet
             part = json.loads(text)
             if isinstance(part, str) and PART.fullmatch(os.path.basename(part)):
-                remove_all(part)
+                discard(part)
         remove_own(path, owners)
 
     def list_all(self):
@@ -6820,6 +7943,175 @@ class Restarts:
             former.update(json.loads(task["former"] or "{}"))
             connection.execute("update session_task set former=? where session=? and run=?",
                                (json.dumps(former), row["id"], task["run"]))
+
+
+# ======================================================================================
+# store/sessions.py
+# Sessions of a work repository, one by one: their rows, their states, their tickets.
+# ======================================================================================
+
+# a session arrives when it is made, or at its start time
+BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
+
+
+class Sessions:
+    """The rows of sessions, and the one place where their state changes."""
+
+    def __init__(self, name, scenarios):
+        self._name, self._scenarios = name, scenarios
+
+    @staticmethod
+    def find(connection, session):
+        """The row of a session, or None."""
+        return connection.execute("select * from session where id=?", (session,)).fetchone()
+
+    def get(self, connection, session, patterns=()):
+        """The row of a session, or NotFound; with patterns, of one whose scenario is as one says.
+        """
+        row = self.find(connection, session)
+        if row is None or patterns and not is_any_match(patterns, row["scenario"]):
+            raise NotFound("no session %d in repository %s" % (session, self._name))
+        return row
+
+    @staticmethod
+    def list_ended(connection, sessions):
+        """The numbers of those among these sessions that have ended."""
+        ended = set()
+        for first in range(0, len(sessions), 500):
+            page = sessions[first:first + 500]
+            ended.update(row[0] for row in connection.execute(
+                "select id from session where id in (%s) and status in"
+                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
+        return ended
+
+    def list_above(self, connection, parent):
+        """The rows of the sessions that led to one whose parent is this (None: to one that has
+        none), the parent's first."""
+        rows = []
+        while parent is not None:
+            row = self.find(connection, parent)
+            if row is None:             # purged
+                break
+            rows.append(row)
+            parent = row["parent"]
+        return rows
+
+    def get_scenario(self, connection, row):
+        """The Scenario of a row of session. Unreadable."""
+        return self._scenarios.parse_stored(connection, row["definition"])
+
+    def make_ticket(self, connection, row):
+        """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
+        try:
+            scenario = self.get_scenario(connection, row)
+        except Unreadable:
+            scenario = None
+        start_at = row["start_at"] and from_text(row["start_at"])
+        return self.with_limit(
+            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
+                   row["schedule"], scenario=row["scenario"],
+                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
+            scenario, start_at or from_text(row["created"]))
+
+    @staticmethod
+    def with_limit(ticket, scenario, since):
+        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
+        if not scenario or not scenario.concurrency:
+            return ticket
+        wait = scenario.concurrency["max_wait"]
+        return ticket._replace(limit=scenario.concurrency["limit"],
+                               wait_until=wait and since + wait)
+
+    @staticmethod
+    def put_keywords(connection, session, keywords):
+        """Makes a new session known by its keywords, words between commas."""
+        connection.executemany("insert or ignore into session_keyword values (?, ?)",
+                               [(word, session) for word in keywords.split(",") if word])
+
+    @staticmethod
+    def drop_keywords(connection, session, keywords):
+        """Forgets what put_keywords has made."""
+        connection.executemany("delete from session_keyword where keyword=? and session=?",
+                               [(word, session) for word in keywords.split(",") if word])
+
+    def list_strays(self, connection, names, spools):
+        """Of names of secret files and [(path, session)] of spools and notes, those that no open
+        session needs."""
+        open_files = {row[0] or str(row[1]) for row in connection.execute(
+            "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
+        rows = [(path, self.find(connection, session)) for path, session in spools]
+        return (set(names) - open_files,
+                [path for path, row in rows if row is None or row["status"] in ENDED])
+
+    @staticmethod
+    def list_outstanding(connection, agent):
+        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
+        return [row[0] for row in connection.execute(
+            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
+            + BY_ARRIVAL, (agent,))]
+
+    def list_tickets(self, connection, numbers):
+        """Tickets of those of these sessions that are still outstanding, in this order."""
+        rows = map(functools.partial(self.find, connection), numbers)
+        return [self.make_ticket(connection, row) for row in rows
+                if row is not None and row["status"] in OUTSTANDING]
+
+    @staticmethod
+    def list_running(connection, agent):
+        """Rows of an agent's sessions that the repository shows as running."""
+        return connection.execute("select * from session where agent=? and status='RUNNING'",
+                                  (agent,)).fetchall()
+
+    @staticmethod
+    def change(connection, session, status, states=None, **columns):
+        """The one place where the state of a session changes: only from those that TRANSITIONS
+        names, and of these only from `states`; False when it is in none of them."""
+        columns["status"] = status
+        sql = "update session set %s where id=? and status in (%s)" % (
+            ", ".join("%s=?" % name for name in columns),
+            ", ".join("'%s'" % state for state in TRANSITIONS[status]
+                      if states is None or state in states))
+        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
+
+    def set_waiting(self, connection, agent, is_held, now):
+        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
+        state, where = (WAITING, "status='QUEUED'") if is_held else (
+            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
+        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
+                                  " 'QUEUED') and " + where, (agent,)).fetchall()
+        for row in rows:
+            self.change(connection, row["id"], state)
+
+    @lazy
+    def set_queued(self, connection, session):
+        """A session whose start time has come; one that has ended meanwhile stays so."""
+        self.change(connection, session, QUEUED, OUTSTANDING)
+
+    def begin(self, connection, session, identity, is_late, now, scenario=None):
+        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
+
+        LimitFilled: sessions of other agents fill the scenario's limit.
+        """
+        if scenario and scenario.concurrency:
+            running = connection.execute(
+                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
+                (scenario.name, session)).fetchone()[0]
+            if running >= scenario.concurrency["limit"]:
+                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
+                                  % (scenario.concurrency["limit"], scenario.name, running))
+        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
+                           is_rewound=False):
+            raise Conflict("session %d is not outstanding" % session)
+        if is_late:
+            connection.execute("update occurrence set decision='late' where session=?"
+                               " and decision='started'", (session,))
+
+    @staticmethod
+    def adopt(connection, session, before, identity):
+        """A running session changes the agent that runs it, or Conflict."""
+        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
+                              " ran_by is ?", (identity, session, before)).rowcount != 1:
+            raise Conflict("session %d is not as it was" % session)
 
 
 # ======================================================================================
@@ -7366,174 +8658,6 @@ class SecretFiles:
 
 
 # ======================================================================================
-# store/sessions.py
-# Sessions of a work repository, one by one: their rows, their states, their tickets.
-# ======================================================================================
-
-# a session arrives when it is made, or at its start time
-BY_ARRIVAL = " order by max(created, ifnull(start_at, created)), id"
-
-
-class Sessions:
-    """The rows of sessions, and the one place where their state changes."""
-
-    def __init__(self, name, scenarios):
-        self._name, self._scenarios = name, scenarios
-
-    @staticmethod
-    def find(connection, session):
-        """The row of a session, or None."""
-        return connection.execute("select * from session where id=?", (session,)).fetchone()
-
-    def get(self, connection, session):
-        """The row of a session, or NotFound."""
-        row = self.find(connection, session)
-        if row is None:
-            raise NotFound("no session %d in repository %s" % (session, self._name))
-        return row
-
-    @staticmethod
-    def list_ended(connection, sessions):
-        """The numbers of those among these sessions that have ended."""
-        ended = set()
-        for first in range(0, len(sessions), 500):
-            page = sessions[first:first + 500]
-            ended.update(row[0] for row in connection.execute(
-                "select id from session where id in (%s) and status in"
-                " ('DONE', 'WARNING', 'ERROR', 'STOPPED')" % ",".join("?" * len(page)), page))
-        return ended
-
-    def list_above(self, connection, parent):
-        """The rows of the sessions that led to one whose parent is this (None: to one that has
-        none), the parent's first."""
-        rows = []
-        while parent is not None:
-            row = self.find(connection, parent)
-            if row is None:             # purged
-                break
-            rows.append(row)
-            parent = row["parent"]
-        return rows
-
-    def get_scenario(self, connection, row):
-        """The Scenario of a row of session. Unreadable."""
-        return self._scenarios.parse_stored(connection, row["definition"])
-
-    def make_ticket(self, connection, row):
-        """A row of session -> Ticket. That its definition cannot be read is told when it begins."""
-        try:
-            scenario = self.get_scenario(connection, row)
-        except Unreadable:
-            scenario = None
-        start_at = row["start_at"] and from_text(row["start_at"])
-        return self.with_limit(
-            Ticket(row["id"], row["status"], row["agent"], row["priority"], start_at,
-                   row["schedule"], scenario=row["scenario"],
-                   is_parallel=bool(row["is_parallel"]), is_child=row["parent"] is not None),
-            scenario, start_at or from_text(row["created"]))
-
-    @staticmethod
-    def with_limit(ticket, scenario, since):
-        """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
-        if not scenario or not scenario.concurrency:
-            return ticket
-        wait = scenario.concurrency["max_wait"]
-        return ticket._replace(limit=scenario.concurrency["limit"],
-                               wait_until=wait and since + wait)
-
-    @staticmethod
-    def put_keywords(connection, session, keywords):
-        """Makes a new session known by its keywords, words between commas."""
-        connection.executemany("insert or ignore into session_keyword values (?, ?)",
-                               [(word, session) for word in keywords.split(",") if word])
-
-    @staticmethod
-    def drop_keywords(connection, session, keywords):
-        """Forgets what put_keywords has made."""
-        connection.executemany("delete from session_keyword where keyword=? and session=?",
-                               [(word, session) for word in keywords.split(",") if word])
-
-    def list_strays(self, connection, names, spools):
-        """Of names of secret files and [(path, session)] of spools and notes, those that no open
-        session needs."""
-        open_files = {row[0] or str(row[1]) for row in connection.execute(
-            "select secret_file, id from session where status in ('WAITING', 'QUEUED', 'RUNNING')")}
-        rows = [(path, self.find(connection, session)) for path, session in spools]
-        return (set(names) - open_files,
-                [path for path, row in rows if row is None or row["status"] in ENDED])
-
-    @staticmethod
-    def list_outstanding(connection, agent):
-        """The numbers of what an agent has acknowledged and not begun, in order of arrival."""
-        return [row[0] for row in connection.execute(
-            "select id from session where agent=? and status in ('WAITING', 'QUEUED')"
-            + BY_ARRIVAL, (agent,))]
-
-    def list_tickets(self, connection, numbers):
-        """Tickets of those of these sessions that are still outstanding, in this order."""
-        rows = map(functools.partial(self.find, connection), numbers)
-        return [self.make_ticket(connection, row) for row in rows
-                if row is not None and row["status"] in OUTSTANDING]
-
-    @staticmethod
-    def list_running(connection, agent):
-        """Rows of an agent's sessions that the repository shows as running."""
-        return connection.execute("select * from session where agent=? and status='RUNNING'",
-                                  (agent,)).fetchall()
-
-    @staticmethod
-    def change(connection, session, status, states=None, **columns):
-        """The one place where the state of a session changes: only from those that TRANSITIONS
-        names, and of these only from `states`; False when it is in none of them."""
-        columns["status"] = status
-        sql = "update session set %s where id=? and status in (%s)" % (
-            ", ".join("%s=?" % name for name in columns),
-            ", ".join("'%s'" % state for state in TRANSITIONS[status]
-                      if states is None or state in states))
-        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
-
-    def set_waiting(self, connection, agent, is_held, now):
-        """A hold makes what is QUEUED wait; its release queues what waited only for it."""
-        state, where = (WAITING, "status='QUEUED'") if is_held else (
-            QUEUED, "status='WAITING' and (start_at is null or start_at <= '%s')" % to_text(now))
-        rows = connection.execute("select id from session where agent=? and status in ('WAITING',"
-                                  " 'QUEUED') and " + where, (agent,)).fetchall()
-        for row in rows:
-            self.change(connection, row["id"], state)
-
-    @lazy
-    def set_queued(self, connection, session):
-        """A session whose start time has come; one that has ended meanwhile stays so."""
-        self.change(connection, session, QUEUED, OUTSTANDING)
-
-    def begin(self, connection, session, identity, is_late, now, scenario=None):
-        """QUEUED or WAITING -> RUNNING, or Conflict when it is neither any more.
-
-        LimitFilled: sessions of other agents fill the scenario's limit.
-        """
-        if scenario and scenario.concurrency:
-            running = connection.execute(
-                "select count(*) from session where scenario=? and status='RUNNING' and id<>?",
-                (scenario.name, session)).fetchone()[0]
-            if running >= scenario.concurrency["limit"]:
-                raise LimitFilled("limit %d of %s: %d sessions run, of other agents too"
-                                  % (scenario.concurrency["limit"], scenario.name, running))
-        if not self.change(connection, session, RUNNING, begun=to_text(now), ran_by=identity,
-                           is_rewound=False):
-            raise Conflict("session %d is not outstanding" % session)
-        if is_late:
-            connection.execute("update occurrence set decision='late' where session=?"
-                               " and decision='started'", (session,))
-
-    @staticmethod
-    def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
-        if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
-                              " ran_by is ?", (identity, session, before)).rowcount != 1:
-            raise Conflict("session %d is not as it was" % session)
-
-
-# ======================================================================================
 # store/spool.py
 # What the process of an adoptable task leaves for whoever takes it up: a small file of its own.
 # ======================================================================================
@@ -7751,6 +8875,7 @@ class Views:
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
+        where.append(seen_condition(connection, "scenario", filters.patterns))
         parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
                  % (source, "".join(where), order)
                  for source, order in self._list_sources(filters)]
@@ -7915,11 +9040,12 @@ class Views:
         return begin is None, jump
 
     @staticmethod
-    def _where_purged(filters, is_by_time=False):
+    def _where_purged(connection, filters, is_by_time=False):
         """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
         # by its time an old session is found at once, by its status among all that have ended
         where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
             "'%s'" % status for status in filters.statuses or ENDED))
+        where += seen_condition(connection, "scenario", filters.patterns)
         return (where, []) if filters.scenario is None else (where + " and scenario=?",
                                                              [filters.scenario])
 
@@ -7928,14 +9054,14 @@ class Views:
         """
         if filters.keep is None:
             return None
-        where, values = self._where_purged(filters)
+        where, values = self._where_purged(connection, filters)
         row = connection.execute("select id from session where %s order by id desc limit 1"
                                  " offset ?" % where, values + [filters.keep]).fetchone()
         return row[0] if row else -1
 
-    def _select_purged(self, columns, filters, newest):
+    def _select_purged(self, connection, columns, filters, newest):
         """The text of a query of what is to be purged, and its values."""
-        where, values = self._where_purged(filters, filters.before is not None)
+        where, values = self._where_purged(connection, filters, filters.before is not None)
         if newest is not None:
             where += " and id <= ?"
             values.append(newest)
@@ -7947,7 +9073,7 @@ class Views:
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
         newest = self.find_newest_purged(connection, filters)
-        query, values = self._select_purged("count(*)", filters, newest)
+        query, values = self._select_purged(connection, "count(*)", filters, newest)
         return connection.execute(query, values).fetchone()[0]
 
     def purge(self, connection, filters, newest, limit=200):
@@ -7957,20 +9083,110 @@ class Views:
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        query, values = self._select_purged("id, keywords", filters, newest)
+        query, values = self._select_purged(connection, "id, keywords", filters, newest)
         rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
         for session, keywords in rows:
             for table in ("session_log", "session_task", "session_step", "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
-        is_of_all = not filters.statuses and filters.scenario is None
+        is_of_all = not (filters.statuses or filters.patterns) and filters.scenario is None
         if filters.before is not None and is_of_all and len(rows) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
                                (to_text(filters.before),))
         if rows:
             self._scenarios.forget_unused(connection)
         return len(rows)
+
+
+# ======================================================================================
+# store/whereabouts.py
+# Where the file of a work repository lies, whether it is a copy there, and its hold.
+#
+# A file notes the host and the place at which it was used last. One that is elsewhere now is a copy:
+# what it has of running and outstanding sessions may be another's by now.
+# ======================================================================================
+
+BY_AGENT, BY_RESTORE = "the agent", "--restore"     # who holds a copy
+
+
+class Spot(NamedTuple):
+    """A place at which a file may be used."""
+    host: str
+    boot: str       # of the host, and the pid namespace: with another one device numbers may change
+    device: str
+    inode: str
+
+
+class Whereabouts(NamedTuple):
+    """What a work repository's file tells of itself."""
+    hold: Optional[Hold] = None     # nothing begins in it
+    is_copy: bool = False           # nothing in it is cleaned either
+    incarnation: str = ""           # part of the markers of its processes, since it was restored
+    is_moved: bool = False          # its Spot is still to be noted
+
+
+def find_spot(path, host, boot):
+    """The Spot of a file. RepositoryError."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise RepositoryError("%s: %s" % (path, error.strerror)) from None
+    return Spot(host, boot, str(status.st_dev), str(status.st_ino))
+
+
+def tell_move(noted, spot):
+    """Why a file that was used last at one Spot is a copy at another, or nothing.
+
+    A device may have another number after a boot, or in another container: so the number alone
+    says nothing then.
+    """
+    if noted.host != spot.host:
+        return "it was used last on host %s, and this is host %s" % (noted.host, spot.host)
+    if noted.inode != spot.inode:
+        return "it is not the file that was used last (inode %s, not %s)" % (
+            spot.inode, noted.inode)
+    if noted.device != spot.device and noted.boot == spot.boot:
+        return "it was used last on another file system (device %s, not %s)" % (
+            noted.device, spot.device)
+    return ""
+
+
+def read_whereabouts(connection, spot, now):
+    """The Whereabouts of a file at its Spot, or None where that does not matter; `now` is since
+    when a copy is held."""
+    row = connection.execute("select * from repository").fetchone()
+    hold, noted = read_hold(row), Spot(*[row[name] for name in Spot._fields])
+    if row["restored"] is not None:
+        hold = Hold("restored from %s" % row["restored_from"], BY_RESTORE,
+                    find_time(row["restored"]) or 0.0, None)
+        return Whereabouts(hold, True, row["incarnation"])
+    is_noted = noted.inode is not None
+    reason = tell_move(noted, spot) if spot and is_noted else ""
+    if reason:
+        return Whereabouts(Hold("copy: " + reason, BY_AGENT, now, None), True, row["incarnation"])
+    return Whereabouts(hold, False, row["incarnation"], spot is not None and noted != spot)
+
+
+@atomic
+def note_spot(connection, spot):
+    """The file is used at this Spot from now on."""
+    connection.execute("update repository set host=?, boot=?, device=?, inode=?", spot)
+
+
+@atomic
+def put_repository_hold(connection, hold):
+    """Keeps a hold of the repository, or its end (None); a copy stays held."""
+    connection.execute("update repository set hold_reason=?, hold_by=?, hold_since=?,"
+                       " hold_until=?", hold_columns(hold))
+
+
+@atomic
+def release_repository(connection, spot):
+    """Ends whatever holds the repository: if it was a copy, it is the one that goes on."""
+    connection.execute(
+        "update repository set hold_reason=null, hold_by=null, hold_since=null, hold_until=null,"
+        " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
 
 
 # ======================================================================================
@@ -8137,6 +9353,26 @@ update session set restart_run = (
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 -- what a session has started
 create index session_parent on session(parent) where parent is not null;
+""", """
+-- the client that has asked for it; empty: a schedule, a task, or an older agent
+alter table session add column asked_by text not null default '';
+""", """
+-- where the file was used last: elsewhere it is a copy. Null: not noted yet. `boot` is that of the
+-- host, and the pid namespace
+alter table repository add column host text;
+alter table repository add column boot text;
+alter table repository add column device text;
+alter table repository add column inode text;
+-- nothing begins in it
+alter table repository add column hold_reason text;
+alter table repository add column hold_by text;
+alter table repository add column hold_since text;
+alter table repository add column hold_until text;
+-- when it was restored, and from where; null: RELEASE has said since that it goes on here
+alter table repository add column restored text;
+alter table repository add column restored_from text;
+-- part of the markers of its processes since it was restored
+alter table repository add column incarnation text not null default '';
 """)
 
 HELLO = {"scenarios": [{
@@ -8149,8 +9385,10 @@ class WorkRepository:
     """One attached work repository: its file, and a store for each of its parts. Every method of a
     store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
-    def __init__(self, number, name, path, clock, inbox=None):
+    def __init__(self, number, name, path, clock, inbox=None, home=None):
+        """`home`: (host id, boot) of its agent; None: where the file lies does not matter."""
         self.id, self.name, self.path = number, name, path
+        self._clock, self._home, self.whereabouts = clock, home, Whereabouts()
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
@@ -8166,11 +9404,11 @@ class WorkRepository:
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
-    def create(cls, number, name, path, clock, inbox=None):
+    def create(cls, number, name, path, clock, inbox=None, home=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
         try:
-            return cls(number, name, path, clock, inbox).fill(clock)
+            return cls(number, name, path, clock, inbox, home).fill(clock)
         except AgentError:
             os.unlink(path)
             raise
@@ -8196,10 +9434,44 @@ class WorkRepository:
             if expected_uuid not in (None, self.db.uuid):
                 raise RepositoryError("%s: the file carries another UUID than the one attached; "
                                       "DETACH and ATTACH it if that is meant" % self.db.label)
+            self.look_around()
         except AgentError:
             self.db.close()
             raise
         return self
+
+    # -- where it lies -----------------------------------------------------------------
+
+    @property
+    def hold(self):
+        """The Hold of the repository, or None: something may begin."""
+        return self.whereabouts.hold
+
+    @property
+    def is_copy(self):
+        """Whether it is the copy of a repository, and nobody has said yet that it goes on here."""
+        return self.whereabouts.is_copy
+
+    @property
+    def mark(self):
+        """What the markers of its processes begin with."""
+        incarnation = self.whereabouts.incarnation
+        return self.db.uuid + (incarnation and "." + incarnation)
+
+    def find_spot(self):
+        """The Spot of the file; of nowhere, where that does not matter. RepositoryError."""
+        return find_spot(self.path, *self._home) if self._home else (None,) * 4
+
+    def look_around(self):
+        """Reads its hold, and whether the file is a copy here; notes where a new one lies.
+        RepositoryError."""
+        before, spot = self.whereabouts, self._home and self.find_spot()
+        since = before.hold.since if before.is_copy else self._clock.now()
+        self.whereabouts = self.db.read(read_whereabouts, spot, since)
+        if self.whereabouts.is_moved:
+            self.db.submit(note_spot, spot)
+
+    # -- what its owner has to do ------------------------------------------------------
 
     def set_behind(self, is_behind=True):
         """Its owner reads the outstanding sessions and the schedules again, or has begun to."""
@@ -8299,6 +9571,387 @@ def claim_id(connection, number):
 
 
 # ======================================================================================
+# store/restore.py
+# --restore: puts a backup where nothing runs, as a timeline of its own.
+#
+# Nothing is touched before all is verified and made ready beside its place. From then on a file
+# beside the master keeps agents from starting, until all is in its place: a restore that was cut
+# short is begun anew.
+# ======================================================================================
+
+MILLION = 1000          # the numbers of sessions go on at the next million, which is n * 1000
+RESTORED = "restored"   # the message of the sessions that were open
+# bytes of a SQLite file that every connection to it locks (sqlite.org/lockingv3.html)
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
+UNDER_WAY = ("a restore of %s has not come to its end: run --restore again, or delete %s to go on "
+             "with what is there")
+
+
+class Piece(NamedTuple):
+    """A database of a backup, and where it goes."""
+    entry: BackupFile
+    path: str               # its place
+    new: str                # where it is made ready
+
+
+def note_of(master):
+    """The file beside a master that is there while a restore is under way."""
+    return os.path.realpath(master) + ".restoring"
+
+
+def check_restored(master):
+    """CannotStart while the restore of a master is under way, or was cut short."""
+    if os.path.lexists(note_of(master)):
+        raise CannotStart(UNDER_WAY % (master, note_of(master)))
+
+
+class Restore:
+    """One restore: all of a backup, into the place of a master and of its work repositories.
+
+    tell(line) says what it replaces, before it does.
+    """
+
+    def __init__(self, folder, master, clock, tell):
+        self._folder, self._master = folder, os.path.realpath(master)
+        self._clock, self._tell = clock, tell
+        self._columns = []              # [(path of a work repository as the master has it, UUID)]
+        self._is_touching = False       # it has to come to its end
+
+    def run(self):
+        """Does it. CannotStart: nothing was touched, or it is to be done again, as is said."""
+        try:
+            manifest, entries = read_backup(self._folder)
+            make_folder(os.path.dirname(self._master))
+            with self._alone():
+                pieces = self._list_pieces(manifest, entries)
+                try:
+                    for piece in pieces:
+                        self._make_ready(piece)
+                    self._put_in_place(pieces)
+                finally:
+                    for piece in pieces:
+                        remove_database(piece.new)
+        except (RepositoryError, sqlite3.Error, OSError) as error:
+            place = getattr(error, "filename", None)
+            raise CannotStart("%s cannot be restored: %s%s" % (
+                self._folder, "%s: " % place if place else "", tell_reason(error))) from None
+        except KeyboardInterrupt:
+            raise CannotStart("the restore of %s was interrupted" % self._folder) from None
+        for piece in pieces:
+            if piece.entry.kind == "work":
+                self._tell("work repository %s is held: RELEASE -REPO=%s has it go on"
+                           % (piece.entry.name, piece.entry.name))
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """No agent runs on the master, and none starts; should this be cut short from the moment on
+        where something was touched, none before it was done again. CannotStart."""
+        path = note_of(self._master)
+        was_cut_short, self._is_touching = os.path.lexists(path), True
+        lock = open_lock(path, self._master)
+        try:
+            _take(lock, "another --restore is under way on %s" % self._master)
+            self._is_touching = was_cut_short
+            for other in list_beginning(self._master + "."):
+                if other.endswith(".lock"):
+                    _check_lock(other, self._master)
+            yield
+            self._is_touching = False
+        finally:
+            if not self._is_touching:
+                os.unlink(path)
+                sync_folder(path)
+            os.close(lock)
+
+    def _list_pieces(self, manifest, entries):
+        """[Piece] of all files, the master last. A place outside the master's folder is used again
+        when the master gets its own place back; else what was there comes beside the master.
+        CannotStart: one of the places is in use."""
+        master = next(entry for entry in entries if entry.kind == "master")
+        with closing_copy(self._find_copy(master)) as connection:
+            paths = {row["uuid"]: row["path"]
+                     for row in connection.execute("select uuid, path from work_repository")}
+        is_its_own = os.path.realpath(manifest.get("master", "")) == self._master
+        pieces, self._columns = [], []
+        for entry in sorted(entries, key=lambda each: each.kind, reverse=True):
+            path = self._master
+            if entry.kind == "work":
+                if entry.uuid not in paths:
+                    raise CannotStart("%s: its master does not know %s"
+                                      % (self._folder, entry.file))
+                column = paths.pop(entry.uuid)
+                if os.path.isabs(column) and not is_its_own:
+                    column = os.path.basename(entry.file)
+                self._columns.append((column, entry.uuid))
+                path = os.path.realpath(os.path.join(os.path.dirname(self._master), column))
+            _check_unused(path)
+            pieces.append(Piece(entry, path, name_beside(path, "new")))
+        if paths:
+            raise CannotStart("%s lacks a work repository that its master has" % self._folder)
+        return pieces
+
+    def _find_copy(self, entry):
+        return os.path.join(self._folder, os.path.basename(entry.file))
+
+    def _make_ready(self, piece):
+        """Makes the file of a Piece beside its place, with all that is to change in it."""
+        entry, now = piece.entry, self._clock.now()
+        make_folder(os.path.dirname(piece.path))
+        make_private(piece.new)
+        shutil.copyfile(self._find_copy(entry), piece.new)
+        is_work = entry.kind == "work"
+        with contextlib.closing(connect_file(piece.new)) as connection:
+            migrate(connection, piece.new, entry.kind, entry.file,
+                    WORK_MIGRATIONS if is_work else MASTER_MIGRATIONS, is_kept=False)
+            connection.execute("begin immediate")
+            if is_work:
+                start_anew(connection, os.path.abspath(self._folder), now)
+            else:
+                connection.executemany("update work_repository set path=? where uuid=?",
+                                       self._columns)
+            connection.execute("commit")
+            connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        sync_file(piece.new)
+
+    def _put_in_place(self, pieces):
+        """Says what is replaced, then does so; what was there keeps lying beside it."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.now()))
+        places = []
+        for piece in pieces:
+            former = _find_free("%s.before-restore-%s" % (piece.path, stamp))
+            places.append((piece, former))
+            self._tell("%s is replaced; it is kept as %s" % (piece.path, former)
+                       if os.path.lexists(piece.path) else "%s is made" % piece.path)
+        self._is_touching = True
+        for piece, former in places:
+            put_in_place(piece.new, piece.path, former)
+            sync_folder(piece.path)
+
+
+def read_backup(folder):
+    """(manifest, [BackupFile]) of a backup, all of it verified. CannotStart, OSError."""
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        if manifest["format"] > FORMAT:
+            raise CannotStart("%s: the backup has format %s, this agent knows up to %d: use a newer"
+                              " agent.py" % (path, manifest["format"], FORMAT))
+        entries = [BackupFile(**entry) for entry in manifest["files"]]
+    except (ValueError, TypeError, KeyError, LookupError):
+        raise CannotStart("%s is no manifest of a backup" % path) from None
+    for entry in entries:
+        file = os.path.join(folder, os.path.basename(entry.file))
+        if os.path.getsize(file) != entry.bytes or find_hash(file) != entry.sha256:
+            raise CannotStart("%s is not as it was when the backup was made" % file)
+        fault = find_damage(file)
+        if fault:
+            raise CannotStart("%s is damaged: %s" % (file, fault))
+    if [entry.kind for entry in entries].count("master") != 1:
+        raise CannotStart("%s names no master" % path)
+    return manifest, entries
+
+
+def _take(fd, message):
+    """Locks a file, or CannotStart."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CannotStart(message) from None
+
+
+def _check_lock(path, master):
+    """CannotStart when the agent of this lock runs."""
+    with contextlib.suppress(FileNotFoundError):        # it has just stopped
+        fd = open_own(path, os.O_RDWR, own_users(master))
+        try:
+            holder = os.read(fd, 200).decode("utf-8", "replace").strip()
+            _take(fd, "an agent runs on %s: %s" % (master, holder or path))
+        finally:
+            os.close(fd)
+
+
+def _check_unused(path):
+    """CannotStart when another program has a database open, also an agent of another master."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_RDWR)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+        except OSError:
+            raise CannotStart("%s is open in another program: end that first" % path) from None
+        finally:
+            os.close(fd)
+
+
+def start_anew(connection, folder, now):
+    """Makes a work repository a timeline of its own: another incarnation, no session open, numbers
+    behind all that the former one may have given, and held."""
+    marks = ",".join("?" * len(OPEN))
+    for row in connection.execute("select id from session where status in (%s)" % marks,
+                                  OPEN).fetchall():
+        interrupted = connection.execute(
+            "select step, task, run from session_task where session=? and status='RUNNING'"
+            " order by run desc limit 1", (row["id"],)).fetchone()
+        if interrupted:
+            Progress.set_restart(connection, row["id"], *interrupted)
+        for table in ("session_task", "session_step"):
+            connection.execute("update %s set status=?, message=?, ended=? where session=? and"
+                               " status='RUNNING'" % table,
+                               (ERROR, RESTORED, to_text(now), row["id"]))
+        Sessions.change(connection, row["id"], ERROR, ended=to_text(now), message=RESTORED,
+                        secret_file=None)
+    connection.execute(
+        "update repository set incarnation=?, restored=?, restored_from=?, host=null, boot=null,"
+        " device=null, inode=null, last_session=(last_session / %d + 1) * %d - 1"
+        % (MILLION, MILLION), (unforeseen(), to_text(now), folder))
+
+
+def _find_free(path):
+    """The path, or PATH.2 and so on: what is not there yet."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = "%s.%d" % (path, number)
+    return free
+
+
+def put_in_place(new, path, former):
+    """Gives a file that is ready its place. What is there gets the name `former`, with what
+    SQLite has beside it, so that at no time one file's log lies beside another file."""
+    if os.path.lexists(path):
+        _settle(path)
+        if any(os.path.lexists(path + ending) for ending in BESIDE_DATABASE):
+            os.rename(path, former)
+        else:
+            with contextlib.suppress(OSError):      # some file systems know no second name
+                os.link(path, former)
+            if not os.path.lexists(former):
+                os.rename(path, former)
+    for ending in BESIDE_DATABASE:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + ending, former + ending)
+    os.rename(new, path)
+
+
+def _settle(path):
+    """Has SQLite put the log beside a database into it, where it can."""
+    if find_fault_beside(path) is None:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect_file(path)) as old:
+            old.execute("pragma wal_checkpoint(truncate)").fetchone()
+
+
+# ======================================================================================
+# store/users.py
+# The users of the agents of a master: their rows, and how these change.
+# ======================================================================================
+
+class User(NamedTuple):
+    """One who may ask the agents of a master."""
+    name: str
+    role: str
+    scenarios: Tuple[str, ...]      # patterns of those that are there for him; (): all
+    os_user: Optional[str]          # who is this user by the host's word
+    password: str                   # how it was hashed, and the hash
+    until: Optional[float]          # until when the password lets in, to set another; None: always
+    stamp: str                      # another one with every password
+    created: float
+    changed: float
+
+    @property
+    def is_full(self):
+        """Whether he may do everything."""
+        return self.role == ADMINISTRATOR and not self.scenarios
+
+
+def read_user(row):
+    """A row -> User, or None: another program has spoilt it, so nobody is let in by it."""
+    texts = [row[column] for column in ("name", "role", "scenarios", "password", "stamp")]
+    texts.append(row["os_user"] or "")
+    if row["role"] not in ROLES or not all(isinstance(text, str) for text in texts):
+        return None
+    until = None if row["one_time_until"] is None else find_time(row["one_time_until"]) or 0.0
+    return User(row["name"], row["role"], tuple(filter(None, row["scenarios"].split(","))),
+                row["os_user"], row["password"], until, row["stamp"],
+                find_time(row["created"]) or 0.0, find_time(row["changed"]) or 0.0)
+
+
+class Users:
+    """The table of users. With `needs_administrator` the last one who may do everything stays."""
+
+    @staticmethod
+    def list_all(connection):
+        """[User] by name, without those whom another program has spoilt."""
+        rows = connection.execute("select * from user order by name").fetchall()
+        return list(filter(None, map(read_user, rows)))
+
+    def _get(self, connection, name):
+        """The User of a name, or NotFound."""
+        for user in self.list_all(connection):
+            if user.name == name:
+                return user
+        raise NotFound("no user %s" % name)
+
+    @staticmethod
+    def _check_os_user(connection, name, os_user):
+        row = os_user and connection.execute("select name from user where os_user=? and name<>?",
+                                             (os_user, name)).fetchone()
+        if row:
+            raise Exists("the OS user %s is user %s already" % (os_user, row[0]))
+
+    def add(self, connection, user):
+        """Adds a User. Exists."""
+        if connection.execute("select 1 from user where name=?", (user.name,)).fetchone():
+            raise Exists("a user %s exists; USERS SET changes it" % user.name)
+        self._check_os_user(connection, user.name, user.os_user)
+        connection.execute(
+            "insert into user(name, role, scenarios, os_user, password, one_time_until, stamp,"
+            " created, changed) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (user.name, user.role, ",".join(user.scenarios), user.os_user, user.password,
+             user.until and to_text(user.until), user.stamp, to_text(user.created),
+             to_text(user.changed)))
+
+    def set(self, connection, name, changes, password, needs_administrator, now):
+        """Changes fields of a User, and his password where it is one and not None: (how it is
+        stored, until when it lets in). NotFound, Exists, Conflict."""
+        before = self._get(connection, name)
+        after = before._replace(**changes)
+        self._check_os_user(connection, name, after.os_user)
+        if needs_administrator and not after.is_full:
+            self._check_last(connection, before)
+        connection.execute(
+            "update user set role=?, scenarios=?, os_user=?, changed=? where name=?",
+            (after.role, ",".join(after.scenarios), after.os_user, to_text(now), name))
+        if password is not None:
+            self.put_password(connection, name, password[0], password[1], now)
+
+    def put_password(self, connection, name, password, until, now, known_by=""):
+        """Gives a User another password -> its stamp. NotFound; Conflict: it is not the one any
+        more by whose stamp who asks is known, or that was for one use, and is over."""
+        user = self._get(connection, name)
+        if known_by and (user.stamp != known_by or user.until is not None and user.until <= now):
+            raise Conflict("the password with which you came is valid no more")
+        stamp = os.urandom(8).hex()
+        connection.execute(
+            "update user set password=?, one_time_until=?, stamp=?, changed=? where name=?",
+            (password, until and to_text(until), stamp, to_text(now), name))
+        return stamp
+
+    def delete(self, connection, name, needs_administrator):
+        """Deletes a User. NotFound, Conflict."""
+        user = self._get(connection, name)
+        if needs_administrator:
+            self._check_last(connection, user)
+        connection.execute("delete from user where name=?", (name,))
+
+    def _check_last(self, connection, user):
+        """Conflict: nobody but this user may do everything."""
+        if user.is_full and not any(other.is_full for other in self.list_all(connection)
+                                    if other.name != user.name):
+            raise Conflict("user %s is the last administrator, and with --no-owner nobody else "
+                           "could let anybody in" % user.name)
+
+
+# ======================================================================================
 # processes/alive.py
 # Who is alive: processes, and the marker of those that a task has started.
 # ======================================================================================
@@ -8316,6 +9969,12 @@ class Identity(NamedTuple):
     started: str        # start time of the process in the kernel's words
     master: str         # UUID of the agent's master repository
 
+    @property
+    def home(self):
+        """(host id, what changes when its devices may be numbered anew): the boot, and in a
+        container its start."""
+        return self.host, "%s/%s" % (self.boot, self.pid_ns)
+
     def __str__(self):
         return "/".join(str(part) for part in self)
 
@@ -8325,6 +9984,16 @@ class Identity(NamedTuple):
         parts = (text or "").split("/")
         is_identity = len(parts) == 6 and parts[3].isdigit()
         return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
+
+
+def has_ended(runner, me):
+    """Whether the process of an Identity has ended, or None: one that this process cannot ask for,
+    of another host or pid namespace. OSError: it cannot be asked for now."""
+    if runner.host != me.host:
+        return None
+    if runner.boot != me.boot:
+        return True
+    return start_time(runner.pid) != runner.started if runner.pid_ns == me.pid_ns else None
 
 
 def _first_line(path):
@@ -8418,13 +10087,14 @@ def read_marker(pid):
     return environment[start + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def make_marker(repository_uuid, session, task_run):
-    """The marker of one attempt of a task."""
-    return "%s/%d/%d" % (repository_uuid, session, task_run)
+def make_marker(repository_mark, session, task_run):
+    """The marker of one attempt of a task; the first word is `uuid`, of a repository that was
+    restored `uuid.incarnation`."""
+    return "%s/%d/%d" % (repository_mark, session, task_run)
 
 
 def session_of_marker(marker):
-    """A marker -> `uuid/session`."""
+    """A marker -> the part that all of a session share."""
     return marker.rpartition("/")[0]
 
 
@@ -8484,25 +10154,6 @@ class FileLimit:
         return None if self._raised is None else self._soft
 
 
-def limited_words(words, environment, file_limit):
-    """The words that start a program with this soft limit on open files.
-
-    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
-    millisecond. Some shells drop variables whose names are none of theirs."""
-    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
-        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
-    return alone_command(exec_alone, str(file_limit)) + words
-
-
-def exec_alone(file_limit, *words):
-    """In a process by itself: becomes a program with this soft limit on open files."""
-    import os
-    import resource
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
-    os.execvp(words[0], words)
-
-
 # ======================================================================================
 # processes/looks.py
 # Looks at the process table, shared by all who want one at the same time.
@@ -8516,9 +10167,11 @@ MAX_LISTINGS = 20       # of the process table in one look, while there is someb
 
 
 class Looks:
-    """Finds the members of trees; no two looks at the same time."""
+    """Finds the members of trees; no two looks at the same time. `users`: the numbers of those
+    whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
-    def __init__(self):
+    def __init__(self, users=()):
+        self.users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -8551,8 +10204,9 @@ class Looks:
 class Search:
     """What one tree looks for, and has found."""
 
-    def __init__(self, sessions, roots, on_found):
+    def __init__(self, sessions, roots, on_found, users):
         self.sessions = sessions            # `uuid/session`
+        self.users = users                  # as of Looks
         self.roots = roots                  # pid -> start time: members if they are these still
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
@@ -8632,7 +10286,7 @@ class Listing:
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) == os.geteuid() or entry.parent == os.getpid())
+                read_owner(entry.pid) in search.users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()
@@ -9029,7 +10683,8 @@ class Tree:
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
         is found: what forks and ends must not be gone before. OSError."""
         members = self._looks.find(Search(
-            self._sessions, dict(self._known), functools.partial(self._send, signal_number)))
+            self._sessions, dict(self._known), functools.partial(self._send, signal_number),
+            self._looks.users))
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -9118,14 +10773,115 @@ def signal_group(leader, signal_number):
         return False
 
 
-def follow_group(leader, started):
+def follow_group(leader, started, looks=None):
     """What is left of the group that a process of this start time has led -> {pid: start time}, to
     be found again when its number may be another's."""
     if not signal_group(leader, 0):
         return {}
     if not HAS_PROC or start_time(leader) == started:
         return {leader: started}
-    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
+    return {pid: entry.started for pid, entry in Tree(
+        [], {leader: started}, looks=looks).find().items()}
+
+
+# ======================================================================================
+# processes/stages.py
+# What a process is before it is the program that a task wants: limit, umask and user are set then.
+#
+# Between fork and exec nothing of Python may run, as there are threads. So what subprocess cannot do
+# there is done by a stage: a process that changes itself, and then becomes the program. A shell does
+# it in half a millisecond. It takes a Python where the user changes: that one gets nothing of the
+# task but its marker before it has become the task's user, for a variable such as LD_PRELOAD would
+# be obeyed as root.
+# ======================================================================================
+
+HAS_UMASK = sys.version_info >= (3, 9)      # of subprocess
+
+
+@contextlib.contextmanager
+def staged(command, program):
+    """(the Command to start for this one, its `program` or None: that has to be found)."""
+    if command.user is not None:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"\0".join(to_bytes("%s=%s" % item)
+                                  for item in command.environment.items()))
+            file.flush()
+            yield as_user(command, file.fileno()), None
+        return
+    umask = None if HAS_UMASK else command.umask
+    if program is not None and (command.file_limit is not None or umask is not None):
+        words, program = staged_words(command.words, command.environment, command.file_limit,
+                                      umask), None
+        command = command._replace(words=words)
+    yield command, program
+
+
+def as_user(command, fd):
+    """The Command whose process becomes the user of this one and then what it says; `fd` is a file
+    with its environment."""
+    words = alone_command(
+        exec_alone, _tell(command.file_limit, "%d"), _tell(command.umask, "%o"),
+        ",".join(map(str, command.user)), to_bytes(command.cwd or "").hex(), str(fd))
+    environment = dict(os.environ)
+    if MARKER in command.environment:
+        environment[MARKER] = command.environment[MARKER]
+    return command._replace(words=words + command.words, environment=environment, cwd=None,
+                            pass_fds=tuple(command.pass_fds) + (fd,))
+
+
+def staged_words(words, environment, file_limit, umask):
+    """The words that start a program with this soft limit on open files and this umask, None for
+    those that it has anyway. Some shells drop variables whose names are none of theirs."""
+    if not all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
+        return alone_command(exec_alone, _tell(file_limit, "%d"), _tell(umask, "%o"), "", "",
+                             "") + words
+    script = _tell(umask, "umask %o; ") + _tell(file_limit, "ulimit -Sn %d; ")
+    return ["/bin/sh", "-c", script + 'exec "$@"', "sh"] + words
+
+
+def _tell(number, form):
+    return "" if number is None else form % number
+
+
+def exec_alone(file_limit, umask, user, cwd, fd, *words):
+    """In a process by itself: becomes a program with this soft limit on open files, umask (octal),
+    user (uid, gid and groups), and working folder (hexadecimal digits), each of which may be empty;
+    with a user the environment is what stands in the file `fd`."""
+    import os
+    import resource
+    import stat
+    import sys
+    import _signal          # signal itself takes longer
+    try:
+        if file_limit:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
+        if umask:
+            os.umask(int(umask, 8))
+        environment = os.environb
+        if user:
+            uid, gid, *groups = map(int, user.split(","))
+            data = os.pread(int(fd), os.fstat(int(fd)).st_size, 0)
+            environment = dict(item.split(b"=", 1) for item in data.split(b"\0") if item)
+            os.close(int(fd))
+            for stream in range(3):         # or /dev/stdout cannot be opened
+                if stat.S_ISFIFO(os.fstat(stream).st_mode):
+                    os.fchown(stream, uid, -1)
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+        for name in ("SIGPIPE", "SIGXFSZ"):         # which Python ignores
+            if hasattr(_signal, name):
+                _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+        if cwd:
+            os.chdir(bytes.fromhex(cwd))
+        os.execvpe(os.fsencode(words[0]), [os.fsencode(word) for word in words], environment)
+    except (OSError, ValueError) as error:
+        sys.stderr.write("cannot start: %s: %s\n" % (
+            getattr(error, "strerror", None) or error,
+            os.fsdecode(getattr(error, "filename", None) or words[0])))
+        sys.stderr.flush()
+    os._exit(127)
 
 
 # ======================================================================================
@@ -9162,11 +10918,15 @@ class Command(NamedTuple):
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
     file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
+    umask: Optional[int] = None     # where the agent has another
+    user: Optional[list] = None     # uid, gid and groups, where the agent has others
 
     @property
     def is_near(self):
-        """Whether what its start opens hangs only where everything does."""
-        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
+        """Whether what its start opens hangs only where everything does; the rest is opened by the
+        process itself where that is another user's (stages)."""
+        return self.user is not None or \
+            self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
 
 
 class Process:
@@ -9228,13 +10988,10 @@ class Process:
     def _begin_unless_abandoned(self, command, output):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
         program = to_bytes(command.words[0]) if command.is_near else open_program(command)
-        if command.file_limit is not None and program is not None:
-            command = command._replace(words=limited_words(
-                command.words, command.environment, command.file_limit))
-            program = None
         if self._is_abandoned:
             return
-        self._popen = popen = self._start(command, program)
+        with staged(command, program) as (command, program):
+            self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
@@ -9262,12 +11019,14 @@ class Process:
         environment = command.environment
         if not IS_UTF8:                 # or Popen does it
             environment = {to_bytes(name): to_bytes(text) for name, text in environment.items()}
+        keywords = {"umask": command.umask} if HAS_UMASK and command.umask is not None else {}
         return subprocess.Popen(
             [to_bytes(word) for word in command.words], executable=program,
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds, bufsize=0)       # Output reads the descriptors
+            pass_fds=command.pass_fds, bufsize=0,       # Output reads the descriptors
+            **keywords)
 
     # -- its threads, and `output` -----------------------------------------------------
 
@@ -9380,11 +11139,6 @@ def _read_head(path):
         return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-
-
-def to_bytes(text):
-    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def is_passing(error):
@@ -9515,14 +11269,121 @@ def reap_orphans():
 # answer keeps this thread alone.
 # ======================================================================================
 
-def clear_notes(notes, paths):
-    """Deletes what these files of the PartNotes tell of; of what takes long the rest follows."""
+def clear_notes(notes, paths, discard):
+    """Deletes what these files of the PartNotes tell of, by discard(path); of what takes long the
+    rest follows."""
     for path in paths:
-        thread = threading.Thread(target=notes.clear, args=(path,), name="remains", daemon=True)
+        thread = threading.Thread(target=notes.clear, args=(path, discard), name="remains",
+                                  daemon=True)
         thread.start()
         thread.join(KILL_S)
         if thread.is_alive():
             log.warning("what a task left half written is still being deleted, as %s says", path)
+
+
+# ======================================================================================
+# processes/users.py
+# Another user, as whom the processes of tasks run; what the agent has done as that user.
+# ======================================================================================
+
+ANSWER_AS_S = 60        # that a look at a file, or the start of Python, may take
+
+
+class TaskUser(NamedTuple):
+    """A user of the host, not root."""
+    name: str
+    home: str
+    numbers: list           # uid, gid, and all groups
+
+    def surround(self, environment):
+        """An environment of the agent's as one of this user's."""
+        return dict(environment, HOME=self.home, USER=self.name, LOGNAME=self.name)
+
+    def answer(self, words, pass_fds=()):
+        """Runs a program as this user to its end -> what it prints, bytes. ValueError says why
+        that is not to be had."""
+        command = Command(words, utf8_environment(self.surround(os.environ)), cwd="/",
+                          pass_fds=pass_fds, user=self.numbers)
+        try:
+            with staged(command, None) as (stage, _):
+                process = subprocess.run(
+                    stage.words, env=stage.environment, pass_fds=stage.pass_fds,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    start_new_session=True, timeout=ANSWER_AS_S)
+        except subprocess.TimeoutExpired:
+            raise ValueError("took over %d s" % ANSWER_AS_S) from None
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+        if process.returncode:
+            lines = process.stderr.decode("utf-8", "replace").split("\n")
+            raise ValueError(one_line(next(filter(str.strip, reversed(lines)),
+                                           exit_text(process.returncode))))
+        return process.stdout
+
+    def read(self, path, size):
+        """The first bytes of a regular file, as far as this user may read it. ValueError."""
+        return self.answer(alone_command(read_alone, os.fsencode(path).hex(), str(size)))
+
+    def discard(self, path):
+        """remove_all() as this user."""
+        try:
+            self.answer(alone_command(remove_alone, os.fsencode(path).hex()))
+        except ValueError as error:
+            log.warning("%s cannot be deleted as %s: %s", path, self.name, error)
+
+
+def find_user(name):
+    """The TaskUser of this name, who can start this program. CannotStart."""
+    if os.geteuid() != 0:
+        raise CannotStart("--run-as %s: only an agent that root has started can run tasks as "
+                          "another user" % name)
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise CannotStart("--run-as %s: this host has no such user" % name) from None
+    if entry.pw_uid == 0:
+        raise CannotStart("--run-as %s: that is root; name a user who may do what tasks need, and "
+                          "no more" % name)
+    user = TaskUser(name, entry.pw_dir, [entry.pw_uid, entry.pw_gid] + sorted(
+        set(os.getgrouplist(name, entry.pw_gid)) | {entry.pw_gid}))
+    try:
+        user.answer(program_command("-s") + ["--version"], (open_code(),))
+    except ValueError as error:
+        raise CannotStart("--run-as %s: %s cannot start this agent's Python, %s, which their tasks "
+                          "need: %s" % (name, name, sys.executable, error)) from None
+    return user
+
+
+def read_alone(path, size):
+    """In a process by itself: prints the first bytes of a regular file, whose path is in
+    hexadecimal digits."""
+    import os
+    import stat
+    import sys
+    path = bytes.fromhex(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            sys.exit("is no regular file")
+        with open(path, "rb") as file:
+            sys.stdout.buffer.write(file.read(int(size)))
+    except OSError as error:
+        sys.exit(error.strerror)
+
+
+def remove_alone(path):
+    """In a process by itself: deletes a file, or a folder with all that is in it, as far as it can
+    be. Its path is in hexadecimal digits."""
+    import os
+    import shutil
+    path = bytes.fromhex(path)
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    for folder, names, _ in os.walk(path):
+        for each in [folder] + [os.path.join(folder, name) for name in names]:
+            if not os.path.islink(each):
+                os.chmod(each, 0o700)   # from one that is read-only nothing can be deleted
+    shutil.rmtree(path)
 
 
 # ======================================================================================
@@ -9647,7 +11508,7 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
-        order = dict(self.prepare(fields, execution), type=self.name)
+        order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
         return TaskResult(**self._outcome(order, execution))
 
     def _outcome(self, order, execution):
@@ -9783,6 +11644,164 @@ def to_utf8(data, headers):
 
 
 # ======================================================================================
+# tasks/roots.py
+# The folder that the files of tasks must lie in, by --root.
+#
+# What counts is where a path leads, links and `..` followed. A link may change between the look and
+# the opening: so a file that is read is looked at once more when it is open, by its descriptor, and
+# before a byte of it is read; and so is the folder in which something is made, replaced or deleted,
+# which is done from within that folder. That is for a process without other threads. A hard link is
+# the file itself: nobody can tell that it has another name.
+# ======================================================================================
+
+F_GETPATH = 50          # of macOS, sys/fcntl.h: the path of a descriptor
+PATH_BYTES = 1024       # that it takes
+FOLDER_FLAGS = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+
+
+class Root:
+    """The folder, by its real path; without one, files may lie anywhere."""
+
+    def __init__(self, folder=""):
+        self.folder = folder
+
+    def has(self, real):
+        """Whether a real path is the folder, or in it."""
+        return not self.folder or (real + "/").startswith(self.folder.rstrip("/") + "/")
+
+    def refusal(self, path):
+        """The TaskError for a path that leads out of the folder."""
+        return TaskError("%s leads out of %s, where --root has the files of tasks"
+                         % (path, self.folder))
+
+    def check(self, path):
+        """TaskError for a path that leads out of the folder."""
+        if self.folder and not self.has(os.path.realpath(path)):
+            raise self.refusal(path)
+
+    def check_entry(self, path):
+        """TaskError for a path that does not stand in the folder, be it a link that leads anywhere.
+        """
+        above, name = os.path.split(path.rstrip("/"))
+        if self.folder and (name in ("", ".", "..")
+                            or not self.has(os.path.realpath(above or "."))):
+            raise self.refusal(path)
+
+    def check_pattern(self, pattern):
+        """TaskError for a path or a pattern that looks for something out of the folder."""
+        if not self.folder:
+            return
+        above = os.path.dirname(pattern.rstrip("/"))
+        while glob.has_magic(above):
+            above = os.path.dirname(above)
+        if not self.has(os.path.realpath(above or ".")) \
+                or ".." in pattern[len(above):].split("/"):
+            raise self.refusal(pattern)
+
+    def check_open(self, file, path):
+        """TaskError when what was opened under a path lies out of the folder."""
+        if self.folder and not self.has(find_path(file.fileno())):
+            raise self.refusal(path)
+
+    @contextlib.contextmanager
+    def written(self, path, mode="wb", **keywords):
+        """written_beside() in the folder. TaskError."""
+        with self._opened_above(path) as (above, name), contextlib.ExitStack() as stack:
+            before = stack.enter_context(_working_in(above))
+            file = stack.enter_context(written_beside(name, mode, **keywords))
+            stack.enter_context(_working_in(before))    # in the meantime
+            yield file
+
+    @contextlib.contextmanager
+    def standing_at(self, path):
+        """The name of what is changed at a path; this process works where that stands meanwhile:
+        other paths have to be `settled`. TaskError."""
+        if not self.folder:
+            yield path
+            return
+        with self._opened_above(path) as (above, name), _working_in(above), naming(path):
+            yield name
+
+    @contextlib.contextmanager
+    def standing_in(self, path):
+        """The name of a folder that is changed itself, as by standing_at()."""
+        with self._opened_above(os.path.join(path, "-")) as (folder, _), _working_in(folder):
+            yield path if folder is None else "."
+
+    def settled(self, path):
+        """A path that leads to the same from wherever this process works."""
+        return os.path.join(os.getcwd(), path) if self.folder else path
+
+    def replace(self, path, target):
+        """os.replace() in the folder. TaskError."""
+        if not self.folder:
+            os.replace(path, target)
+            return
+        with self._opened_above(path) as (source, old), \
+                self._opened_above(target) as (above, new), naming(target):
+            os.replace(old, new, src_dir_fd=source, dst_dir_fd=above)
+
+    def make_folders(self, path):
+        """Makes a folder, and those above it, where they are missing. TaskError."""
+        if not self.folder:
+            os.makedirs(path, exist_ok=True)
+        elif os.path.isdir(path):
+            self.check(path)
+        else:
+            self.check_entry(path)
+            above = os.path.dirname(path.rstrip("/"))
+            if above:
+                self.make_folders(above)
+            with self.standing_at(path) as name:
+                os.makedirs(name, exist_ok=True)        # somebody else may make it just now
+
+    @contextlib.contextmanager
+    def _opened_above(self, path):
+        """(A descriptor of the folder that a path stands in, its name there); without a folder of
+        tasks (None, the path). TaskError."""
+        if not self.folder:
+            yield None, path
+            return
+        self.check_entry(path)
+        above, name = os.path.split(path.rstrip("/"))
+        descriptor = os.open(above or ".", FOLDER_FLAGS)
+        try:
+            if not self.has(find_path(descriptor)):
+                raise self.refusal(path)
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+
+ANYWHERE = Root()
+
+
+@contextlib.contextmanager
+def _working_in(folder):
+    """This process works in a folder, by its descriptor (None: where it is) -> a descriptor, or
+    None, of where it was."""
+    if folder is None:
+        yield None
+        return
+    before = os.open(".", FOLDER_FLAGS)
+    try:
+        os.fchdir(folder)
+        yield before
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def find_path(descriptor):
+    """Where an open file lies, as the kernel tells; empty where that does not."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/fd/%d" % descriptor)
+    with contextlib.suppress(OSError):
+        return os.fsdecode(fcntl.fcntl(descriptor, F_GETPATH, bytes(PATH_BYTES)).rstrip(b"\0"))
+    return ""
+
+
+# ======================================================================================
 # tasks/files.py
 # Files copied, moved, deleted and made: copy, move, delete, mkdir.
 # ======================================================================================
@@ -9799,8 +11818,9 @@ def find_paths(pattern):
     return sorted(glob.glob(pattern, recursive=True))
 
 
-def matching(pattern):
-    """find_paths; TaskError when that is nothing."""
+def matching(pattern, root=ANYWHERE):
+    """find_paths; TaskError when that is nothing, or would be out of a Root."""
+    root.check_pattern(pattern)
     paths = find_paths(pattern)
     if not paths:
         raise TaskError("no file matches %s" % pattern)
@@ -9859,13 +11879,19 @@ def _open_at_once(path, flags):
         return os.open(path, flags)
 
 
-def open_regular(path):
-    """The file, for reading; TaskError for what is none, and might never be read to its end."""
+def open_regular(path, root=ANYWHERE):
+    """The file, for reading; TaskError for what is out of a Root, and for what is none, and might
+    never be read to its end."""
+    root.check(path)
     source = open(path, "rb", opener=_open_at_once)
-    kind = special_kind(os.fstat(source.fileno()))
-    if kind:
+    try:
+        root.check_open(source, path)
+        kind = special_kind(os.fstat(source.fileno()))
+        if kind:
+            raise TaskError("%s is %s" % (path, kind))
+    except TaskError:
         source.close()
-        raise TaskError("%s is %s" % (path, kind))
+        raise
     return source
 
 
@@ -9874,16 +11900,18 @@ def is_folder(path):
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def destinations(pattern, to, overwrite, is_move=False):
+def destinations(pattern, to, overwrite, is_move=False, root=ANYWHERE):
     """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match.
     TaskError, before anything is written."""
-    paths = matching(pattern)
+    paths = matching(pattern, root)
     is_into = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
     paths = outermost(paths) if is_move else paths
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_into else to)
              for path in paths]
     targets = set()
     for path, target in pairs:
+        (root.check_entry if is_move else root.check)(path)
+        root.check_entry(target)
         if target in targets:
             raise TaskError("several files would be written to %s" % target)
         targets.add(target)
@@ -9898,7 +11926,7 @@ def destinations(pattern, to, overwrite, is_move=False):
         if not is_move:
             check_kinds(path)
     if is_into:
-        os.makedirs(to, exist_ok=True)
+        root.make_folders(to)
     return pairs
 
 
@@ -9934,18 +11962,19 @@ def check_kinds(path):
     check_source(path)
 
 
-def copy_one(path, target, note=None):
+def copy_one(path, target, note=None, root=ANYWHERE):
     """Copies a file, or a folder with all that is in it, by way of one beside the target. `note`
     as of part_beside."""
     if not is_folder(path):
-        with open_regular(path) as source, \
-                written_beside(target, access=0o600, note=note) as file:
+        with open_regular(path, root) as source, \
+                root.written(target, access=0o600, note=note) as file:
             copy_content(source, file)
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    with part_beside(target, note) as part:
-        copy_tree(path, part)
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
+        copy_tree(path, part, root)
 
 
 def copy_content(source, file):
@@ -9956,7 +11985,7 @@ def copy_content(source, file):
     shutil.copystat(source.name, file.name if hasattr(os, "chflags") else file.fileno())
 
 
-def copy_tree(path, target):
+def copy_tree(path, target, root=ANYWHERE):
     """A new folder with all that another has; links stay links."""
     os.mkdir(target, 0o700)
     for name in os.listdir(path):
@@ -9964,9 +11993,10 @@ def copy_tree(path, target):
         if os.path.islink(each):
             copy_link(each, to)
         elif os.path.isdir(each):
-            copy_tree(each, to)
+            copy_tree(each, to, root)
         else:
-            with open_regular(each) as source, open(to, "xb") as file:
+            with open_regular(each, root) as source, open(to, "xb") as file:
+                root.check_open(file, to)
                 copy_content(source, file)
     shutil.copystat(path, target)
 
@@ -9977,45 +12007,48 @@ def copy_link(path, target):
     shutil.copystat(path, target, follow_symlinks=False)
 
 
-def copy_inner(path, target, note):
+def copy_inner(path, target, note, root):
     """copy_one for what is in a folder: a link stays one."""
     if not os.path.islink(path):
-        copy_one(path, target, note)
+        copy_one(path, target, note, root)
         return
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_link(path, part)
 
 
-def move_one(path, target, note=None):
+def move_one(path, target, note=None, root=ANYWHERE):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
-        os.replace(path, target)
+        root.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy_inner(path, target, note)
-        remove(path)
+        copy_inner(path, target, note, root)
+        remove(path, root)
 
 
-def merge(path, target, put, note):
-    """Puts what is in a folder into another by put(from, to, note), folder by folder where both
-    have one. What the other has alone stays."""
+def merge(path, target, put, note, root):
+    """Puts what is in a folder into another by put(from, to, note, root), folder by folder where
+    both have one. What the other has alone stays."""
     for name in os.listdir(path):
         each, to = os.path.join(path, name), os.path.join(target, name)
         if is_folder(each) and is_folder(to):
-            merge(each, to, put, note)
+            merge(each, to, put, note, root)
         else:
-            put(each, to, note)
+            put(each, to, note, root)
     if put is move_one:
-        os.rmdir(path)
+        with root.standing_at(path) as name:
+            os.rmdir(name)
 
 
-def remove(path):
+def remove(path, root=ANYWHERE):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    with root.standing_at(path) as name:
+        if is_folder(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
 
 
 FROM = needed("a file or folder, or a pattern with * ? [...] or **")
@@ -10030,33 +12063,36 @@ COPY_FIELDS = {
 @helper_task("move", COPY_FIELDS)
 def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    is_move = order["type"] == "move"
-    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move)
+    is_move, root = order["type"] == "move", Root(order.get("root"))
+    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move, root)
     for path, target in pairs:
         if is_folder(path) and is_folder(target):
-            merge(path, target, move_one if is_move else copy_inner, order["note"])
+            merge(path, target, move_one if is_move else copy_inner, order["note"], root)
         else:
-            (move_one if is_move else copy_one)(path, target, order["note"])
+            (move_one if is_move else copy_one)(path, target, order["note"], root)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern with * ? [...] or **")})
 def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    pattern = order["path"]
+    pattern, root = order["path"], Root(order.get("root"))
+    root.check_pattern(pattern)
     # behind a slash a link would be the folder that it leads to
     paths = outermost([path.rstrip("/") or path for path in find_paths(pattern)])
     if "**" in pattern:                 # which follows links
         paths = [path for path in paths if not crosses_link(path, pattern_folder(pattern))]
     for path in paths:
-        remove(path)
+        root.check_entry(path)
+    for path in paths:
+        remove(path, root)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(order["path"], exist_ok=True)
+    Root(order.get("root")).make_folders(order["path"])
     return {"status": DONE}
 
 
@@ -10079,33 +12115,35 @@ WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-    folder, skipped = pattern_folder(order["from"]), []
+    folder, skipped, root = pattern_folder(order["from"]), [], Root(order.get("root"))
     members = []
-    for path in outermost(matching(order["from"])):
-        below = Below(os.path.realpath(order["to"]), skipped)
+    for path in outermost(matching(order["from"], root)):
+        below = Below(os.path.realpath(order["to"]), skipped, root)
         members += below.list(path, os.path.relpath(path, folder))
     for line in skipped:
         print("left out: " + show_controls(line), file=sys.stderr)
     if all(name.endswith("/") for _, name in members):
         raise TaskError("%s: there is no file to pack" % order["from"])
-    with written_beside(order["to"], note=order["note"]) as file, \
+    with root.written(order["to"], note=order["note"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, name in members:
-            _add(archive, path, name)
+            _add(archive, path, name, root)
     return {"status": DONE, "rows": len(members),
             "message": "%d left out" % len(skipped) if skipped else ""}
 
 
 class Below:
     """What there is to pack at a path: a folder and all below it, or a file. Links are followed.
-    `skipped` takes lines about what cannot be packed."""
+    `skipped` takes lines about what cannot be packed. TaskError for what leads out of the Root."""
 
-    def __init__(self, archive, skipped):
-        self._archive, self._skipped = archive, skipped
+    def __init__(self, archive, skipped, root):
+        self._archive, self._skipped, self._root = archive, skipped, root
 
     def list(self, path, name, above=()):
         """[(path, name in the archive)]; that of a folder ends in a slash. `above` is the way
         here, by which a circle of links is known."""
+        if not above or os.path.islink(path):
+            self._root.check(path)
         try:
             status = os.stat(path)
         except OSError as error:
@@ -10131,7 +12169,7 @@ class Below:
         return []
 
 
-def _add(archive, path, name):
+def _add(archive, path, name, root):
     """Adds a file or a folder, with its mode and its time of change."""
     try:
         name.encode()
@@ -10141,7 +12179,7 @@ def _add(archive, path, name):
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return
-    with open_regular(path) as source:
+    with open_regular(path, root) as source:
         status = os.fstat(source.fileno())
         member = _make_member(name, status)
         member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
@@ -10169,7 +12207,9 @@ def _make_member(name, status):
 def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with open_regular(order["from"]) as source, zipfile.ZipFile(source) as archive:
+    root = Root(order.get("root"))
+    root.check_entry(order["to"].rstrip("/") + "/in it")
+    with open_regular(order["from"], root) as source, zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         names = list_names(members)
         for member, name in zip(members, names):
@@ -10182,11 +12222,12 @@ def unpack(order):
         fresh = []                      # folders, whose mode and time come last
         for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, target)
+                fresh += _make_folder(member, target, root)
             else:
-                _extract(archive, member, target, order["note"])
+                _extract(archive, member, target, order["note"], root)
         for target, member in reversed(fresh):
-            _take_status(member, target)
+            with root.standing_in(target) as name:
+                _take_status(member, name)
     return {"status": DONE, "rows": len(members)}
 
 
@@ -10248,19 +12289,19 @@ def _check_places(names, targets, folder):
                             "unpacked" % shorten(name))
 
 
-def _make_folder(member, target):
+def _make_folder(member, target, root):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
     is_new = not os.path.isdir(target)
-    os.makedirs(target, exist_ok=True)
+    root.make_folders(target)
     return [(target, member)] if is_new else []
 
 
-def _extract(archive, member, target, note):
+def _extract(archive, member, target, note, root):
     """Unpacks a file, with its mode and its time of change."""
     above = os.path.dirname(target) or "."
     if not os.path.isdir(above):
-        os.makedirs(above)
-    with archive.open(member) as source, written_beside(target, note=note) as file:
+        root.make_folders(above)
+    with archive.open(member) as source, root.written(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         _take_status(member, file.fileno())
@@ -10331,7 +12372,7 @@ class OsTask:
         "capture": CAPTURE,
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
-                       meaning="umask of the process (the agent's own)"),
+                       meaning="umask of the process (what the agent was started with)"),
     }
 
     @staticmethod
@@ -10432,19 +12473,31 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def wait_alone(fd, pattern, count, stable_s, is_absent):
+def wait_alone(fd, pattern, count, stable_s, is_absent, root=""):
     """In a process by itself, since a glob may take for ever: waits until `count` files are there
-    that did not change for `stable_s`, or until none is there; writes how many to `fd`. The path
-    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    that did not change for `stable_s`, or until none is there; writes how many to `fd`, or `out`
+    for a path that leads out of a folder `root`. Paths are in hexadecimal digits, for names are
+    bytes, whatever the locale."""
     import glob
     import os
     import stat
     import time
     pattern, before, since = bytes.fromhex(pattern), None, 0
     count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    root, above = bytes.fromhex(root), os.path.dirname(pattern.rstrip(b"/"))
+    while glob.has_magic(above):
+        above = os.path.dirname(above)
+
+    def leads_out(path):
+        return root and not (os.path.realpath(path) + b"/").startswith(root.rstrip(b"/") + b"/")
     while True:
+        states = [b"out"]
+        if leads_out(above or b".") or root and b".." in pattern[len(above):].split(b"/"):
+            break
         # a plain path that is there is meant, whatever it has of a pattern
         paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        if any(map(leads_out, paths)):
+            break
         states = []
         for path in sorted(paths):
             try:
@@ -10463,7 +12516,7 @@ def wait_alone(fd, pattern, count, stable_s, is_absent):
             break
         time.sleep(min(0.5, max(0.05, stable_s / 4)))
     with open(int(fd), "wb") as file:
-        file.write(b"%d" % len(states))
+        file.write(b"out" if states == [b"out"] else b"%d" % len(states))
 
 
 @task_type("wait_file")
@@ -10481,12 +12534,15 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        root = to_bytes(execution.bounds.root).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
         _, data = ask_process(
-            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited, root),
             dict(os.environ))
         if not data:
             raise TaskError("the process that waits ended early: %s" % execution.exit.text)
+        if data == b"out":
+            raise Root(execution.bounds.root).refusal(substitute(fields["path"], execution.values))
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 
@@ -10553,6 +12609,99 @@ class ScenarioTask:
         status, message = yield from execution.wait_child(number)
         text = "session %d: %s%s" % (number, status, ": " + message if message else "")
         return TaskResult({DONE: DONE, WARNING: WARNING}.get(status, ERROR), message=text)
+
+
+# ======================================================================================
+# tasks/guards.py
+# What SQL may reach of the files of this host, where --root bounds them.
+# ======================================================================================
+
+# sqlite3.h: what an authorizer is asked for, and two of its answers
+PRAGMA, ATTACH, CREATE_VTABLE, FUNCTION = 19, 24, 29, 31
+ALLOW, DENY = 0, 1
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+SUPER_BYTES = 1 << 13       # of the end of a journal; SQLite takes names of 512 bytes, or 4096
+# that load code or reach files
+PRAGMAS = ("temp_store_directory", "data_store_directory")
+FUNCTIONS = ("load_extension", "fts3_tokenizer", "readfile", "writefile", "edit")
+# modules of virtual tables that keep their data in the database itself
+MODULES = ("fts3", "fts4", "fts5", "fts5vocab", "fts3tokenize", "fts4aux", "rtree", "rtree_i32",
+           "geopoly")
+
+
+class SqlGuard:
+    """Keeps one connection of SQLite in a Root; for a process without other threads."""
+
+    def __init__(self, root, path):
+        self.refusal = None             # the TaskError for what SQLite was asked for last
+        self._root, self._path = root, path
+        self._before = list_open()
+        self._check(path)
+
+    def watch(self, connection):
+        """Has SQLite ask from now on."""
+        connection.set_authorizer(self._authorize)
+
+    def _check(self, path):
+        """TaskError. SQLite may be built to take `file:` for the begin of a URI."""
+        if path.lower().startswith("file:"):
+            raise TaskError("%s: with --root a database is named by its path" % path)
+        if path not in ("", ":memory:"):
+            self._root.check(path)
+            fault = find_fault_beside(path)
+            if fault:
+                raise TaskError(fault)
+            name = find_super_journal(os.path.realpath(path) + "-journal")
+            if name is not None:
+                self._root.check(name)
+
+    def check_open(self):
+        """TaskError when a file that was opened meanwhile lies out of the folder."""
+        for _, path in list_open() - self._before:
+            if path.startswith("/") and os.path.exists(path) and not self._root.has(path):
+                raise self._root.refusal(self._path)
+
+    def _authorize(self, action, first, second, *_):
+        """The answer to SQLite, which is asked once for each thing that a statement does."""
+        try:
+            if action == ATTACH:
+                if first is None:
+                    raise TaskError("attach: with --root a database is named by a literal")
+                self._check(first)
+            elif action == PRAGMA and first.lower() in PRAGMAS \
+                    or action == FUNCTION and second.lower() in FUNCTIONS \
+                    or action == CREATE_VTABLE and second.lower() not in MODULES:
+                raise TaskError("%s is not there with --root" % one_line(
+                    first if action == PRAGMA else second))
+        except TaskError as error:
+            self.refusal = error
+            return DENY
+        return ALLOW
+
+
+def find_super_journal(path):
+    """The file that the end of a journal names as that of a transaction over several databases, or
+    None (sqlite.org/fileformat.html, 3; pager.c, readSuperJournal). Who opens the database of such
+    a journal deletes that file."""
+    try:
+        with open(path, "rb") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, size - SUPER_BYTES))
+            end = journal.read()
+    except OSError:
+        return None
+    length = int.from_bytes(end[-16:-12], "big")
+    if end[-8:] != JOURNAL_MAGIC or not 0 < length <= len(end) - 16:
+        return None
+    return os.fsdecode(end[-16 - length:-16])
+
+
+def list_open():
+    """{(number, path)} of this process's open files."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return {(int(name), find_path(int(name))) for name in os.listdir(folder)}
+    return set()
 
 
 # ======================================================================================
@@ -10698,6 +12847,7 @@ class Target(NamedTuple):
     is_sqlite: bool
     given_up: list          # holds something when nobody waits for it any more
     cursors: list           # the one of the newest statement
+    guard: Any = None       # the SqlGuard, where one is wanted
 
     def run(self, text, values):
         """Executes one statement with the values of its :names -> its cursor."""
@@ -10721,6 +12871,9 @@ class Target(NamedTuple):
         for a query, and nobody commits it: what that would change is not kept."""
         if self.is_sqlite:
             self.patiently(lambda: self.connection.execute("begin " + how))
+        if self.guard:                      # a deferred one has opened nothing yet
+            self.patiently(lambda: self.connection.execute("pragma schema_version").fetchone())
+            self.guard.check_open()
 
     def commit(self):
         """Ends it."""
@@ -10742,10 +12895,11 @@ class Target(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_target(server):
+def open_target(server, root=""):
     """The Target of a data server {driver, database, connect}; what it has not committed when it is
-    closed is not kept. TaskError."""
+    closed is not kept. `root`: the folder that SQLite's files must lie in. TaskError."""
     is_sqlite, arguments = server["driver"] == "sqlite3", server["connect"]
+    guard = SqlGuard(Root(root), server["database"]) if is_sqlite and root else None
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
@@ -10762,9 +12916,29 @@ def open_target(server):
     except sqlite3.Error as error:
         raise TaskError("data server %s: %s: %s"
                         % (server["name"], server["database"], error)) from None
+    if root and not is_sqlite and isinstance(connection, sqlite3.Connection):
+        raise TaskError("data server %s: with --root the driver of SQLite is sqlite3"
+                        % server["name"])
     with contextlib.closing(Target(connection, "named" if is_sqlite else module.paramstyle,
-                                   is_sqlite, [], [])) as target:
-        yield target
+                                   is_sqlite, [], [], guard)) as target:
+        if guard:
+            guard.watch(connection)
+        try:
+            yield target
+        except sqlite3.DatabaseError:
+            if guard and guard.refusal:
+                raise guard.refusal from None
+            raise
+
+
+def make_missing(path, umask):
+    """Makes a database file that is not there, with the mode that a process of a task would give
+    it; the agent's own umask is another."""
+    if umask is not None and path != ":memory:":
+        with contextlib.suppress(OSError):      # SQLite tells what is wrong
+            descriptor = open_new(path)
+            os.fchmod(descriptor, 0o666 & ~umask)
+            os.close(descriptor)
 
 
 def each_row(target, cursor):
@@ -10807,8 +12981,8 @@ SCHEMA = Field(NAMED, required=True, meaning="the logical schema")
 
 class DatabaseTask(HelperTask):
     """A task on a data server: SQLite in this process, where a stop interrupts the statement;
-    other drivers, and what weighs, in a helper, which is ended. `sql` names the fields that bind
-    variables; in the others references are replaced."""
+    other drivers, what weighs, and all where tasks are kept from files, in a helper, which is
+    ended. `sql` names the fields that bind variables; in the others references are replaced."""
 
     sql = ()
     is_heavy = False
@@ -10816,11 +12990,12 @@ class DatabaseTask(HelperTask):
 
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
-        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+        if self.is_heavy or order["server"]["driver"] != "sqlite3" or execution.bounds.is_apart:
             return super()._outcome(order, execution)
         targets = []                        # the one, once it is open: that may block, too
 
         def work():
+            make_missing(order["server"]["database"], execution.bounds.umask)
             with open_target(order["server"]) as target:
                 targets.append(target)
                 return self.on(target, order)
@@ -10839,7 +13014,7 @@ class DatabaseTask(HelperTask):
     @classmethod
     def work(cls, order):
         """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
-        with open_target(order["server"]) as target:
+        with open_target(order["server"], order.get("root")) as target:
             return cls.on(target, order)
 
 
@@ -10948,7 +13123,8 @@ def _check_encoding(value):
 
 
 def _check_types(value):
-    if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
+    if not isinstance(value, dict) or not all(
+            isinstance(kind, str) and kind in CSV_TYPES for kind in value.values()):
         raise ValueError("must be an object of columns and integer, real or text")
     return value
 
@@ -11061,11 +13237,14 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        root = Root(order.get("root"))
+        root.check(order["file"])
         check_source(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
                             else order["encoding"])) as file:
+            root.check_open(file, order["file"])
             try:
                 return cls._load(file, target, order)
             except UnicodeError as error:       # where surrogateescape has no answer
@@ -11264,8 +13443,8 @@ class UnloadCsvTask(DatabaseTask):
         cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(order["file"], "w", newline="", encoding=order["encoding"],
-                            note=order["note"]) as file:
+        with Root(order.get("root")).written(order["file"], "w", newline="", note=order["note"],
+                                             encoding=order["encoding"]) as file:
             writer = csv.writer(file, delimiter=order["delimiter"],
                                 lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]
@@ -11625,6 +13804,8 @@ class HttpTask(HelperTask):
     def work(cls, order):
         """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
         first = first_request(order)
+        if order["save"]:               # before anything is sent
+            Root(order.get("root")).check_entry(order["save"])
         for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
@@ -11692,8 +13873,8 @@ class HttpTask(HelperTask):
                 place, response.status, ", ".join(str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(order["save"], note=order["note"])) \
-                if order["save"] else None
+            file = stack.enter_context(Root(order.get("root")).written(
+                order["save"], note=order["note"])) if order["save"] else None
             is_read = order["save"] or order["capture"]
             pieces = decoded(response, place, order["save"]) if is_read else pieces_of(response)
             for piece in pieces:
@@ -11811,7 +13992,7 @@ class MailTask(HelperTask):
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])
         for path in order["attach"]:
-            attach(message, path)
+            attach(message, path, Root(order.get("root")))
         return message
 
 
@@ -11836,14 +14017,14 @@ def read_addresses(texts):
     return addresses
 
 
-def attach(message, path):
+def attach(message, path, root=ANYWHERE):
     """Adds a file to a mail: another mail as such, which RFC 2046 has unpacked, the rest as
     base64."""
     import email
     import mimetypes
     name = os.path.basename(path)
     kind, packing = mimetypes.guess_type(path)
-    with open_regular(path) as file:
+    with open_regular(path, root) as file:
         data = file.read()
     if kind == "message/rfc822" and not packing:
         message.add_attachment(email.message_from_bytes(data, policy=message.policy),
@@ -11895,7 +14076,7 @@ class Control:
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
-        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
@@ -12048,7 +14229,7 @@ class Control:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
         for pid, started in before.items():
-            self._roots.update(follow_group(pid, started))
+            self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
@@ -12066,41 +14247,80 @@ class Control:
 
 
 # ======================================================================================
+# runtime/awaiting.py
+# How a session waits for one that it has started: without a thread meanwhile.
+# ======================================================================================
+
+class Waiting(NamedTuple):
+    """What a session waits for that needs no thread meanwhile."""
+    is_over: Callable               # whether it can go on
+    patience_s: Optional[float]     # after so many seconds it looks for itself
+    child: int                      # the session whose end it waits for
+
+
+def await_child(children, control, parent, session):
+    """A generator that waits for the end of a child -> (status, message): it yields a Waiting
+    whenever its parent is to go on later, without a thread meanwhile. What ends the waiting ends
+    the child."""
+    with children.bell(session, control.wake) as bell:
+        try:
+            while True:
+                row = bell.find_end()
+                if row is not None:
+                    return row["status"], row["message"]
+                yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
+                control.wait(lambda: bell.has_rung, 0.0)
+        except Interrupted as interrupt:
+            children.stop(session, "its parent, session %d: %s" % (parent, interrupt.reason))
+            raise
+
+
+# ======================================================================================
 # runtime/sources.py
 # Secrets that are read when they are needed, from the environment or from files.
 # ======================================================================================
 
-def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError. A file may block, where it
-    is on a mount that hangs: whoever reads one has to be able to leave it."""
+def read_secret(source, read):
+    """The value that {"env": name} or {"file": path} tells; read(path, size) gives the first bytes
+    of a file. ValueError. A file may block, where it is on a mount that hangs: whoever reads one
+    has to be able to leave it."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
         return check_size(os.environ[source["env"]])
     path = source["file"]
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
-            raise ValueError("%s: is no regular file" % path)
-        with open(path, "rb") as file:
-            data = file.read(MAX_VALUE + 3)             # and line ends
-    except OSError as error:
-        raise ValueError("%s: %s" % (path, error.strerror)) from None
-    try:
+        data = read(path, MAX_VALUE + 3)                # and line ends
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("%s: is not UTF-8" % path) from None
+    except ValueError as error:
+        raise ValueError("%s: %s" % (path, error)) from None
     return check_size(text if len(data) == MAX_VALUE + 3 else text.rstrip("\n"))
 
 
-def read_secrets(sources, values):
+def read_regular(path, size, root):
+    """The first bytes of a regular file in a Root. ValueError, TaskError."""
+    root.check(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            raise ValueError("is no regular file")
+        with open(path, "rb") as file:
+            root.check_open(file, path)
+            return file.read(size)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+
+
+def read_secrets(sources, values, read):
     """[(name, value)] of secret variables {name: source}, of which some came as
-    {name: value}. ValueError says which cannot be had, and why."""
+    {name: value}; `read` as of read_secret. ValueError says which cannot be had, and why."""
     result = []
     for name, source in sources.items():
         if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = values[name] if name in values else read_secret(source)
+            value = values[name] if name in values else read_secret(source, read)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -12114,18 +14334,143 @@ def is_blocking(source):
     return "file" in source
 
 
-def resolve_server(server):
+def resolve_server(server, read):
     """A data server as it was defined -> the same with its secrets read, and a list of them as
-    `secrets`. ValueError."""
+    `secrets`; `read` as of read_secret. ValueError."""
     connect, secrets = dict(server["connect"]), []
     for key, source in server["connect"].items():
         if isinstance(source, dict):
             try:
-                connect[key] = read_secret(source)
+                connect[key] = read_secret(source, read)
             except ValueError as error:
                 raise ValueError("data server %s: %s: %s" % (server["name"], key, error)) from None
             secrets.append(connect[key])
     return dict(server, connect=connect, secrets=secrets)
+
+
+# ======================================================================================
+# runtime/bounds.py
+# What tasks may do on this host, as the options of the agent say: types, files, and as whom.
+# ======================================================================================
+
+UNBOUNDED = ("os", "python")        # types that no folder can bound
+OWN_UMASK = 0o077                   # of the agent: what it makes is nobody else's
+
+
+class Bounds(NamedTuple):
+    """The bounds of an agent's tasks."""
+    types: Optional[tuple] = None       # that may run; None: all
+    root: str = ""                      # real path of the folder that files lie in; empty: anywhere
+    user: Optional[TaskUser] = None     # as whom; None: as the agent
+    umask: Optional[int] = None         # of their processes; None: the agent's
+
+    @property
+    def users(self):
+        """The numbers of the users whose processes may be those of tasks."""
+        return {os.geteuid()} | ({self.user.numbers[0]} if self.user else set())
+
+    @property
+    def is_apart(self):
+        """Whether SQLite runs in a process of the task's own, as all else does."""
+        return self.user is not None or self.root != ""
+
+    def tell_forbidden(self, name):
+        """Why a task of this type may not run, or nothing."""
+        if self.types is None or name in self.types:
+            return ""
+        return "tasks of this type (%s) may not run here: --allow-types has %s" % (
+            name, ", ".join(self.types))
+
+    def check_type(self, name):
+        """TaskError for a type that may not run."""
+        reason = self.tell_forbidden(name)
+        if reason:
+            raise TaskError(reason)
+
+    def surround(self, environment):
+        """The agent's environment as tasks get it."""
+        return dict(environment) if self.user is None else self.user.surround(environment)
+
+    def bounded(self, command):
+        """A Command of a task within these bounds."""
+        return command._replace(umask=self.umask, user=self.user and self.user.numbers)
+
+    def read(self, path, size):
+        """The first bytes of a file that a definition names, as far as its tasks may read it.
+        ValueError."""
+        root = Root(self.root)
+        try:
+            if self.user is None:
+                return read_regular(path, size, root)
+            root.check(path)
+        except TaskError as error:
+            raise ValueError(str(error)) from None
+        return self.user.read(path, size)
+
+    def discard(self, path):
+        """remove_all() of what a task has written, as it might do itself."""
+        (remove_all if self.user is None else self.user.discard)(path)
+
+
+def read_types(text):
+    """The task types of --allow-types, None for all. ValueError."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in TASK_TYPES:
+            raise ValueError("--allow-types: %s is no type of a task; there are %s%s" % (
+                shorten(name), ", ".join(sorted(TASK_TYPES)), tell_near(name, TASK_TYPES)))
+    return tuple(sorted(set(names)))
+
+
+def check_bounds(settings):
+    """ValueError for options of the command line that do not go together."""
+    types = read_types(settings.allow_types)
+    if settings.root is not None and (types is None or not set(types).isdisjoint(UNBOUNDED)):
+        raise ValueError("--root needs --allow-types without %s: their processes reach any file"
+                         % " and ".join(UNBOUNDED))
+
+
+def make_bounds(settings, umask=None):
+    """The Bounds of these settings. CannotStart."""
+    return Bounds(read_types(settings.allow_types),
+                  "" if settings.root is None else find_root(settings.root, settings.master),
+                  None if settings.run_as is None else find_user(settings.run_as), umask)
+
+
+def find_root(folder, master):
+    """The real path of the folder of --root. CannotStart: there is none, or tasks could change in
+    it what the agent itself is made of."""
+    real = os.path.realpath(folder)
+    if not os.path.isdir(real):
+        raise CannotStart("--root %s: there is no such folder" % folder)
+    for path in [program_path(), master, sys.executable, sys.prefix] + list(filter(None, sys.path)):
+        # a link there may be replaced, wherever it leads
+        if any(Root(real).has(os.path.realpath(each)) for each in (path, os.path.dirname(path))):
+            raise CannotStart("--root %s: %s is in it, which tasks could change; name a folder "
+                              "that has data alone" % (folder, path))
+    return real
+
+
+def check_address(settings, is_loopback_alone):
+    """CannotStart where tasks run as root, and others than this host's users may reach the agent.
+    """
+    if has_root_tasks(settings) and not is_loopback_alone and not settings.is_root_wanted:
+        raise CannotStart("--host %s: an agent of root, whose tasks run as root, serves loopback "
+                          "alone; --run-as USER runs them as another user, --as-root says you know "
+                          "better" % settings.host)
+
+
+def tell_user(settings):
+    """Tells, at a start, that tasks run as root."""
+    if has_root_tasks(settings):
+        log.warning("tasks run as root: start the agent as another user, or with --run-as USER")
+
+
+def has_root_tasks(settings):
+    """Whether the processes of tasks are root's."""
+    return os.geteuid() == 0 and settings.run_as is None
 
 
 # ======================================================================================
@@ -12152,13 +14497,7 @@ class Surroundings(NamedTuple):
     file_limit: Any                 # the FileLimit of the agent
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
-
-
-class Waiting(NamedTuple):
-    """What a session waits for that needs no thread meanwhile."""
-    is_over: Callable               # whether it can go on
-    patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    bounds: Bounds = Bounds()       # of tasks on this host
 
 
 class Exit(NamedTuple):
@@ -12178,12 +14517,12 @@ class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
     `values` are the session's variables and the agent's own; `exit` is that of its newest process;
-    `mask(text)` puts *** in place of secrets.
+    `mask(text)` puts *** in place of secrets; `bounds` are those of tasks on this host.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.exit, self.mask = Exit(), journal.mask
+        self.exit, self.mask, self.bounds = Exit(), journal.mask, around.bounds
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -12200,8 +14539,9 @@ class Execution:
     def process(self, command, is_adoptable=False):
         """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
         says that the task's type can take it up again by adopt()."""
-        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+        command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
+        command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return self._run_minded(command)
         process = self._start(command)
@@ -12251,13 +14591,17 @@ class Execution:
                         self._journal.mask(one_line(error)))
 
     def _run_minded(self, command):
-        """As `process`, by way of a minder, so that it outlives the agent."""
+        """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
+        of the agent's: what a task says of the environment is not for another user's."""
         spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
+                environment=command.environment if command.user is None else
+                dict(os.environ, **{MARKER: command.environment[MARKER]}),
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False, umask=None,
+                user=None), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -12358,7 +14702,7 @@ class Execution:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.getsize(path):
-                    clear_notes(notes, [path])
+                    clear_notes(notes, [path], self.bounds.discard)
                 else:
                     os.unlink(path)
 
@@ -12386,8 +14730,8 @@ class Execution:
         """The same with its secrets, which are shown nowhere from now on."""
         sources = [source for source in server["connect"].values() if isinstance(source, dict)]
         try:
-            resolved = self._control.call(functools.partial(resolve_server, server)) \
-                if any(map(is_blocking, sources)) else resolve_server(server)
+            read = functools.partial(resolve_server, server, self.bounds.read)
+            resolved = self._control.call(read) if any(map(is_blocking, sources)) else read()
         except ValueError as error:
             raise TaskError(one_line(error)) from None
         for secret in resolved["secrets"]:
@@ -12408,22 +14752,8 @@ class Execution:
                            parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
-        """A generator that waits for the end of a child -> (status, message): it yields a Waiting
-        whenever the session is to go on later, without a thread meanwhile. What ends the waiting
-        ends the child."""
-        children, control = self._around.children, self._control
-        with children.bell(session, control.wake) as bell:
-            try:
-                while True:
-                    row = bell.find_end()
-                    if row is not None:
-                        return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
-                    control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted as interrupt:
-                children.stop(session, "its parent, session %d: %s"
-                              % (self._journal.session, interrupt.reason))
-                raise
+        """A generator that waits for the end of a child -> (status, message), as of await_child."""
+        return await_child(self._around.children, self._control, self._journal.session, session)
 
 
 # ======================================================================================
@@ -12513,7 +14843,7 @@ class Course:
         if not sources:
             return
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._secret_file or str(self._journal.session)))
+            self._secret_file or str(self._journal.session)), self._around.bounds.read)
         can_block = any(map(is_blocking, sources.values()))
         if can_block and not self._journal.has_begun:
             self._journal.flush()       # while it waits it is shown as running
@@ -12683,6 +15013,8 @@ class Course:
         kind = TASK_TYPES[task.type]()
         work = kind.resume if is_resumed else kind.run
         try:
+            if not is_resumed:          # then it runs already
+                self._around.bounds.check_type(task.type)
             with self._control.deadline(task.timeout, "task"):
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):
@@ -12765,8 +15097,9 @@ class Journal:
     of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
-    def __init__(self, repository, session, clock, on_log=lambda session: None):
+    def __init__(self, repository, session, scenario, clock, on_log=lambda session: None):
         self.repository, self.session, self.has_begun = repository, session, False
+        self._scenario = scenario       # its name
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -12782,7 +15115,10 @@ class Journal:
 
     def set_begun(self):
         """It is on disk that the session has begun."""
-        self.has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
+            log.info("session %d of %s begins", self.session, self._scenario, extra={"fields": {
+                "session": self.session, "scenario": self._scenario, "event": "begin"}})
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""
@@ -13004,10 +15340,11 @@ class Session:
             session = reference()
             if session is not None:
                 session._call()
-        self._control = Control(around.clock, "%s/%d" % (repository.db.uuid, self.number), call,
+        self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
-        self._journal = Journal(repository, self.number, around.clock, around.on_log)
+        self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
+                                around.on_log)
 
     @property
     def is_begun(self):
@@ -13262,10 +15599,10 @@ class SessionQueue:
                 self._admission.leave(ticket.session)
                 raise Busy(str(error)) from None
 
-    def hold_schedule(self, key, is_held):
-        """Held, no session of a schedule (repository id, name) begins."""
+    def hold_gate(self, gate, is_held):
+        """Held, no session passes a gate: that of a schedule, or of a repository."""
         with self._changed:
-            if self._admission.hold_gate(schedule_gate(*key), is_held):
+            if self._admission.hold_gate(gate, is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
 
@@ -13425,7 +15762,7 @@ class SessionQueue:
                     return None
                 ticket, repository, _ = self._outstanding.pop(number)
                 try:
-                    if not repository.db.trouble:
+                    if not (repository.db.trouble or repository.hold):
                         self._running[number] = self._make(ticket, repository)
                         return self._running[number]
                 finally:
@@ -13601,6 +15938,11 @@ class Entry:
         self.asked = None               # up to where it is being decided: not written yet
         self.quiet = 0.0                # until then what is excluded is not recorded
 
+    @property
+    def is_held(self):
+        """Whether its own hold, or that of its repository, keeps it from being decided."""
+        return self.hold is not None or self.repository.hold is not None
+
     # -- its life, as the Scheduler's docstring shows it -------------------------------
 
     def arm(self):
@@ -13620,6 +15962,10 @@ class Entry:
         """All up to an instant is decided and written; what came due meanwhile may be Missed."""
         self.decided, self.asked = max(self.decided, upto), None
         self.missed = missed or self.missed
+
+    def miss(self, missed):
+        """What came due up to an instant was Missed."""
+        self.missed = max(self.missed, missed)
 
     def keep_quiet(self, until):
         """Due times that are excluded are not recorded before then."""
@@ -13875,17 +16221,18 @@ def explain(row):
     return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, stored, due, hold):
-    """What stands in the way of a schedule now, and when it is due next;
-    `hold` is that of the agent."""
+def list_state(repository, stored, due, hold, patterns=()):
+    """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
+    agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
     notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, stored.hold)]
+              for held in list_holds(hold, stored.hold, repository.hold)]
     for kind, name, met in repository.db.read(
             repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
-                                        SessionFilter(**{kind: name}), 1 << 62, 1)
+                                        SessionFilter(patterns=patterns, **{kind: name}),
+                                        1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
@@ -14117,11 +16464,11 @@ def list_held(make, entry, begin, end, release, note):
     and before them those that came due before the period and run at the release."""
     upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
-    earlier = map(make, [due for due in runs if due < begin])
+    earlier, event = map(make, [due for due in runs if due < begin]), entry.find_event()
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
             visit.hold_back(note, None if release > end else release, runs.get(visit.due),
-                            entry.find_event())
+                            event)
         yield visit
 
 
@@ -14386,8 +16733,8 @@ class Forecast:
             schedule = stored.schedule
             if schedule.agent != self._agent:
                 continue
-            if stored.hold:
-                self._holds.append((schedule_gate(repository.id, schedule.name), stored.hold))
+            self._holds += [(schedule_gate(repository.id, schedule.name), hold)
+                            for hold in (stored.hold, repository.hold) if hold]
             if stored.timetable is not None and schedule.enabled:
                 yield self._list_visits(repository, stored, durations.get(schedule.scenario),
                                         conditions.get(schedule.name, {}))
@@ -14397,7 +16744,7 @@ class Forecast:
     def _list_visits(self, repository, stored, duration, met):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
         schedule, begin, end = stored.schedule, self._period.begin, self._period.end
-        release, note = find_release(self._period.hold, stored.hold)
+        release, note = find_release(self._period.hold, stored.hold, repository.hold)
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")
@@ -14431,10 +16778,20 @@ class Forecast:
 # ======================================================================================
 
 class ScheduleListing:
-    """Looks at the schedules of all repositories, those of other agents too; nothing fires."""
+    """Looks at the schedules of all repositories, those of other agents too; nothing fires. With
+    patterns others are not there than those of the scenarios that one of them fits."""
 
-    def __init__(self, schedules, places, clock):
+    def __init__(self, schedules, places, clock, patterns=()):
         self._schedules, self._places, self._clock = schedules, places, clock
+        self._patterns = patterns
+
+    def seen_by(self, client):
+        """The same for a Client: of the schedules that are there for him."""
+        return ScheduleListing(self._schedules, self._places, self._clock, client.scenarios) \
+            if client.is_narrowed else self
+
+    def _sees(self, scenario):
+        return not self._patterns or is_any_match(self._patterns, scenario)
 
     def list_all(self, repository=None, name=None):
         """Yields (repository, StoredSchedule, next due time or None) of schedules."""
@@ -14458,10 +16815,12 @@ class ScheduleListing:
             raise NotFound("no schedule %s" % name)
         return schedules
 
-    def _lister(self, name=None):
-        """What gives the StoredSchedules of a repository by name, or the one of a name."""
+    def _lister(self, name=None, is_whole=False):
+        """What gives the StoredSchedules of a repository by name, or the one of a name; `is_whole`:
+        also those that are not there."""
         return lambda repository: (self._read(repository, row, read_last(row))
-                                   for row in repository.list_schedules(name))
+                                   for row in repository.list_schedules(name)
+                                   if is_whole or self._sees(row["scenario"]))
 
     def _read(self, repository, row, last=None):
         """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
@@ -14521,25 +16880,27 @@ class ScheduleListing:
             if due > now and repository.ledger.is_recorded(connection, name, due):
                 return None
         stored = self._read(repository, row).check()
-        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(
+            stored.hold, repository.hold)
         if before == self._find_undecided(stored):
             notes += list_ahead(before, now)
         return "; ".join(notes)
 
     def plan(self, period, repository, troubles):
         """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
-        could not be read is told in `troubles`."""
+        could not be read is told in `troubles`. What is not there takes its slots all the same."""
         forecast = Forecast(self._schedules.name, period)
-        return forecast.play(visits for _, visits in self._read_all(
+        end, visits = forecast.play(visits for _, visits in self._read_all(
             repository, troubles,
-            lambda owner: forecast.list_streams(owner, self._lister()(owner))))
+            lambda owner: forecast.list_streams(owner, self._lister(is_whole=True)(owner))))
+        return end, [visit for visit in visits if self._sees(visit.scenario[1])]
 
     def list_occurrences(self, name, repository, limit, period=(0.0, None)):
         """(repository, row) of occurrences, newest first: those of a period, which is the instant
         from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit, *period)))
+            owner.ledger.list_occurrences, name, limit, *period, self._patterns)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
@@ -14566,8 +16927,9 @@ class Scheduler:
                       |    sched waits for it; without due times it rests for ever
                       |    tick(): that instant has come
                       v
-                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
-                      | no         arms it again, that of its own hold puts another in its place
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent or
+                      | no         of its repository arms it again, that of its own hold puts
+                      |            another in its place
                       v
                    judge(): which due times have come, and what becomes of each: Spans
                       |    none that is to be written: straight to decided()
@@ -14663,10 +17025,22 @@ class Scheduler:
         with self._changed:
             if self._is_held and not is_held:
                 self._missed = Missed(self._clock.now(), *ON_HOLD)
-                for entry in list(self._entries.values()):
-                    if entry.due is None and entry.asked is None:
-                        self._arm(entry)
+                self._arm_resting(list(self._entries.values()))
             self._is_held = is_held
+
+    def release(self, repository_id):
+        """The hold of a repository is over: what was due meanwhile is decided."""
+        entries = self.list_entries(repository_id)
+        with self._changed:
+            for entry in entries:
+                entry.miss(Missed(self._clock.now(), *ON_HOLD))
+            self._arm_resting([entry for entry in entries
+                               if self._entries.get(entry.key) is entry])
+
+    def _arm_resting(self, entries):
+        for entry in entries:
+            if entry.due is None and entry.asked is None:
+                self._arm(entry)
 
     def _arm(self, entry):
         due = entry.arm()
@@ -14730,7 +17104,7 @@ class Scheduler:
             if self._is_stopping:
                 return
             entry.come_up()
-            if self._is_held or entry.hold or entry.asked is not None:
+            if self._is_held or entry.is_held or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
             entry.ask()
         self._judge(entry)
@@ -14755,7 +17129,7 @@ class Scheduler:
         where. What is held is not decided: None."""
         with self._changed:
             entry = self._entries.get(key)
-            if entry is None or entry.hold or self._is_held or self._is_stopping:
+            if entry is None or entry.is_held or self._is_held or self._is_stopping:
                 return None
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked
@@ -14919,15 +17293,15 @@ class Schedules:
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
         for name in repository.db.read(repository.schedules.list_held, self.name):
-            self._queue.hold_schedule((repository.id, name), True)
+            self._queue.hold_gate(schedule_gate(repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
-        self._queue.hold_schedule(key, False)       # what it started goes on
+        self._queue.hold_gate(schedule_gate(*key), False)       # what it started goes on
 
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
-        self._queue.hold_schedule(entry.key, entry.hold is not None)
+        self._queue.hold_gate(schedule_gate(*entry.key), entry.hold is not None)
         before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
@@ -14995,7 +17369,8 @@ class Schedules:
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
+                             spans, self._clock.now(), self._is_held(repository), boot,
+                             on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -15010,7 +17385,7 @@ class Schedules:
         """Decides what a start of the agent fires; what is held then, at the release."""
         for key in list(self._startups):
             entry = self.scheduler.find(key)
-            if entry and (entry.hold or self._agent_is_held()):
+            if entry and (entry.is_held or self._agent_is_held()):
                 self._startups[key] = ON_HOLD
                 continue
             reason, text = self._startups.pop(key)
@@ -15022,8 +17397,9 @@ class Schedules:
                              own_boot() if is_boot else None)
 
     def decide_after(self, repository):
-        """Decides the schedules whose conditions are met, unless the agent is held."""
-        if not self._agent_is_held():
+        """Decides the schedules whose conditions are met, unless the agent or the repository is
+        held."""
+        if not self._is_held(repository):
             repository.db.submit(repository.decisions.decide_after, self.name,
                                  self._clock.now(), False,
                                  on_done=lambda pending: self._take(repository, pending))
@@ -15033,6 +17409,15 @@ class Schedules:
         self.fire_startups()
         for repository in self._places.list_open():
             self.decide_after(repository)
+
+    def released_in(self, repository):
+        """The hold of a repository is over: what it held back is decided."""
+        self.scheduler.release(repository.id)
+        self.fire_startups()
+        self.decide_after(repository)
+
+    def _is_held(self, repository):
+        return repository.hold is not None or self._agent_is_held()
 
     def _stepped(self, seconds):
         """The clock has stepped: that stands in the log and in every ledger."""
@@ -15052,6 +17437,418 @@ class Schedules:
                 if pending.error is None:
                     self.refresh(repository, entry.name)
             repository.db.submit(repository.schedules.hold, entry.name, None, on_done=follow)
+
+
+# ======================================================================================
+# agent/guesses.py
+# Wrong passwords: what they cost those who give them, and in which thread they are found out.
+#
+# Thread passwords: compares and hashes them one at a time; ends at PasswordDesk.close().
+# ======================================================================================
+
+FREE_FAILURES = 4       # wrong passwords that cost nothing
+MAX_DELAY_S = 30.0      # the longest time until a source may try again
+FORGET_S = 900.0        # so long after the last one wrong passwords are forgotten
+MAX_REMEMBERED = 1000   # users, and sources, of whom they are remembered: those of the newest
+MAX_WAITING = 64        # passwords that wait to be compared or hashed
+MAX_WAITING_OF_ONE = 8  # of these, of one source
+NO_MEMORY = "the host lacks the memory to hash a password"
+
+
+class Guesses:
+    """Counts wrong passwords by source (address and OS user) and by user.
+
+    A source that has given one has to wait before its next, the longer the more it, or all sources
+    together for that user, have given. One that has given none waits for nothing: so nobody can
+    lock out a user who comes from elsewhere.
+    """
+
+    def __init__(self, clock):
+        self._clock, self._lock = clock, threading.Lock()
+        self._of_sources = collections.OrderedDict()    # source -> (how many, when the last)
+        self._of_users = collections.OrderedDict()      # name -> the same
+
+    def check(self, source, name):
+        """Busy: this source has to wait."""
+        now = self._clock.monotonic()
+        with self._lock:
+            count, last = self._look(self._of_sources, source, now)
+            if count:
+                most = max(count, self._look(self._of_users, name, now)[0])
+                wait_s = last + find_delay(most) - now
+                if wait_s > 0:
+                    raise Busy("too many wrong passwords; try again in %d s" % (wait_s + 1))
+
+    def note(self, source, name):
+        """A source has given a wrong password for a user, or for a name that none has."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for counts, key in ((self._of_sources, source), (self._of_users, name)):
+                counts[key] = self._look(counts, key, now)[0] + 1, now
+                counts.move_to_end(key)
+                if len(counts) > MAX_REMEMBERED:
+                    counts.popitem(last=False)
+
+    @staticmethod
+    def _look(counts, key, now):
+        count, last = counts.get(key, (0, now))
+        return (0, now) if now - last > FORGET_S else (count, last)
+
+
+def find_delay(count):
+    """How long a source waits after so many wrong passwords: 1 s, twice that, up to
+    MAX_DELAY_S."""
+    return min(MAX_DELAY_S, 2.0 ** min(count - FREE_FAILURES - 1, 10)) \
+        if count > FREE_FAILURES else 0.0
+
+
+class PasswordDesk:
+    """Compares and hashes passwords in one thread, which is all that guessing can keep busy."""
+
+    def __init__(self):
+        self._waiting, self._lock = queue.Queue(), threading.Lock()
+        self._counts = collections.Counter()    # source -> of it wait, or are at it, so many
+        self._thread = None
+        self._is_closed = False
+
+    def is_right(self, source, password, stored):
+        """Whether a password is that of a stored text; what cannot be compared is not. Busy."""
+        return self._ask(source, compare, password, stored)
+
+    def make_hash(self, source, password):
+        """A password -> the text to be stored. Busy."""
+        return self._ask(source, make_hash, password)
+
+    def _ask(self, source, method, *arguments):
+        """Has the thread do it, and waits for that."""
+        pending = Pending(method, arguments)
+        with self._lock:
+            if self._is_closed:
+                raise Stopping("the agent is stopping and compares no passwords")
+            if sum(self._counts.values()) >= MAX_WAITING \
+                    or self._counts[source] >= MAX_WAITING_OF_ONE:
+                raise Busy("too many passwords wait to be compared; try again")
+            if self._thread is None:
+                thread = Worker(self._run, name="passwords")
+                if not thread.try_start():
+                    raise Busy("the host has no thread to compare passwords")
+                self._thread = thread
+            self._counts[source] += 1
+            self._waiting.put(pending)
+        try:
+            return pending.result()
+        finally:
+            with self._lock:
+                self._counts[source] -= 1
+                if not self._counts[source]:
+                    del self._counts[source]
+
+    def _run(self):
+        """Thread passwords."""
+        while True:
+            pending = self._waiting.get()
+            if pending is None:
+                return
+            pending.perform()
+
+    def close(self):
+        """Ends the thread after all that was put in."""
+        with self._lock:
+            self._is_closed = True
+            thread = self._thread
+            self._waiting.put(None)
+        if thread is not None:
+            thread.join()
+
+
+def compare(password, stored):
+    """is_password(), and no where this host cannot tell, which the log says."""
+    try:
+        return is_password(password, stored)
+    except ValueError as error:
+        log.warning("%s; USERS SET -RESET gives another one", error)
+        return False
+    except MemoryError:
+        raise Busy(NO_MEMORY) from None
+
+
+def make_hash(password):
+    """hash_password(). Busy: the host lacks the memory."""
+    try:
+        return hash_password(password)
+    except (ValueError, MemoryError):
+        raise Busy(NO_MEMORY) from None
+
+
+# ======================================================================================
+# agent/token.py
+# How the agent's own OS user is known where the host does not tell who is at the other end.
+# ======================================================================================
+
+TOKEN_NAME = "-"        # AUTH - TOKEN: no user has this name
+HOST_TELLS = sys.platform.startswith("linux")
+
+
+class OwnerToken:
+    """A text in a file beside the master, new with each start, which only the agent's own OS user
+    and root can read: whoever knows it is one of them. The file goes with the agent.
+    CannotStart."""
+
+    def __init__(self, master, name):
+        self.path, self._text = "%s.%s.token" % (master, name), os.urandom(32).hex()
+        self._owners = own_users(master)
+        remove_own(self.path, self._owners)
+        try:
+            with contextlib.closing(os.fdopen(open_new(self.path), "w")) as file:
+                file.write(self._text + "\n")
+        except OSError as error:
+            raise CannotStart("the token %s, by which the agent's own OS user is known on this "
+                              "host, cannot be written: %s" % (self.path, error.strerror)) from None
+
+    def is_right(self, text):
+        """Whether it is this one, compared in constant time."""
+        return hmac.compare_digest(self._text.encode(), text.encode("utf-8", "surrogatepass"))
+
+    def close(self):
+        """Removes the file."""
+        remove_own(self.path, self._owners)
+
+
+# ======================================================================================
+# agent/access.py
+# Who may ask the agent: its owner, and the users of the master.
+# ======================================================================================
+
+ONE_TIME_S = 86400.0    # within which a password for one use has to be used
+# of its characters: none that is taken for another
+CHARACTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+WRONG = "the user or the password is wrong"
+
+
+class Access:
+    """Tells who is at the other end of a connection, and what he may do.
+
+    The users are in memory, so that no request waits for the master. `revision` changes with them:
+    who has looked at one before looks again when it does.
+    """
+
+    def __init__(self, settings, clock):
+        self.revision = 0
+        self._has_owner, self._clock = not settings.has_no_owner, clock
+        self._settings, self._token = settings, None    # the token where the host does not tell
+        self._owners = {0, os.getuid()}
+        self._master, self._store = None, Users()
+        self._users, self._os_users = {}, {}    # name -> User, uid -> User
+        self._uids = {}                         # OS user -> uid; None: there was none
+        self._lock = threading.Lock()           # held by who reads them anew
+        self._guesses, self._desk = Guesses(clock), PasswordDesk()
+        self._nobody = make_unusable_hash()     # of a user that there is not
+
+    # -- the users ---------------------------------------------------------------------
+
+    def open(self, master):
+        """Reads the users for the first time. RepositoryError; CannotStart: nobody could do
+        anything."""
+        self._master = master
+        self.read()
+        if not self._has_owner and not any(user.is_full for user in self._users.values()):
+            raise CannotStart("--no-owner: there is no user who is an administrator of everything; "
+                              "start without it and USERS ADD one")
+        if self._has_owner and not HOST_TELLS:
+            self._token = OwnerToken(self._settings.master, self._settings.name)
+
+    def read(self):
+        """Takes the users over as they are in the master now. RepositoryError."""
+        with self._lock:
+            users = {user.name: user for user in self._master.db.read(self._store.list_all)}
+            os_users = {}
+            for user in users.values():
+                uid = self._find_uid(user.os_user) if user.os_user else None
+                if uid is not None:
+                    os_users.setdefault(uid, user)
+            if (users, os_users) != (self._users, self._os_users):
+                self._users, self._os_users = users, os_users
+                self.revision += 1      # last: who sees it sees them
+
+    def _find_uid(self, name):
+        """find_uid(), asked once, as a directory of users may be slow."""
+        if self._uids.get(name) is None:
+            self._uids[name] = find_uid(name)
+        return self._uids[name]
+
+    def _forget_uid(self, name):
+        self._uids.pop(name, None)
+
+    def look(self):
+        """Another agent may have changed the users: from time to time. RepositoryError."""
+        self.read()
+
+    def has_users(self):
+        """Whether there is any user."""
+        return bool(self._users)
+
+    def has(self, name):
+        """Whether there is a user of this name."""
+        return name in self._users
+
+    def list_users(self):
+        """The Users by name."""
+        return [user for _, user in sorted(self._users.items())]
+
+    def close(self):
+        """No password is compared any more."""
+        if self._token is not None:
+            self._token.close()
+        self._desk.close()
+
+    # -- who is it ---------------------------------------------------------------------
+
+    def is_owner(self, peer):
+        """Whether a Peer may do everything without more: the agent's own OS user, or root."""
+        return self._has_owner and peer.is_private and peer.uid in self._owners
+
+    def identify(self, peer):
+        """The Client that a Peer is by the host's word, or by his certificate."""
+        if self.is_owner(peer):
+            return Client(ADMINISTRATOR, peer.os_user, peer=peer)
+        user = self._os_users.get(peer.uid) if peer.is_private and peer.uid is not None else None
+        if user is None and peer.certificate:
+            user = self._users.get(peer.certificate)
+        return self._make_client(user, peer) if user else Client(None, peer.os_user, peer=peer)
+
+    @staticmethod
+    def _make_client(user, peer, stamp=""):
+        return Client(user.role, user.name, user.name, peer, user.scenarios, stamp,
+                      bool(stamp) and user.until is not None)
+
+    def renew(self, client):
+        """A Client as it is now. One who is known by a password that is valid no more is nobody: he
+        does not become again who he was before."""
+        if client.stamp:
+            user = self._users.get(client.user)
+            if user is not None and user.stamp == client.stamp:
+                return self._make_client(user, client.peer, client.stamp)
+            return client._replace(role=None, scenarios=(), is_temporary=False)
+        is_owner = client.role == ADMINISTRATOR and not client.user
+        return client if is_owner else self.identify(client.peer)
+
+
+    # -- passwords ---------------------------------------------------------------------
+
+    def log_in(self, peer, name, password):
+        """The Client that one is who says so, with a password. AuthError, Busy, Denied."""
+        check_private(peer)
+        if name == TOKEN_NAME and self._token is not None and self._token.is_right(password):
+            return Client(ADMINISTRATOR, "owner by token", peer=peer)
+        source = find_source(peer)
+        self._guesses.check(source, name[:MAX_NAME])
+        user = self._users.get(name)
+        is_right = self._desk.is_right(source, password, user.password if user else self._nobody)
+        # by now it may be another, or over
+        if is_right and user is not None and (user.until is None
+                                              or user.until > self._clock.now()):
+            client = self.renew(self._make_client(user, peer, user.stamp))
+            if client.role is not None:
+                return client
+        self._guesses.note(source, name[:MAX_NAME])
+        raise AuthError(WRONG)
+
+    def add(self, client, name, role, scenarios, os_user):
+        """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
+        check_os_user(os_user)
+        if name in self._users:
+            raise Exists("a user %s exists; USERS SET changes it" % name)
+        password, stored, now = self._make_password(client)
+        self._forget_uid(os_user)
+        self._write(self._store.add, User(name, role, scenarios, os_user or None, stored,
+                                          now + ONE_TIME_S, os.urandom(8).hex(), now, now))
+        return password
+
+    def set(self, client, name, changes, is_reset):
+        """Changes fields of a user -> his new password for one use, with `is_reset`, else None.
+        NotFound, Exists, Conflict, BadRequest, Busy."""
+        check_os_user(changes.get("os_user"))
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        password, stored, now = self._make_password(client) if is_reset \
+            else (None, None, self._clock.now())
+        self._forget_uid(changes.get("os_user"))
+        self._write(self._store.set, name, changes,
+                    None if stored is None else (stored, now + ONE_TIME_S),
+                    not self._has_owner, now)
+        return password
+
+    def _make_password(self, client):
+        """(A password for one use, as it is stored, now), for one who may have it sent. Denied,
+        Busy."""
+        check_private(client.peer)
+        drawn = [random.SystemRandom().choice(CHARACTERS) for _ in range(20)]
+        password = "-".join("".join(drawn[start:start + 5]) for start in range(0, 20, 5))
+        return password, self._desk.make_hash(find_source(client.peer), password), \
+            self._clock.now()
+
+    def put_password(self, client, name, password):
+        """Gives a user another password -> who asks, as he is then. NotFound, Denied, Busy;
+        AuthError: he came with one that is valid no more."""
+        check_private(client.peer)
+        is_self = bool(client.user) and client.user == name
+        if not is_self and not client.is_administrator:
+            raise Denied("the password of another is for an administrator to change")
+        if name not in self._users:
+            raise NotFound("no user %s" % name)
+        source = find_source(client.peer)
+        if client.is_temporary and self._desk.is_right(source, password,
+                                                       self._users[name].password):
+            raise BadRequest("the new password is the one that was for one use")
+        stored, now = self._desk.make_hash(source, password), self._clock.now()
+        try:
+            stamp = self._write(self._store.put_password, name, stored, None, now,
+                                client.stamp if is_self else "")
+        except Conflict as error:
+            raise AuthError(error.message) from None
+        return self.renew(client._replace(stamp=stamp) if is_self and client.stamp else client)
+
+    def delete(self, name):
+        """Deletes a user. NotFound, Conflict."""
+        self._write(self._store.delete, name, not self._has_owner)
+
+    def _write(self, method, *arguments):
+        """method of the store, and what it changes takes effect -> its value."""
+        value = self._master.db.write(method, *arguments)
+        self.read()
+        return value
+
+
+def find_source(peer):
+    """Where a Peer comes from, for who counts his wrong passwords: an OS user of this host, or an
+    address; of IPv6 the half that a provider gives to one, who may have every address of it."""
+    address = peer.address
+    if ":" in address:
+        import ipaddress                # seldom
+        with contextlib.suppress(ValueError):
+            address = ipaddress.IPv6Address(address.partition("%")[0]).exploded[:19]
+    return address, peer.uid
+
+
+def check_private(peer):
+    """Denied: others could read the password on its way."""
+    if not peer.is_private:
+        raise Denied("a password is taken and told over TLS, on loopback and by the UNIX socket "
+                     "alone")
+
+
+def check_os_user(name):
+    """BadRequest: this host knows no OS user of this name."""
+    if name and find_uid(name) is None:
+        raise BadRequest("-OS_USER: this host has no user %s" % name)
+
+
+def find_uid(name):
+    """The uid of an OS user, by name or as a number, or None: this host knows no such user."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return int(name) if name.isdigit() and len(name) < 11 else None
 
 
 # ======================================================================================
@@ -15099,6 +17896,7 @@ def check_owner(path):
 def open_master(settings, clock):
     """The Master of these settings, made when that is wanted. CannotStart."""
     path = settings.master
+    check_restored(path)
     try:
         is_there = os.path.exists(path)
         if not is_there and not settings.is_creating:
@@ -15121,16 +17919,262 @@ def check_file_system(path, is_insecure_fs):
                               "be trusted; --insecure-fs says you know better" % (path, kind))
 
 
-def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
+def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False, home=None):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
-    file; or makes it, with OSError. RepositoryError."""
+    file; or makes it, with OSError. `home` as of WorkRepository. RepositoryError."""
     number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
-        return WorkRepository.create(number, name, path, clock, inbox)
+        return WorkRepository.create(number, name, path, clock, inbox, home)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)
+    return WorkRepository(number, name, path, clock, inbox, home).open(expected_uuid)
+
+
+# ======================================================================================
+# agent/audit.py
+# What was done, and what was refused, on its way to the audit in the master.
+#
+# Thread audit: writes the rows; ends at Audit.close().
+# ======================================================================================
+
+DONE_WELL = "OK"        # the outcome of what was done
+MAX_ACTS = 10000        # rows that wait for the master; what is more is counted alone
+REPEAT_S = 60.0         # for which what is refused again and again is one row
+NOTE_S = 0.2          # how long a row waits for others
+AUDIT_RETRY_S = 1.0  # between two tries while the master cannot be written
+NOTED_AT_ONCE = 1000     # rows of one transaction
+MAX_KINDS = 1000        # of refusals that are told apart at a time, in all
+MAX_KINDS_EACH = 16     # of one who asks: then the object is not told any more
+SEVERAL = "*"           # in place of what is not told
+
+
+class Audit:
+    """The audit of an agent: `note` is called by whoever has something done, and waits for nothing;
+    one thread writes.
+
+    A refusal that comes again and again is one row a minute, with a count. What cannot be written
+    is kept, up to MAX_ACTS rows; what is more is counted, and one row tells how many.
+    """
+
+    def __init__(self, master, name, clock):
+        self.chain, self._name = Chain(master, name), name
+        self._clock = clock
+        self._ready = threading.Condition()     # guards all that follows
+        self._written = threading.Condition(self._ready)
+        self._waiting = collections.deque()     # Happenings that are to be written
+        self._repeats = collections.OrderedDict()       # Act -> _Repeat, the oldest first
+        self._kinds = collections.Counter()     # (user, OS user, address) -> his in _repeats
+        self._asked = self._answered = 0        # calls of flush(), and how many of them are over
+        self._lost = 0                          # that there was no room for
+        self._is_asleep = self._is_urgent = self._is_failing = self._is_closing = False
+        self._told = Told()
+        self._thread = Worker(self._run, name="audit")
+        self._thread.start()
+
+    # -- who has something to note -----------------------------------------------------
+
+    def note(self, client, action, about, outcome):
+        """Notes what a Client has had done to an object, or was refused."""
+        peer = client.peer
+        self._note(Act(client.user, peer.os_user, peer.address, action, about, outcome))
+
+    def note_own(self, action, about=""):
+        """Notes what the agent has done by itself."""
+        self._note(own_act(action, about, DONE_WELL))
+
+    def _note(self, act):
+        now = self._clock.now()
+        with self._ready:
+            if act.outcome == DONE_WELL:
+                self._put(Happening(now, act))
+            else:
+                self._note_refusal(act, now)
+            if self._is_asleep:
+                self._is_asleep = False
+                self._ready.notify()
+
+    def _put(self, happening):
+        if len(self._waiting) >= MAX_ACTS:
+            self._lost += 1
+        else:
+            self._waiting.append(happening)
+
+    def _note_refusal(self, act, now):
+        """A row at once, or one more of those that are told when their minute is over."""
+        act = self._with_others(act)
+        repeat = self._repeats.get(act)
+        if repeat is not None:
+            repeat.count, repeat.time = repeat.count + 1, now
+            return
+        self._repeats[act] = _Repeat(self._clock.monotonic() + REPEAT_S)
+        self._kinds[act[:3]] += 1
+        self._put(Happening(now, act))
+
+    def _with_others(self, act):
+        """The refusal as it is told: a flood of ever other names does not become a row each."""
+        if act in self._repeats:
+            return act
+        if len(self._repeats) >= MAX_KINDS:
+            return act._replace(user=SEVERAL, os_user=SEVERAL, address=SEVERAL, object=SEVERAL)
+        return act._replace(object=SEVERAL) if self._kinds[act[:3]] >= MAX_KINDS_EACH else act
+
+    def count_waiting(self):
+        """How many rows are not on disk yet."""
+        return len(self._waiting) + self._lost
+
+    def purge(self, client, before):
+        """Deletes the rows of this agent that are older than an instant -> how many; the row that
+        tells of it is written with it. RepositoryError."""
+        act = Act(client.user, client.peer.os_user, client.peer.address, "PURGE", "-AUDIT",
+                  DONE_WELL)
+        return self.chain.purge(before, Happening(self._clock.now(), act))
+
+    def flush(self, within_s):
+        """Waits until what was noted before is on disk, or cannot be written, so many seconds at
+        most."""
+        with self._ready:
+            self._asked += 1
+            number, self._is_urgent = self._asked, True
+            self._ready.notify()
+            self._written.wait_for(lambda: self._answered >= number, within_s)
+
+    def close(self, within_s=WRITE_S + 1.0):
+        """Writes what there is, as far as that can be done, tells where the chain ends, and ends
+        the thread."""
+        with self._ready:
+            self._is_closing = self._is_urgent = True
+            self._ready.notify()
+        self._thread.join(within_s)
+        if self._waiting:
+            log.error("%d rows of the audit could not be written", len(self._waiting))
+        with contextlib.suppress(AgentError):
+            log.info("the audit of %s ends with row %d, %s", self._name, *self.chain.find_end())
+
+    # -- the one who writes ------------------------------------------------------------
+
+    def _run(self):
+        """The thread: until close()."""
+        pause_s = None
+        while pause_s != 0.0:
+            asked = self._wait(pause_s)
+            try:
+                pause_s = self.write_due()
+            except Exception:           # no memory, maybe: the next look's turn
+                log.exception("audit")
+                pause_s = AUDIT_RETRY_S
+            with self._ready:
+                self._answered = asked
+                self._written.notify_all()
+
+    def _wait(self, pause_s):
+        """Until something is noted, or so many seconds are over (None: for ever); then a little
+        longer, for company -> how many calls of flush() are over with the next writing."""
+        with self._ready:
+            if not (self._waiting or self._is_urgent):
+                self._is_asleep = True
+                self._ready.wait_for(lambda: not self._is_asleep or self._is_urgent, pause_s)
+                self._is_asleep = False
+            self._ready.wait_for(lambda: self._is_urgent,
+                                 AUDIT_RETRY_S if self._is_failing else NOTE_S)
+            self._is_urgent = self._is_closing
+            return self._asked
+
+    def write_due(self):
+        """Writes all that is due -> seconds until more is, None: until something is noted, 0.0: it
+        is over."""
+        while True:
+            with self._ready:
+                pause_s = 0.0 if self._is_closing else None
+                pause_s = self._end_repeats() or pause_s
+                count, lost = min(NOTED_AT_ONCE, len(self._waiting)), 0
+                rows = list(itertools.islice(self._waiting, count))
+                if count == len(self._waiting) and self._lost:
+                    lost = self._lost
+                    rows.append(Happening(self._clock.now(),
+                                          own_act("AUDIT LOST", "", RepositoryError.code), lost))
+            if not rows:
+                return pause_s
+            is_written = self._write(rows)
+            with self._ready:
+                self._is_failing = not is_written
+                if is_written:
+                    for _ in range(count):
+                        self._waiting.popleft()
+                    self._lost -= lost
+            if not is_written:
+                return pause_s
+
+    def _write(self, rows):
+        """Whether some rows could be written; the trouble is told once."""
+        text = ""
+        try:
+            self.chain.append(rows)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new("", text):
+            log.error("the audit cannot be written: %s", text)
+        return not text
+
+    def _end_repeats(self):
+        """Makes rows of the refusals that came again and again, once their minute is over, or all
+        is -> seconds until the next is, or None."""
+        now = self._clock.monotonic()
+        while self._repeats:
+            act, repeat = next(iter(self._repeats.items()))
+            if now < repeat.until and not self._is_closing:
+                return repeat.until - now
+            del self._repeats[act]
+            if repeat.count:
+                self._put(Happening(repeat.time, act, repeat.count))
+            if repeat.count and not self._is_closing:
+                self._repeats[act] = _Repeat(now + REPEAT_S)
+                continue
+            self._kinds[act[:3]] -= 1
+            if not self._kinds[act[:3]]:
+                del self._kinds[act[:3]]
+        return None
+
+
+class _Repeat:
+    """A refusal that was told, and those like it since."""
+    __slots__ = ("until", "count", "time")
+
+    def __init__(self, until):
+        self.until = until              # monotonic seconds at which those are told
+        self.count, self.time = 0, 0.0  # how many, and when the last came (epoch seconds)
+
+
+@functools.lru_cache(maxsize=None)
+def own_user():
+    """The OS user that this process runs as, asked once: a directory of users may be slow."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "uid %d" % os.getuid()
+
+
+def own_act(action, about, outcome):
+    """What the agent, or its command line, does by itself."""
+    return Act("", own_user(), "", action, about, outcome)
+
+
+def note_offline(master, name, action, about, outcome, now):
+    """Appends to the audit what the command line has done to a master, whether or not an agent
+    runs; `outcome` is DONE_WELL or a code. What cannot be written is told in the log alone."""
+    try:
+        Chain(master, name).append([Happening(now, own_act(action, about, outcome))])
+    except AgentError as error:
+        log.error("the audit cannot be written: %s", error.message)
+
+
+def note_deed(name, settings, clock):
+    """Has the audit of a master know what the command line has done to it. AgentError."""
+    master = open_master(settings, clock)
+    with contextlib.closing(master.db):
+        note_offline(master, settings.name, name, "", DONE_WELL, clock.now())
 
 
 # ======================================================================================
@@ -15594,6 +18638,9 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
+                if repository.db.uuid in (a.uuid for a in attached):
+                    raise Conflict("%s is a copy of a work repository that is attached: both would "
+                                   "run the same sessions" % path)
                 place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()
@@ -15664,6 +18711,209 @@ class Places:
 
 
 # ======================================================================================
+# agent/waits.py
+# What a session waits for: in a word, and in words.
+# ======================================================================================
+
+class Wait(NamedTuple):
+    """What a session waits for, as memory knows it; both empty: nothing that is known."""
+    word: str               # time, hold, limit, slot, repository, children
+    text: str
+
+
+NO_WAIT = Wait("", "")
+MAX_NAMED = 4           # sessions that a message names
+
+
+class Waits:
+    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def of_row(self, row, patterns=()):
+        """The Wait of a row of session; it names no session but of scenarios that one of the
+        patterns fits, if there are any."""
+        if row["status"] in OUTSTANDING:
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
+                              patterns)
+        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
+        if child is None:
+            return NO_WAIT
+        return Wait(FOR_CHILDREN, "waits for " + (
+            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
+
+    def of_ticket(self, ticket, patterns=()):
+        """The Wait of a session that was just acknowledged; as of_row()."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule,
+                          patterns) if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _is_seen(self, number, patterns):
+        session = patterns and self._agent.queue.find(number)
+        return not patterns or session and is_any_match(patterns, session.ticket.scenario)
+
+    def _find_child(self, number):
+        session = self._agent.queue.find(number)
+        return session and session.child
+
+    def _find(self, number, owner, start_at, schedule, patterns):
+        """The Wait of one that has not begun; of several things that which will take longest, as
+        far as that can be told."""
+        agent, now = self._agent, self._agent.clock.now()
+        if start_at is not None and start_at > now:
+            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
+        if owner != agent.name:
+            return Wait("", "it is for agent %s to begin it" % owner)
+        place = agent.places.find_by_id(number % 1000)
+        if place is not None and place.reason:
+            return Wait(LOST, place.reason)
+        if agent.hold is not None:
+            return Wait(HELD, tell_hold(agent.hold, now))
+        repository = place and place.repository
+        if repository is not None and repository.hold is not None:
+            return Wait(HELD, "repository %s is %s" % (repository.name,
+                                                       tell_hold(repository.hold, now)))
+        entry = schedule and repository and agent.schedules.find(repository, schedule)
+        if entry and entry.hold is not None:
+            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
+        if agent.is_stopping:
+            return Wait("", "the agent is stopping: its next start begins it")
+        return self._find_obstacle(number, patterns)
+
+    def _find_obstacle(self, number, patterns):
+        """The Wait for a place at a limit, or for a slot."""
+        sessions = self._agent.queue
+        obstacle = sessions.find_obstacle(number)
+        if obstacle is None:
+            return Wait(*sessions.delays.find(number) or NO_WAIT)
+        if obstacle.gate is not None:
+            kind, _, name = obstacle.gate
+            name = "schedule " + name if kind == "schedule" else name
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, [
+                key for key in obstacle.keys if self._is_seen(key, patterns)]))
+        # those that wait for a child have lent their slot
+        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
+            key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
+
+
+def tell_limit(limit, name, numbers):
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`; of none that
+    may be named the limit alone."""
+    names = [str(number) for number in sorted(numbers)]
+    if not names:
+        return "limit %d of %s" % (limit, name)
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
+    return "limit %d of %s: session%s %s run%s" % (
+        limit, name, "" if len(names) == 1 else "s", join_words(names),
+        "s" if len(names) == 1 else "")
+
+
+def join_words(words):
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def tell_hold(hold, now):
+    """A Hold in words: `held by ops since 22:00: maintenance`."""
+    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
+    if hold.until is not None:
+        text += " until %s" % tell_clock(hold.until, now)
+    return text + (": " + hold.reason if hold.reason else "")
+
+
+def tell_clock(instant, now):
+    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
+    than that of now. Seconds are there when there are any."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
+    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
+
+
+# ======================================================================================
+# agent/holds.py
+# The holds of work repositories: HOLD -REPO, and those of copies.
+# ======================================================================================
+
+class RepositoryHolds:
+    """Makes the hold that a work repository's file tells effective, and its end.
+
+    Whoever changes it there has it followed here; other agents on the same file follow when they
+    see that it was written.
+    """
+
+    def __init__(self, agent, clean):
+        """clean(repository): what a copy has missed by its release."""
+        self._agent, self._clean = agent, clean
+        self._held = {}                 # repository id -> the Hold that is effective
+        self._locks = collections.defaultdict(threading.Lock)       # id -> one change at a time
+
+    def set(self, name, hold):
+        """Holds the repository of a name, or releases it (None), whatever holds it. NotFound,
+        RepositoryError."""
+        repository = self._agent.places.get(name)
+        if hold is not None:
+            repository.db.write(put_repository_hold, hold)
+        else:
+            repository.db.write(release_repository, repository.find_spot())
+        self._follow(repository, is_cleaning=hold is None)
+
+    def _follow(self, repository, is_cleaning=False):
+        """Its hold was changed in the file."""
+        try:
+            self.look(repository)
+            if is_cleaning:
+                self._clean(repository)
+            self.settle(repository)
+        except Exception:
+            repository.set_behind()     # its owner does all that again
+            raise
+
+    def look(self, repository):
+        """Reads its hold anew: where there is one, nothing begins from now on. RepositoryError."""
+        agent = self._agent
+        with self._locks[repository.id]:
+            repository.look_around()
+            hold, before = repository.hold, self._held.get(repository.id)
+            if hold is None:
+                return
+            self._held[repository.id] = hold
+            agent.queue.hold_gate(repository_gate(repository.id), True)
+            repository.db.submit(repository.sessions.set_waiting, agent.name, True,
+                                 agent.clock.now())
+        if hold != before:
+            log.warning("repository %s is %s", repository.name, tell_hold(hold, agent.clock.now()))
+            if hold.until is not None:
+                agent.schedules.scheduler.call_at(hold.until,
+                                                  lambda: self._hold_over(repository, hold))
+
+    def settle(self, repository):
+        """Where it is not held any more: what was held back may begin, and is decided."""
+        agent = self._agent
+        with self._locks[repository.id]:
+            if repository.hold is not None:
+                return
+            agent.queue.hold_gate(repository_gate(repository.id), False)
+            if self._held.pop(repository.id, None) is None:
+                return
+            if agent.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, agent.name, False,
+                                     agent.clock.now())
+        log.info("repository %s is released", repository.name)
+        agent.schedules.released_in(repository)
+
+    def _hold_over(self, repository, hold):
+        """The end of a hold has come, if it is still this one; a locked file delays its record."""
+        if repository.hold == hold:
+            def follow(pending):
+                if pending.error is None:
+                    self._agent.audit.note_own("RELEASE", "-REPO=" + repository.name)
+                    self._follow(repository)
+            repository.db.submit(put_repository_hold, None, on_done=follow)
+
+
+# ======================================================================================
 # agent/housekeeping.py
 # What is done from time to time: cleaning, the heartbeat, purging.
 #
@@ -15674,7 +18924,8 @@ class Cleaner:
     """Finds stale sessions by fact, ends what they left running, deletes what they left half
     written, and closes or queues them."""
 
-    def __init__(self, name, identity, session_queue, clock, on_closed):
+    def __init__(self, name, identity, session_queue, clock, on_closed, bounds):
+        self._bounds = bounds           # the Bounds of tasks, whose processes and files these are
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
@@ -15684,6 +18935,8 @@ class Cleaner:
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many. What is
         wrong with one of them costs that one alone: it is told, and looked at again."""
+        if repository.is_copy:          # what runs of it may be another's
+            return 0
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
@@ -15695,7 +18948,7 @@ class Cleaner:
             stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
-                                           if session in sessions])
+                                           if session in sessions], self._bounds.discard)
             pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
                                                    self._clock.now(), within_s=WRITE_S))
                         for row in stale]
@@ -15731,14 +18984,14 @@ class Cleaner:
         roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
         return True
 
-    @staticmethod
-    def _end_processes(repository, rows, roots):
+    def _end_processes(self, repository, rows, roots):
         """Ends what stale sessions left running -> the rows of those of which nothing is left."""
         def tree(rows):
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+            return Tree(["%s/%d" % (repository.mark, row["id"]) for row in rows], numbers,
+                        looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
             return rows
@@ -15771,10 +19024,9 @@ class Cleaner:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
                                 "of a host that is gone" % runner.host)
-        if runner.boot != me.boot:
-            return True
-        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(runner.pid) != runner.started
+        is_over = has_ended(runner, me)     # a copy of the master has another lock: ask the kernel
+        if is_over is not None:
+            return is_over
         if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")
@@ -15824,11 +19076,12 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
+            agent.access.look()
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
-                if not repository.db.trouble:
+                if not (repository.db.trouble or repository.is_copy):
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge_old(repository, settings.keep_days)
 
@@ -15863,6 +19116,7 @@ class Keeper:
             count = self._purge(repository, PurgeFilter(
                 self._agent.clock.now() - days * 86400))
             if count:
+                self._agent.audit.note_own("PURGE", "-REPO=" + repository.name)
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 
@@ -15871,111 +19125,6 @@ class Keeper:
         newest = repository.db.read(repository.views.find_newest_purged, filters)
         # some at a time, until there are no more
         return sum(iter(lambda: repository.db.write(repository.views.purge, filters, newest), 0))
-
-
-# ======================================================================================
-# agent/waits.py
-# What a session waits for: in a word, and in words.
-# ======================================================================================
-
-class Wait(NamedTuple):
-    """What a session waits for, as memory knows it; both empty: nothing that is known."""
-    word: str               # time, hold, limit, slot, repository, children
-    text: str
-
-
-NO_WAIT = Wait("", "")
-MAX_NAMED = 4           # sessions that a message names
-
-
-class Waits:
-    """Tells what sessions of this agent wait for; of another's it knows the start time alone."""
-
-    def __init__(self, agent):
-        self._agent = agent
-
-    def of_row(self, row):
-        """The Wait of a row of session."""
-        if row["status"] in OUTSTANDING:
-            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
-        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
-
-    def of_ticket(self, ticket):
-        """The Wait of a session that was just acknowledged."""
-        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
-            if ticket.status in OUTSTANDING else NO_WAIT
-
-    def _find_child(self, number):
-        session = self._agent.queue.find(number)
-        return session and session.child
-
-    def _find(self, number, owner, start_at, schedule):
-        """The Wait of one that has not begun; of several things that which will take longest, as
-        far as that can be told."""
-        agent, now = self._agent, self._agent.clock.now()
-        if start_at is not None and start_at > now:
-            return Wait(AT_TIME, "begins at %s" % tell_clock(start_at, now))
-        if owner != agent.name:
-            return Wait("", "it is for agent %s to begin it" % owner)
-        place = agent.places.find_by_id(number % 1000)
-        if place is not None and place.reason:
-            return Wait(LOST, place.reason)
-        if agent.hold is not None:
-            return Wait(HELD, tell_hold(agent.hold, now))
-        entry = schedule and place and place.repository \
-            and agent.schedules.find(place.repository, schedule)
-        if entry and entry.hold is not None:
-            return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
-        if agent.is_stopping:
-            return Wait("", "the agent is stopping: its next start begins it")
-        return self._find_obstacle(number)
-
-    def _find_obstacle(self, number):
-        """The Wait for a place at a limit, or for a slot."""
-        sessions = self._agent.queue
-        obstacle = sessions.find_obstacle(number)
-        if obstacle is None:
-            return Wait(*sessions.delays.find(number) or NO_WAIT)
-        if obstacle.gate is not None:
-            kind, _, name = obstacle.gate
-            name = "schedule " + name if kind == "schedule" else name
-            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
-        # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_child(key) is None]
-        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
-            if running else NO_WAIT
-
-
-def tell_limit(limit, name, numbers):
-    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
-    names = [str(number) for number in sorted(numbers)]
-    if len(names) > MAX_NAMED:
-        names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
-    return "limit %d of %s: session%s %s run%s" % (
-        limit, name, "" if len(names) == 1 else "s", join_words(names),
-        "s" if len(names) == 1 else "")
-
-
-def join_words(words):
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def tell_hold(hold, now):
-    """A Hold in words: `held by ops since 22:00: maintenance`."""
-    text = "held by %s since %s" % (hold.by, tell_clock(hold.since, now))
-    if hold.until is not None:
-        text += " until %s" % tell_clock(hold.until, now)
-    return text + (": " + hold.reason if hold.reason else "")
-
-
-def tell_clock(instant, now):
-    """An instant as people say it in the agent's zone: 22:00, and the date where that is another
-    than that of now. Seconds are there when there are any."""
-    moment, today = time.localtime(instant), time.localtime(now)
-    text = time.strftime("%H:%M:%S" if moment.tm_sec else "%H:%M", moment)
-    return text if moment[:3] == today[:3] else time.strftime("%Y-%m-%d ", moment) + text
 
 
 # ======================================================================================
@@ -16379,13 +19528,16 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
                 repository, request.variables, repository.scenarios.find_secrets,
                 request.scenario, request.version))
         return request
+
+    def _is_held(self, repository):
+        return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
     def _put_aside(repository, variables, find_secrets, *place):
@@ -16419,11 +19571,11 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, acknowledgement.request.patterns)
 
-    def _with_wait(self, ticket):
+    def _with_wait(self, ticket, patterns):
         """A Ticket with what it says of its waiting, where it has to."""
-        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket, patterns)) \
             if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
@@ -16445,7 +19597,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not agent.hold:
+        if not is_free and ticket.status == WAITING and not self._is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -16455,7 +19607,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -16475,6 +19627,7 @@ class Desk:
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
             self.tally.add(ending)
+            tell_ending(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
@@ -16530,8 +19683,9 @@ class Desk:
             time.sleep(0.02)
         status = repository.db.read(repository.sessions.get, number)["status"]
         if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
+            raise Conflict("session %d is shown as running, but nothing runs it here; %s mends "
+                           "that" % (number, "RELEASE -REPO=" + repository.name
+                                     if repository.is_copy else "CLEAN"))
         raise Conflict("session %d has ended: %s" % (number, status))
 
     def restart(self, request):
@@ -16549,7 +19703,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, request.patterns)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""
@@ -16559,11 +19713,53 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._agent.hold is not None))
+                secret_file=secret_file, is_held=self._is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
+
+
+def tell_ending(ending):
+    """The line of the log for the end of a session."""
+    duration_s = ending.duration_s and round(ending.duration_s, 3)
+    took = "" if duration_s is None else " after %g s" % duration_s
+    reason = ": " + ending.message if ending.message else ""
+    log.info("session %d of %s ends %s%s%s", ending.session, ending.scenario, ending.status, took,
+             reason, extra={"fields": {
+                 "session": ending.session, "scenario": ending.scenario, "event": "end",
+                 "status": ending.status, "duration": duration_s}})
+
+
+# ======================================================================================
+# agent/reached.py
+# How often each limit on connections was reached.
+# ======================================================================================
+
+# name in METRICS -> what was reached
+CONNECTION_LIMITS = {
+    "connections": "--max-connections", "strangers": "a tenth of it, for who is not known",
+    "per_address": "--max-per-address", "files": "the host's open files",
+    "threads": "the host's threads", "requests": "--max-requests", "line_bytes": "--max-line",
+    "idle": "--idle-timeout", "line": "--line-timeout", "send": "--send-timeout",
+    "handshake": "--stranger-timeout, of TLS",
+}
+
+
+class Reached:
+    """Counts them, from any thread."""
+
+    def __init__(self):
+        self._counts, self._lock = dict.fromkeys(CONNECTION_LIMITS, 0), threading.Lock()
+
+    def count(self, limit):
+        """One of CONNECTION_LIMITS was reached once more."""
+        with self._lock:
+            self._counts[limit] += 1
+
+    def list_counts(self):
+        """[(its name, how often)]."""
+        return list(self._counts.items())
 
 
 # ======================================================================================
@@ -16633,14 +19829,15 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, changes=None,
-                is_dry=False):
+def import_into(master, repository, text, agent, now, is_replacing, changes=None, is_dry=False,
+                tell_forbidden=None):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `changes`: the ScheduleChanges of the agent that is running, if one is.
+    `changes`: the ScheduleChanges of the agent that is running, if one is. `tell_forbidden`: as of
+    Definitions.
     """
-    definitions = Definitions()
+    definitions = Definitions(tell_forbidden=tell_forbidden)
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
@@ -16702,18 +19899,21 @@ def list_dues(document, calendars, now):
     return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
-def export_from(master, repository, name, version):
-    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+def export_from(master, repository, name, version, patterns=()):
+    """The definitions of a repository, or of a scenario or one version of it, as a document; with
+    patterns the scenarios that one of them fits, their schedules, and nothing else."""
     with repository.db.reading() as connection:
         if name is not None:
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [_read_body(row) for row in scenarios],
+    def is_wanted(scenario):
+        return name in (None, scenario) and (not patterns or is_any_match(patterns, scenario))
+    document = {"scenarios": [_read_body(row) for row in scenarios if is_wanted(row["name"])],
                 "schedules": [schedule_document(schedule) for schedule in schedules
-                              if name is None or schedule.scenario == name]}
-    if name is None:
+                              if is_wanted(schedule.scenario)]}
+    if name is None and not patterns:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
 
@@ -16735,6 +19935,7 @@ def _read_body(row):
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
@@ -16770,16 +19971,18 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None, file_limit=None):
+    def __init__(self, settings, clock=None, file_limit=None, umask=None):
+        """`umask`: of the processes of tasks, None: the agent's own. CannotStart."""
         self.settings, self.name = settings, settings.name
+        self.bounds = make_bounds(settings, umask)
         self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = None
-        self.waits = Waits(self)
+        self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
+        self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -16789,29 +19992,38 @@ class Agent:
 
     # -- life cycle --------------------------------------------------------------------
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
+    def start(self, host, port, needs_user=False):
+        """Connects, takes over what its name owns in every repository, computes the schedule.
+        CannotStart."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
+        self.access.open(self.master)
+        if needs_user and not self.access.has_users():
+            raise CannotStart("--host %s: there is no user, so nobody could do anything; start on "
+                              "loopback and USERS ADD one (--insecure starts without)" % host)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
+        self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ), Looks())
+                              self.bounds.surround(os.environ), Looks(self.bounds.users),
+                              self.bounds)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
-        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
+                                self.bounds)
         self._inbox = Inbox()
+        self.repository_holds = RepositoryHolds(self, self._clean)
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
-                              is_insecure_fs=settings.is_insecure_fs),
+                              is_insecure_fs=settings.is_insecure_fs, home=identity.home),
             self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
@@ -16826,10 +20038,12 @@ class Agent:
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
+        self.audit.note_own("AGENT START")
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
+        self.repository_holds.look(repository)
         self._clean(repository)
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
@@ -16838,11 +20052,13 @@ class Agent:
             if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.repository_holds.settle(repository)
         self.watch.look(repository)
 
     def _clean(self, repository):
-        self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays())
+        if not repository.is_copy:      # what lies beside it may be another's
+            self._cleaner.clean(repository)
+            clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -16857,19 +20073,25 @@ class Agent:
         self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
-    def run_until_stopped(self, wake_fd, wake):
+    def run_until_stopped(self, wake_fd, wake, on_hangup=lambda: None, on_stopping=lambda: None):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
-        and whenever it wakes, orphans are reaped.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
+        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
-            word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+            data = os.read(wake_fd, SIGNALS_AT_ONCE)
+            if HANGUP in data:
+                on_hangup()
+            word, rest = split_stop(data)
+        if word in STOPS:
+            self.audit.note_own("SIGNAL", STOPS[word])
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
+        on_stopping()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
@@ -16885,6 +20107,7 @@ class Agent:
                 rest += os.read(wake_fd, SIGNALS_AT_ONCE)
             second, rest = split_stop(rest)
             if second in STOPS:
+                self.audit.note_own("SIGNAL", STOPS[second])
                 reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
@@ -16914,8 +20137,13 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
+            self.audit.note_own("AGENT STOP")
+            self.audit.close()
+        if self.master:
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------
@@ -16924,7 +20152,7 @@ class Agent:
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry)
+                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
         if is_dry:
             return imported
         document = imported.document
@@ -16939,11 +20167,12 @@ class Agent:
         """{schedule: when it would be due next, or None} of a document."""
         return list_dues(document, self.master.calendars(), self.clock.now())
 
-    def export(self, repository, name, version):
-        """The definitions of a repository, of a scenario, or of one version, as a document."""
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
         source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version)
+        return export_from(self.master, source, name, version, patterns)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
@@ -16971,16 +20200,650 @@ class Agent:
         a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
+            self.audit.note_own("RELEASE")
             self._change_hold(None)
 
     def _change_hold(self, hold):
         self.hold = hold
         for repository in self.places.list_open():
-            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
-                                 self.clock.now())
+            if hold is not None or repository.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                     self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()
+
+
+# ======================================================================================
+# agent/backups.py
+# BACKUP: the master and all that is attached to it.
+# ======================================================================================
+
+def back_up(agent, folder):
+    """Makes a backup in a new folder; a relative one counts from the master's -> (its path,
+    [BackupFile]). Exists; RepositoryError, Stopping: nothing is left of it.
+
+    The master comes last, so that it has all that the others name; what was attached meanwhile
+    comes behind it.
+    """
+    def check():
+        if agent.is_stopping:
+            raise Stopping("the agent is stopping and makes no backup")
+
+    def add_work(place):
+        number, name = place.attachment[:2]
+        backup.add(place.get_usable().db, "%d-%s.db" % (number, name), number, name)
+    path = os.path.abspath(os.path.join(os.path.dirname(agent.master.path), folder))
+    check()
+    try:
+        with whole_folder(path) as part:
+            backup = Backup(part, check)
+            for place in agent.places.list_all():
+                add_work(place)
+            backup.add(agent.master.db, "master.db")
+            attached, heads = backup.read_master()
+            for entry in backup.files[:-1]:
+                if entry.uuid not in attached:
+                    backup.remove(entry)
+            for identity in set(attached).difference(entry.uuid for entry in backup.files):
+                add_work(_get_place(agent, *attached[identity]))
+            backup.finish(agent=agent.name, version=VERSION, created=to_text(agent.clock.now()),
+                          master=agent.master.path, audit=heads)
+    except OSError as error:
+        raise RepositoryError("the backup %s cannot be made: %s" % (path, error.strerror)) from None
+    return path, backup.files
+
+
+def _get_place(agent, number, name):
+    """The Place of what the master names. NotFound: it was detached since."""
+    place = agent.places.find_by_id(number)
+    if place is None or place.attachment.name != name:
+        raise NotFound("work repository %s was detached meanwhile" % name)
+    return place
+
+
+# ======================================================================================
+# agent/finding.py
+# What --doctor finds.
+# ======================================================================================
+
+class Finding(NamedTuple):
+    """One thing that is wrong: where, what, and what to do about it."""
+    place: str
+    fault: str
+    remedy: str
+    cure: Any = None        # for --repair: does it -> what that was, in words. AgentError, OSError
+
+    def __str__(self):
+        return "%s: %s; %s" % (self.place, self.fault.rstrip(" .;"), self.remedy)
+
+
+# ======================================================================================
+# agent/contents.py
+# What --doctor finds in the rows of a work repository, and in the files that belong to them.
+# ======================================================================================
+
+FRESH_S = 60.0          # a file beside may be younger than the row that will name it
+NAMED_AT_ONCE = 5       # sessions or files that a line names
+_FIRST_WORD = re.compile(r"\s*(/[\w./+-]+)(?=\s|$)")
+
+
+class WorkContents:
+    """The rows of one work repository; `facts` are those of its master, `me` is the Identity of
+    this process."""
+
+    def __init__(self, attachment, facts, me, clock):
+        self._path, self._name = attachment.path, attachment.name
+        self._facts, self._me, self._clock = facts, me, clock
+        self._scenarios = Scenarios(self._name)
+        self._sessions = Sessions(self._name, self._scenarios)
+        self._schedules = StoredSchedules(self._name, self._scenarios, None)
+
+    def list(self):
+        """Yields the Findings. RepositoryError."""
+        place = look_at(self._path, read_whereabouts, find_spot(self._path, *self._me.home),
+                        self._clock.now())
+        if place.is_copy:       # its sessions, and what lies beside it, may be another's
+            yield Finding(self._path, "is held, and not cleaned: " + place.hold.reason,
+                          "RELEASE -REPO=%s, if it is the file to go on with; if not, put that "
+                          "there" % self._name)
+        else:
+            yield from self._list_stale()
+            yield from self._list_strays()
+        yield from look_at(self._path, self._list_definitions)
+
+    def _find(self, kind, name, fault, remedy):
+        return Finding("%s, %s %s" % (self._path, kind, name), fault, remedy)
+
+    # -- sessions ----------------------------------------------------------------------
+
+    def _list_stale(self):
+        """Sessions that are shown as running, though nothing runs them."""
+        stale = collections.defaultdict(list)       # (agent, host that it ran on) -> sessions
+        for row in look_at(self._path, read_running):
+            host = self._find_host(row)
+            if host is not None and not look_at(self._path, self._is_handed_over, row):
+                stale[row["agent"], host].append(row["id"])
+        running = {row["name"] for row in self._facts.agents
+                   if not row["stopped"] and self._is_over(row["identity"]) is False}
+        for (agent, host), sessions in sorted(stale.items()):
+            fault = "shown as running, and nothing on this host runs them"
+            if host != self._me.host:
+                yield self._find("sessions", _name_some(sessions), "%s: host %s did" % (
+                    fault, host), "if that host is gone, CLEAN -HOST=%s" % host)
+            else:
+                remedy = "CLEAN" if agent in running else "start the agent %s: it ends what " \
+                    "they have left running, then closes them" % agent
+                yield self._find("sessions", _name_some(sessions), fault, remedy)
+
+    def _find_host(self, row):
+        """The host that ran a session which is shown as running, or None: it runs, or may."""
+        runner = Identity.parse(row["ran_by"])
+        if runner is None:
+            return self._me.host
+        if runner.host == self._me.host and not self._is_over(row["ran_by"]):
+            return None
+        return runner.host
+
+    def _is_over(self, identity):
+        """Whether the process of an Identity's text has ended; None: that is not known."""
+        runner = Identity.parse(identity)
+        try:
+            return True if runner is None else has_ended(runner, self._me)
+        except OSError:
+            return None
+
+    def _is_handed_over(self, connection, row):
+        """Whether the next start can take a session up again."""
+        with contextlib.suppress(Unreadable):
+            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+                return any(self._is_adoptable(path) for path, session
+                           in Spools(self._path).list_all() if session == row["id"])
+        return False
+
+    @staticmethod
+    def _is_adoptable(path):
+        with contextlib.suppress(RepositoryError):
+            state = look_at(path, read_state)
+            return bool(state["is_over"]) or state["holder"] is not None and lives(
+                state["holder"], state["holder_started"])
+        return False
+
+    # -- files beside ------------------------------------------------------------------
+
+    def _list_strays(self):
+        """Files of sessions that have ended, or never were."""
+        secrets, spools, notes = (SecretFiles(self._path), Spools(self._path),
+                                  PartNotes(self._path))
+        names = secrets.list_names()
+        numbered = spools.list_all() + notes.list_all()
+        names, paths = look_at(self._path, self._sessions.list_strays, names, numbered)
+        noted = {path for path, _ in notes.list_all()}
+        for path in sorted(paths):
+            cure = functools.partial(notes.clear, path) if path in noted else functools.partial(
+                remove_own, path, own_users(self._path))
+            yield from self._tell_stray(path, cure)
+        for name in sorted(names):
+            yield from self._tell_stray("%s.secret.%s" % (self._path, name),
+                                        functools.partial(secrets.forget, name))
+
+    def _tell_stray(self, path, forget):
+        def cure():
+            forget()
+            return "deleted"
+        with contextlib.suppress(OSError):
+            if self._clock.now() - os.lstat(path).st_mtime > FRESH_S:
+                yield Finding(path, "belongs to no session that is open",
+                              "the next start deletes it, or --repair", cure)
+
+    # -- definitions -------------------------------------------------------------------
+
+    def _list_definitions(self, connection):
+        """The Findings of schedules, and of the scenarios that they and EXEC start."""
+        newest, findings = {}, []
+        for row in self._scenarios.list_versions(connection):
+            newest[row["name"]] = row["version"]
+        startable, after = dict.fromkeys(newest.items()), ""
+        while True:
+            rows = self._schedules.list_page(connection, None, after)
+            for row in rows:
+                findings += self._judge_schedule(connection, row)
+                if row["enabled"] and row["version"] != "-1":
+                    startable[row["scenario"], row["version"]] = None
+            if len(rows) < PAGE:
+                break
+            after = rows[-1]["name"]
+        for name, version in startable:
+            findings += self._judge_scenario(connection, name, version)
+        return findings
+
+    def _judge_schedule(self, connection, row):
+        """The Findings of a row of schedule; of one that is off none but that it is spoilt."""
+        stored = self._schedules.read(row, self._facts.calendars, last=read_last(row))
+        schedule, mend = stored.schedule, "mend it by SCHED SET or IMPORT, or SCHED OFF"
+        if stored.trouble:
+            return [self._find("schedule", schedule.name, "cannot fire: " + stored.trouble, mend)]
+        faults = []
+        if schedule.agent not in [agent["name"] for agent in self._facts.agents]:
+            faults.append("belongs to agent %s, which has never run on this master"
+                          % schedule.agent)
+        if schedule.context not in self._facts.contexts:
+            faults.append("no context %s" % schedule.context)
+        try:
+            self._schedules.check_conditions(connection, schedule)
+            scenario = self._scenarios.get_scenario(connection, schedule.scenario,
+                                                    schedule.version)[1]
+            scenario.check_schedule(schedule.variables)
+            faults += self._list_server_faults(scenario, schedule.context)
+        except Unreadable:
+            pass                        # is told of the scenario
+        except (AgentError, ValueError) as error:
+            faults.append("cannot start: %s" % error)
+        if stored.firing is not None and stored.last is None and \
+                stored.timetable.rule.is_by_clock and \
+                stored.timetable.next_after(max(stored.decided, 0)) is None:
+            faults.append("its rule '%s' never fires" % schedule.rule)
+        return [self._find("schedule", schedule.name, fault, mend)
+                for fault in faults if schedule.enabled]
+
+    def _judge_scenario(self, connection, name, version):
+        """The Findings of a scenario version: what its tasks need and this host lacks."""
+        try:
+            scenario = self._scenarios.get_scenario(connection, name, version)[1]
+        except NotFound:
+            return []                   # is told of the schedule
+        except Unreadable as error:
+            return [self._find("scenario", "%s %s" % (name, version), error.message,
+                               "IMPORT it again")]
+        faults = []
+        for step in scenario.steps:
+            for place, task in enumerate(step.tasks, 1):
+                faults += [(step.name, place, fault)
+                           for fault in self._list_task_faults(connection, task)]
+        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+                           "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_task_faults(self, connection, task):
+        """What a task needs and does not have, where no variable decides it."""
+        fields, faults = task.fields, []
+        schema = fields.get("schema")
+        if schema is not None and schema not in self._facts.schemas:
+            faults.append("no logical schema %s" % schema)
+        if task.type == "mail":
+            faults += self._list_missing("MAIL")
+        if task.type == "scenario" and not self._scenarios.has(
+                connection, fields["name"], fields["version"]):
+            faults.append("no scenario %s %s" % (fields["name"], fields["version"]))
+        if task.type in ("os", "python"):
+            faults += list_program_faults(fields)
+        return faults + self._list_schema_faults(schema)
+
+    def _list_schema_faults(self, schema):
+        """Of the data servers behind a logical schema in all contexts, those that are missing."""
+        servers = set(self._facts.schemas.get(schema, {}).values())
+        return [fault for name in sorted(servers) for fault in self._list_missing(name)]
+
+    def _list_missing(self, name):
+        server = self._facts.servers.get(name)
+        if server is None:
+            return ["no data server %s" % name]
+        if server["driver"] not in ("sqlite3", "smtp") and not has_module(server["driver"]):
+            return ["data server %s: this host's Python has no module %s" % (
+                name, server["driver"])]
+        if server["driver"] == "sqlite3" and not os.path.exists(server["database"]):
+            return ["data server %s: %s does not exist" % (name, server["database"])]
+        return []
+
+    def _list_server_faults(self, scenario, context):
+        """Of the logical schemas of a Scenario those without a data server in a context."""
+        schemas = [task.fields["schema"] for step in scenario.steps for task in step.tasks
+                   if "schema" in task.fields]
+        return ["logical schema %s has no data server in context %s" % (schema, context)
+                for schema in dict.fromkeys(schemas) if schema in self._facts.schemas
+                and not {context, DEFAULT_CONTEXT}.intersection(self._facts.schemas[schema])]
+
+
+def list_program_faults(fields):
+    """Of the fields of an `os` or `python` task: its folder and its program, where they are missing
+    and neither a variable nor the agent's own working folder decides them."""
+    folder, command = fields.get("cwd") or "", fields.get("command")
+    if os.path.isabs(folder) and not _has_reference(folder) and not os.path.isdir(folder):
+        return ["there is no folder %s" % folder]
+    if isinstance(command, str):
+        first = _FIRST_WORD.match(command)
+        return _judge_program(first.group(1)) if first else []
+    word = command[0] if command else fields.get("file")
+    if not word or _has_reference(word) or _has_reference(folder):
+        return []
+    if "/" in word or not command:
+        path = os.path.join(folder, word)
+        if not os.path.isabs(path):
+            return []                   # below where the agent was started
+        return _judge_program(path, os.X_OK if command else os.R_OK)
+    search = (fields.get("env") or {}).get("PATH", os.environ.get("PATH", os.defpath))
+    if _has_reference(search) or shutil.which(word, path=search):
+        return []
+    return ["program %s is not in PATH" % word]
+
+
+def _judge_program(path, way=os.X_OK):
+    if os.path.isfile(path) and os.access(path, way):
+        return []
+    return ["%s %s" % (path, "cannot be run or read by this user" if os.path.exists(path)
+                       else "does not exist")]
+
+
+def _has_reference(text):
+    return any(match.group(1) for match in _REFERENCE.finditer(text))
+
+
+def _name_some(sessions):
+    """Numbers in one line, the first of many."""
+    names = ",".join(map(str, sorted(sessions)[:NAMED_AT_ONCE]))
+    return names + (" and %d more" % (len(sessions) - NAMED_AT_ONCE)
+                    if len(sessions) > NAMED_AT_ONCE else "")
+
+
+# ======================================================================================
+# agent/doctor.py
+# --doctor: what is wrong with the repositories as they lie there, and what to do about it.
+#
+# It reads, and makes nothing. What is safe to mend has a cure, for --repair.
+# ======================================================================================
+
+OLD_S = 86400           # a file beside that is being made is no older
+AHEAD_S = 5.0           # by which a row may be ahead of the clock
+MIB = 1024 * 1024
+REPAIRED = "repaired: "         # a line that tells what --repair did begins so
+BACKUP = "put a backup in its place, or save what `sqlite3 FILE .recover` can still read"
+
+
+class Sizes(NamedTuple):
+    """From how many bytes on something is told."""
+    wal: int = 16 * WAL_BYTES           # of a file that an agent has open
+    log: int = 4096 * MIB               # of all that is kept of what sessions printed
+    free: int = 64 * MIB                # beside a copy of the file
+
+
+class Doctor:
+    """Looks at a master and all that is attached to it; each look is one at the present."""
+
+    def __init__(self, settings, clock, sizes=Sizes()):
+        self._settings, self._clock, self._sizes = settings, clock, sizes
+        self._path = os.path.abspath(settings.master)
+        self._counts = []               # of each work repository: sessions, scenarios, schedules
+        self._facts = self._me = None
+        self._names = {settings.name}   # of agents that may run here
+        self._is_used = True            # as far as is known, an agent may run
+
+    def examine(self):
+        """Yields the Findings."""
+        self._counts, self._facts, self._me = [], None, None
+        yield from self._examine_file(self._path, "master", len(MASTER_MIGRATIONS),
+                                      self._examine_master)
+
+    def tell_health(self):
+        """What was looked at, in one line, when nothing was found."""
+        return "healthy: %s; work repositories: %d, sessions: %d, scenario versions: %d, " \
+            "schedules: %d" % ((self._path, len(self._counts)) + tuple(
+                sum(column) for column in zip(*self._counts or [(0, 0, 0)])))
+
+    # -- the files ---------------------------------------------------------------------
+
+    def _examine_file(self, path, kind, newest, examine):
+        """What is wrong with a file; examine(path, head) yields what is with its rows."""
+        fault = find_file_fault(path)
+        if fault:
+            yield Finding(path, *fault)
+            return
+        yield from self._examine_place(path)
+        try:
+            head = look_at(path, read_head)
+            damage, is_index = look_at(path, list_damage)
+        except RepositoryError as error:
+            yield Finding(path, "cannot be read: %s" % error.message, BACKUP)
+            return
+        fault = find_head_fault(head, kind, newest)
+        if fault:
+            yield Finding(path, *fault)
+        if damage:
+            fault = "%s%s" % (damage[0], " (and %d more)" % (len(damage) - 1) if damage[1:] else "")
+            yield Finding(path, "the indices are damaged: " + fault, "--repair makes them anew",
+                          functools.partial(_reindex, path)) if is_index else Finding(
+                path, "is damaged: " + fault, BACKUP)
+        if head.kind != kind:
+            return
+        try:
+            if kind == "master":        # as long as that cannot be told, it may be so
+                self._look_for_agents(head.uuid)
+            yield from self._examine_sizes(path)
+            if head.version == newest and (is_index or not damage):
+                yield from self._examine_rows(path, kind)
+                yield from examine(path, head)
+            if kind == "master":
+                yield from self._examine_attached()
+        except RepositoryError as error:
+            if not damage:
+                yield Finding(path, "cannot be read: %s" % error.message, BACKUP)
+
+    def _examine_place(self, path):
+        """Who may write or read a file and what lies beside it, and where it lies."""
+        owner = os.stat(path).st_uid
+        if owner != os.geteuid():
+            yield Finding(path, "belongs to uid %d, not to this user (uid %d)" % (
+                owner, os.geteuid()), "run agent.py as that user, or chown all its files")
+        else:
+            for door in list_doors(path):
+                if not door.startswith(path + " "):
+                    fault, _, remedy = door.partition(" (")
+                    yield Finding(path, "other users can replace it: " + fault, remedy[:-1])
+        for each in [path] + [path + ending for ending in BESIDE_DATABASE]:
+            with contextlib.suppress(OSError):
+                mode = os.lstat(each).st_mode
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    yield Finding(each, "is open to other users (mode %04o)" % stat.S_IMODE(mode),
+                                  "chmod 600, or --repair", functools.partial(_close, each))
+        fault = find_fault_beside(path)
+        if fault:
+            yield Finding(path, fault.rpartition(":")[0], fault.rpartition(": ")[2])
+        kind = network_file_system(path)
+        if kind and not self._settings.is_insecure_fs:
+            yield Finding(path, "is on a network file system (%s), where SQLite's locks cannot be "
+                          "trusted" % kind, "move it to a disk of this host")
+
+    def _examine_sizes(self, path):
+        """Room, and what takes it; files that are left beside."""
+        free, size = shutil.disk_usage(os.path.dirname(path)).free, os.stat(path).st_size
+        if free < self._sizes.free + size:
+            yield Finding(path, "its disk has %d MiB free, and the file has %d: there is no room "
+                          "for a copy" % (free // MIB, size // MIB), "make room, or PURGE")
+        with contextlib.suppress(OSError):
+            wal = os.stat(path + "-wal").st_size
+            if self._is_used and wal > self._sizes.wal:
+                yield Finding(path, "the -wal beside it has %d MiB" % (wal // MIB), "end the "
+                              "program that reads from the file for so long (fuser tells which)")
+            elif not self._is_used:
+                yield Finding(path, "no agent runs, and a -wal of %d bytes is beside it" % wal,
+                              "start the agent, or --repair puts it in; if another program has "
+                              "the file open, end that", functools.partial(_put_in, path))
+        folder, name = os.path.split(path)
+        for each in list_beginning(os.path.join(folder, ".%s." % name)):
+            with contextlib.suppress(OSError):
+                if self._clock.now() - os.lstat(each).st_mtime > OLD_S:
+                    yield Finding(each, "was being made over a day ago, and left by a crash",
+                                  "delete it, or --repair", _cure_of(each, path))
+
+    def _examine_rows(self, path, kind):
+        for (table, named), count in sorted(look_at(path, count_orphans).items()):
+            yield Finding(path, "%d rows of %s name a %s that is not there" % (count, table, named),
+                          "import what is missing, or DROP or PURGE what names it")
+        newest = look_at(path, find_newest, kind)
+        if newest is not None and newest > self._clock.now() + AHEAD_S:
+            yield Finding(path, "its newest row is of %s, and this host's clock is behind that"
+                          % local_iso(newest), "set the clock; if it is right, one was wrong "
+                          "before, and what comes due until then does not fire")
+
+    # -- the master and what is attached -----------------------------------------------
+
+    def _look_for_agents(self, master_uuid):
+        """Who runs on the master, or may."""
+        self._me = own_identity(self._settings.host_id, master_uuid)
+        agents = look_at(self._path, read_agents)
+        self._names.update(row["name"] for row in agents)
+        self._is_used = any(not row["stopped"] and self._may_live(row["identity"])
+                            for row in agents)
+
+    def _may_live(self, identity):
+        runner = Identity.parse(identity)
+        if runner is None:
+            return False
+        try:
+            return not has_ended(runner, self._me)
+        except OSError:
+            return True
+
+    def _examine_master(self, path, _):
+        self._facts = look_at(path, read_facts)
+        for server in self._facts.servers.values():
+            for schema, contexts in self._facts.schemas.items():
+                unknown = sorted(set(contexts) - self._facts.contexts)
+                if server["name"] in contexts.values() and unknown:
+                    yield Finding(path, "logical schema %s names context %s, which is not there"
+                                  % (schema, unknown[0]), "IMPORT the context")
+
+    def _examine_attached(self):
+        """What is attached to the master, one by one."""
+        paths = {}
+        rows = look_at(self._path, read_attachments)
+        if not rows:
+            yield Finding(self._path, "no work repository is attached", "ATTACH one")
+        for row in rows:
+            attachment = Attachment(row["id"], row["name"], os.path.join(
+                os.path.dirname(self._path), row["path"]), row["uuid"])
+            real = os.path.realpath(attachment.path)
+            if real in paths:
+                yield Finding(attachment.path, "is attached twice, as %s and %s"
+                              % (paths[real], attachment.name), "DETACH one of them")
+                continue
+            paths[real] = attachment.name
+            yield from self._examine_file(attachment.path, "work", len(WORK_MIGRATIONS),
+                                          functools.partial(self._examine_work, attachment))
+
+    def _examine_work(self, attachment, path, head):
+        """The rows of a work repository."""
+        if attachment.uuid not in (None, head.uuid):
+            yield Finding(path, "carries another UUID than the one attached as %s"
+                          % attachment.name, "put the right file there, or DETACH and ATTACH it")
+        if head.id not in (None, attachment.id):
+            yield Finding(path, "is a work repository of id %d, and attached as %d" % (
+                head.id, attachment.id), "put the right file there, or DETACH and ATTACH it")
+        self._counts.append(look_at(path, count_all))
+        size = look_at(path, count_log_bytes)
+        if size > self._sizes.log:
+            yield Finding(path, "keeps %d MiB of what sessions have printed" % (size // MIB),
+                          "PURGE, a smaller --keep-days or --max-output, or EXEC -LEVEL=3")
+        if self._facts is not None:
+            yield from WorkContents(attachment, self._facts, self._me, self._clock).list()
+
+    # -- repair ------------------------------------------------------------------------
+
+    def repair(self):
+        """Does what is safe, while no agent can start on the master -> (what that was, Findings:
+        what kept it from that)."""
+        list(self.examine())            # the names of agents
+        locks = [path[len(self._path) + 1:-len(".lock")]
+                 for path in list_beginning(os.path.realpath(self._path) + ".")
+                 if path.endswith(".lock")]
+        names = self._names.union(name for name in locks if name != "create")
+        with contextlib.ExitStack() as held:
+            try:
+                for name in sorted(names):
+                    held.callback(NameLock(self._path, name).take().release)
+            except (CannotStart, OSError) as error:
+                text = error.message if isinstance(error, AgentError) else \
+                    "its lock cannot be taken: %s" % error.strerror
+                return [], [Finding(self._path, "nothing is repaired: " + text,
+                                    "SHUTDOWN that agent first")]
+            return self._cure()
+
+    def _cure(self):
+        reports, faults = [], []
+        for finding in list(self.examine()):
+            if finding.cure is not None:
+                try:
+                    reports.append("%s%s: %s" % (REPAIRED, finding.place, finding.cure()))
+                except (AgentError, OSError) as error:
+                    faults.append(Finding(finding.place, "cannot be repaired: %s" % (
+                        getattr(error, "message", None) or error.strerror), finding.remedy))
+        return reports, faults
+
+
+def consult(settings, clock, sizes=Sizes()):
+    """--doctor -> (lines to print, exit code)."""
+    doctor, reports, faults = Doctor(settings, clock, sizes), [], []
+    if settings.is_repairing:
+        reports, faults = doctor.repair()
+    findings = faults + list(doctor.examine())
+    lines = reports + ([str(finding) for finding in findings] or [doctor.tell_health()])
+    return list(map(show_controls, lines)), EXIT_CANNOT_START if findings else EXIT_OK
+
+
+def find_file_fault(path):
+    """(Why a path leads to no file that SQLite could read, what to do), or None."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return "does not exist", "put a backup there; a master that is new is made by --create"
+    except OSError as error:
+        return "cannot be looked at: %s" % error.strerror, "mend its path, or run as its owner"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file", "put the repository there"
+    if not status.st_size:
+        return "is empty", "put a backup in its place; delete it if it never was one"
+    if not os.access(path, os.R_OK):
+        return "this user (uid %d) may not read it" % os.geteuid(), \
+            "run as its owner (uid %d)" % status.st_uid
+    return None
+
+
+def find_head_fault(head, kind, newest):
+    """(Why a file of this Head is not the one expected, what to do), or None."""
+    if head.kind is None:
+        return "a SQLite file, but no repository", "put the right file there"
+    if head.kind != kind:
+        return "is a %s repository, not a %s one" % (head.kind, kind), "put the right file there"
+    if head.version > newest:
+        return "has schema version %d, and this agent.py knows up to %d" % (
+            head.version, newest), "use a newer agent.py"
+    if head.version < newest:
+        return "has schema version %d, and this agent.py %d: its rows are not looked at" % (
+            head.version, newest), "start the agent, which brings it up to date (after a copy)"
+    return None
+
+
+def _close(path):
+    os.chmod(path, 0o600)
+    return "mode 0600"
+
+
+def _put_in(path):
+    put_in_wal(path)
+    return "its -wal is put in"
+
+
+def _reindex(path):
+    make_indices(path)
+    return "its indices are made anew"
+
+
+def _cure_of(path, repository):
+    """The cure for a file that a crash has left, where it is ours, or None."""
+    owners = own_users(repository)
+
+    def delete():
+        remove_own(path, owners)
+        return "deleted"
+    return delete if is_own(path, owners) else None
 
 
 # ======================================================================================
@@ -17025,6 +20888,8 @@ def metrics(agent):
     yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
     yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
     yield from _gauge("connections", "that are open", agent.connections())
+    yield from _family("limits_reached_total", "counter", "how often limits were reached", [
+        ("", {"limit": limit}, count) for limit, count in agent.reached.list_counts()])
     yield from _gauge("sessions_running", "sessions that run", running)
     yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
     yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "
@@ -17043,9 +20908,13 @@ def metrics(agent):
                                                   scenario, histogram in tally.list_durations()])
     yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
                            "begin", [({}, tally.lateness)])
+    yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
+                      agent.audit.count_waiting())
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
+    yield from _gauge("repositories_held", "those in which nothing new begins", sum(
+        repository.hold is not None for repository in agent.places.list_open()))
     yield from _gauge("repository_usable", "1: it can be used", [
         ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
     open_ones = [("master", agent.master)] + [
@@ -17098,6 +20967,94 @@ def _escape(label):
 
 
 # ======================================================================================
+# agent/logfile.py
+# The file of --log: made 0600, rotated at a size, opened anew when that is asked for.
+# ======================================================================================
+
+KEPT_FILES = 5          # FILE.1, the newest, to FILE.5
+
+
+class LogFile:
+    """A file that lines are added to; for one thread, but for reopen()."""
+
+    def __init__(self, path, max_bytes):
+        """CannotStart: it cannot be opened."""
+        self.path, self._max_bytes = os.path.abspath(path), max_bytes
+        self._is_outdated = False       # the path may lead to another file by now
+        try:
+            self._descriptor, self._size = self._open()
+        except OSError as error:
+            raise CannotStart("--log %s cannot be opened: %s" % (path, error.strerror)) from None
+
+    def _open(self):
+        """(A descriptor of the file, its size)."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+                             | os.O_NONBLOCK, 0o600)        # of a pipe: nobody is waited for
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            os.set_blocking(descriptor, True)
+        return descriptor, status.st_size
+
+    def reopen(self):
+        """The next write opens it anew, as after another program has renamed it. From any thread;
+        waits for nothing."""
+        self._is_outdated = True
+
+    def refresh(self):
+        """Opens it anew, if that was asked for. OSError: it goes on with the old one."""
+        if self._is_outdated:
+            self._is_outdated = False
+            self._use(*self._open())
+
+    def write(self, data):
+        """Adds bytes -> how many of them. OSError."""
+        with contextlib.suppress(OSError):
+            self.refresh()
+        if self._size and self._size + len(data) > self._max_bytes:
+            with contextlib.suppress(OSError):      # it grows on
+                self._rotate()
+        size = os.write(self._descriptor, data)
+        self._size += size
+        return size
+
+    def _rotate(self):
+        """FILE becomes FILE.1, that becomes FILE.2, and so on; the oldest goes. OSError."""
+        names = [self.path] + ["%s.%d" % (self.path, count) for count in range(1, KEPT_FILES + 1)]
+        for older, newer in zip(reversed(names), reversed(names[:-1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(newer, older)
+        self._use(*self._open())
+
+    def _use(self, descriptor, size):
+        before, self._descriptor, self._size = self._descriptor, descriptor, size
+        os.close(before)
+
+    def close(self):
+        """Gives the descriptor back."""
+        os.close(self._descriptor)
+
+
+class Terminal:
+    """Standard error, as a place for lines."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+
+    def reopen(self):
+        """It stays what it is."""
+
+    def refresh(self):
+        """As reopen()."""
+
+    def write(self, data):
+        """Writes bytes -> how many of them. OSError."""
+        return os.write(self._descriptor, data)
+
+    def close(self):
+        """It is the caller's."""
+
+
+# ======================================================================================
 # agent/logwriter.py
 # The agent's own log, which stops nothing: whoever logs hands a line over and goes on.
 #
@@ -17106,23 +21063,24 @@ def _escape(label):
 
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
+LINES_AT_ONCE = 100
 
 
 class LogWriter(logging.Handler):
-    """Writes lines to a descriptor; without one (None) there is no log.
+    """Writes lines to a LogFile or a Terminal; without one (None) there is no log.
 
     What cannot be written is dropped and counted, and how much that was is told as soon as
     something can be written again.
     """
 
-    def __init__(self, descriptor):
+    def __init__(self, place, formatter=None):
         super().__init__()
-        self.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
-        self._descriptor = descriptor
+        self.setFormatter(formatter or LineFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._place = place
         self._changed = threading.Condition()   # guards all that follows
         self._lines, self._lost = [], 0         # that wait; that could not be written
         self._is_cut = self._is_failing = False     # the last line ends in its middle; was lost
-        self._is_closing = descriptor is None
+        self._is_closing, self._is_called = place is None, False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -17147,6 +21105,13 @@ class LogWriter(logging.Handler):
                 self._lines.append(line)
                 self._changed.notify()
 
+    def reopen(self):
+        """Has the place opened anew, also when there is nothing to write."""
+        self._place.reopen()
+        with self._changed:
+            self._is_called = True
+            self._changed.notify()
+
     def close(self):
         """Writes what there is, as far as somebody reads it."""
         with self._changed:
@@ -17156,37 +21121,46 @@ class LogWriter(logging.Handler):
         super().close()
 
     def _run(self):
+        """The thread: writes what there is, until there is nothing more and it is to end."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._is_closing
+                self._changed.wait_for(lambda: self._lines or self._is_closing or self._is_called
                                        or self._lost and not self._is_failing)
                 if self._is_closing and not self._lines:
                     return
                 lines, self._lines = self._lines, []
-            for line in lines or [None]:
-                self._write(line)
+                is_called, self._is_called = self._is_called, False
+            if is_called:
+                with contextlib.suppress(OSError):
+                    self._place.refresh()
+            for first in range(0, max(1, len(lines)), LINES_AT_ONCE):
+                self._write(lines[first:first + LINES_AT_ONCE])
 
-    def _write(self, line):
-        """Writes a line, or None: only how many were lost."""
+    def _write(self, lines):
+        """Writes lines; none: only how many were lost."""
         with self._changed:
             lost = self._lost
-        texts = [] if line is None else [line]
-        if lost:
-            texts.insert(0, "%d lines of the log could not be written" % lost)
-        data = "\n".join(([""] if self._is_cut else []) + texts + [""])
-        data = data.encode("utf-8", "backslashreplace")
+        texts = ([self.formatter.tell_loss(lost)] if lost else []) + lines
+        if not texts:
+            return
+        parts = [(text + "\n").encode("utf-8", "backslashreplace") for text in texts]
+        if self._is_cut:
+            parts[0] = b"\n" + parts[0]
+        data = b"".join(parts)
         try:
             while data:
-                size = os.write(self._descriptor, data)
+                size = self._place.write(data)
                 self._is_cut, data = not data[:size].endswith(b"\n"), data[size:]
             self._is_failing = False
         except OSError:
             self._is_failing = True
+        count, size = 0, len(data)      # of parts that are not, or not all, written
+        while size > 0:
+            count, size = count + 1, size - len(parts[-1 - count])
         with self._changed:
-            if not self._is_failing:
+            if lost and count < len(parts):
                 self._lost -= lost
-            elif line is not None:
-                self._lost += 1
+            self._lost += min(count, len(lines))
 
 
 class LineFormatter(logging.Formatter):
@@ -17199,6 +21173,177 @@ class LineFormatter(logging.Formatter):
         has_lines = record.exc_info or "\n" in str(record.msg)
         lines = text.split("\n") if has_lines else [text]
         return "\n  ".join(show_controls(line) for line in lines)
+
+    @staticmethod
+    def tell_loss(count):
+        """The line that says how many lines were lost."""
+        return "%d lines of the log could not be written" % count
+
+
+class ObjectFormatter(logging.Formatter):
+    """An entry of the log is a JSON object on one line: time, level and message; of the begin and
+    the end of a session also what they are about; traceback, where there is one."""
+
+    def format(self, record):
+        """The text of an entry."""
+        fields = {"time": local_iso(record.created, "milliseconds"),
+                  "level": record.levelname.lower(), "message": record.getMessage()}
+        fields.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+    @staticmethod
+    def tell_loss(count):
+        """The line that says how many lines were lost."""
+        return json.dumps({"level": "error", "lost": count,
+                           "message": LineFormatter.tell_loss(count)})
+
+
+def start_logging():
+    """The agent's own log, on stderr -> its LogWriter."""
+    writer = LogWriter(None if sys.stderr is None else Terminal(sys.stderr.fileno()))
+    log.addHandler(writer)
+    log.setLevel(logging.INFO)
+    return writer
+
+
+@contextlib.contextmanager
+def log_to_file(settings, writer):
+    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    writer of stderr then gets what is for who has started the agent alone. CannotStart."""
+    if settings.log_format == "json":
+        writer.setFormatter(ObjectFormatter())
+    if settings.log is None:
+        yield None
+        return
+    file = LogFile(settings.log, settings.log_size)
+    own = LogWriter(file, writer.formatter)
+    log.addHandler(own)
+    log.removeHandler(writer)
+    try:
+        yield own
+    finally:
+        log.addHandler(writer)
+        log.removeHandler(own)
+        own.close()
+        file.close()
+
+
+# ======================================================================================
+# agent/service.py
+# The systemd unit that runs the agent on this host.
+# ======================================================================================
+
+# what no unit of its own may do; all of it costs a task nothing that it needs (systemd.exec(5))
+HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
+            "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
+            "RestrictSUIDSGID", "LockPersonality")
+USER = "user"
+# options that do not belong to an agent that serves
+NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--doctor", "--repair",
+                  "--restore", "--verify-audit", "--head", "--manual", "--version", "--help")
+
+UNIT = """# {where}
+# {commands}
+[Unit]
+Description=agent {name} (agent.py)
+{after}
+[Service]
+Type=notify
+ExecStart={words}
+ExecReload=/bin/kill -HUP $MAINPID
+WatchdogSec=60
+Restart=on-failure
+RestartSec=5
+# SHUTDOWN and stop let running sessions end for 60 s
+TimeoutStopSec=90
+# all that a task has left is ended with the agent; for sessions of on_stale=adopt, which are to go
+# on without it, write process
+KillMode=mixed
+{limits}
+[Install]
+WantedBy={target}
+"""
+
+
+def list_unit_words(settings):
+    """The command line that gives these settings: [(word, whether it is a path)]."""
+    words = []
+    for option in COMMAND_OPTIONS:
+        value = None if option.name in NOT_OF_SERVICE else option.find_value(settings)
+        if value not in (None, False, option.default):
+            words += [(option.name, False)] + ([(str(value), option.is_path)] * bool(option.shown))
+    return words
+
+
+def make_unit(kind, name, arguments):
+    """The unit of the system, or of a user, for an agent with this command line: text."""
+    words = [sys.executable, program_path()] + [
+        os.path.abspath(word) if is_path else word for word, is_path in arguments]
+    unit = "agent-%s.service" % name
+    if kind == USER:
+        where = "~/.config/systemd/user/" + unit
+        commands = ("systemctl --user daemon-reload; systemctl --user enable --now %s; loginctl "
+                    "enable-linger" % unit)
+        limits, after, target = "", "", "default.target"
+    else:
+        where = "/etc/systemd/system/" + unit
+        commands = "systemctl daemon-reload; systemctl enable --now " + unit
+        limits = "User=%s\n" % _own_name() + "".join("%s=yes\n" % word for word in HARDENED)
+        after = "After=local-fs.target network-online.target\nWants=network-online.target\n"
+        target = "multi-user.target"
+    return UNIT.format(where=where, commands=commands, name=name, after=after, limits=limits,
+                       words=" ".join(map(quote_for_unit, words)), target=target)
+
+
+def _own_name():
+    import pwd
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def quote_for_unit(word):
+    """A word of ExecStart= (systemd.service(5), "Command lines")."""
+    word = word.replace("%", "%%").replace("$", "$$")
+    if re.fullmatch("[A-Za-z0-9_./:@%$+=,-]+", word):
+        return word
+    return '"%s"' % word.replace("\\", "\\\\").replace('"', '\\"')
+
+
+# ======================================================================================
+# agent/verifying.py
+# --verify-audit: whether the chains of the audit are whole; beside a running agent, too.
+# ======================================================================================
+
+class Verdict(NamedTuple):
+    """What a look through the audit has shown, in lines, and whether all is whole."""
+    lines: List[str]
+    is_whole: bool
+
+
+def verify_audit(path, clock, head=None):
+    """Looks through all chains of the master at this path, and whether one of them has a row of the
+    hash `head`, if that is given -> Verdict. Nothing is written. CannotStart."""
+    connections = Connections(os.path.abspath(path), "master repository", False, clock)
+    try:
+        with connections.reading(is_new=True) as connection:
+            states = list(check_chains(connection, head))
+    except RepositoryError as error:
+        raise CannotStart(error.message) from None
+    lines = ["chain %s: %d rows, head %s, %s" % (
+        state.agent, state.count, state.head,
+        "broken: " + state.fault if state.fault else "whole") for state in states]
+    is_whole = not any(state.fault for state in states)
+    if not lines:
+        lines.append("no audit: no agent has written one here yet")
+    if head is not None and not any(state.has_noted for state in states):
+        is_whole = False
+        lines.append("no row has the hash %s: the end of a chain was cut off, or a purge has taken "
+                     "that row" % head)
+    return Verdict(lines, is_whole)
 
 
 # ======================================================================================
@@ -17277,6 +21422,7 @@ class Request(dict):
 
 NEWEST = "-1"
 
+_PASSWORD_LENGTH = "must have %d to %d characters" % (MIN_PASSWORD, MAX_PASSWORD)
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"), "1 to 256 characters")
 
@@ -17293,6 +21439,12 @@ KINDS = {
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
+    "user": Kind(None, check_user_name, "a name of a user"), "secret": Kind(None, str, "text"),
+    "role": choice(*ROLES), "patterns": Kind(None, check_patterns, "patterns"),
+    "os_user": Kind(None, lambda text: text if len(text) <= MAX_NAME and text.isprintable()
+                    else _refuse("must be a user of this host"), "a user of this host"),
+    "password": Kind(None, lambda text: text if MIN_PASSWORD <= len(text) <= MAX_PASSWORD
+                     else _refuse(_PASSWORD_LENGTH), _PASSWORD_LENGTH[len("must have "):]),
 }
 
 
@@ -17379,7 +21531,9 @@ def check_request(row, words, client=Client(), has_left=lambda: False, find_now=
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            subject = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            number = len(row.name.split()) + index + 1
+            subject = "word %d" % number if tuple(row.name.split()) in PASSWORD_VERBS \
+                else tell_word(words, index, number, row.options)
             dashes = "; an option has one dash" if word.kind == "argument" \
                 and word.value.startswith("--") else ""
             raise BadRequest("%s%s: %s%s" % (subject, place, error, dashes)) from None
@@ -17414,6 +21568,113 @@ def _take_option(row, word, request, find_now):
         request[name] = option.kind.parse_at(word.value, find_now())
     else:
         request[name] = option.kind.parse(word.value)
+
+
+# ======================================================================================
+# protocol/narrow.py
+# What a client may ask for whom some scenarios are not there: checked by what his words name.
+#
+# A scenario is there for him by its name alone, whether it exists or not; a session or schedule by
+# its scenario. What is not there is NOT_FOUND in the words for what does not exist. Listings leave it
+# out themselves: they are given the patterns of who asks.
+# ======================================================================================
+
+# verb -> its word that names a scenario
+SCENARIO_WORDS = {"EXEC": "SCENARIO", "EXPORT": "SCENARIO", "DROP": "SCENARIO",
+                  "SCHED ADD": "SCENARIO", "SCHED SET": "-SCENARIO"}
+# verb -> its word that names a session
+SESSION_WORDS = {"STOP": "SESSION", "RESTART": "SESSION", "STATUS": "SESSION", "LOG": "SESSION",
+                 "WAIT": "SESSION"}
+# verb that changes a schedule -> its word that names that
+SCHEDULE_WORDS = {"HOLD": "-SCHEDULE", "RELEASE": "-SCHEDULE", "SCHED SET": "NAME",
+                  "SCHED DEL": "NAME", "SCHED ON": "NAME", "SCHED OFF": "NAME"}
+# further verbs: they name none, or leave out what is not there
+OTHER_VERBS = ("PING", "SESSIONS", "SCENARIOS", "REPOS", "CONTEXTS", "PURGE", "HELP", "QUIT",
+               "AUTH", "USERS PASSWORD", "SCHED LIST", "SCHED SHOW", "SCHED NEXT", "SCHED WHY",
+               "SCHED PLAN", "CALENDAR LIST")
+ALLOWED = frozenset(OTHER_VERBS).union(SCENARIO_WORDS, SESSION_WORDS, SCHEDULE_WORDS)
+
+
+def check_words(agent, request):
+    """Denied for what concerns the whole agent, NotFound for a scenario that is not there. Reads no
+    file."""
+    name = request.verb
+    if name not in ALLOWED or name in ("HOLD", "RELEASE") and "-SCHEDULE" not in request:
+        raise Denied("%s concerns more than the scenarios that are there for you%s" % (
+            name, "; give -SCHEDULE" if name in ("HOLD", "RELEASE") else ""))
+    if name == "PURGE" and "-AUDIT" in request:
+        raise Denied("PURGE -AUDIT concerns what others have done, too")
+    scenario = request[SCENARIO_WORDS[name]] if name in SCENARIO_WORDS else None
+    if scenario is not None:
+        check_scenario(agent, request, scenario)
+
+
+def check_scenario(agent, request, name):
+    """NotFound: a scenario is not there for who asks."""
+    if not request.client.sees(name):
+        names = [place.attachment.name for place in agent.places.list_all()]
+        repository = request["-REPO"] or (names[0] if len(names) == 1 else None)
+        raise NotFound("no attached repository has a scenario %s" % name if repository is None
+                       else "no scenario %s in repository %s" % (name, repository))
+
+
+def check_rows(agent, request):
+    """NotFound for a session or schedule that is not there, as its repository tells; a schedule is
+    looked for in those where it is."""
+    client, name = request.client, request.verb
+    if name in SESSION_WORDS:
+        number = request[SESSION_WORDS[name]]
+        repository = agent.places.of_session(number)
+        repository.db.read(repository.sessions.get, number, client.scenarios)
+    if name in SCHEDULE_WORDS:
+        request["-REPO"] = find_schedule(agent, client, request[SCHEDULE_WORDS[name]],
+                                         request["-REPO"]).name
+    if name in ("SCHED ADD", "SCHED SET"):
+        _check_after(agent, request)
+
+
+def find_schedule(agent, client, name, repository):
+    """The repository that has a schedule which is there for who asks. NotFound."""
+    for candidate in agent.places.readable(repository):
+        row = candidate.db.read(candidate.schedules.find, name)
+        if row is not None and client.sees(row["scenario"]):
+            return candidate
+    raise NotFound("no schedule %s" % name)
+
+
+def _check_after(agent, request):
+    """NotFound: a schedule would run after what is not there."""
+    try:
+        conditions = parse_after(request["-AFTER"] or "")
+    except ValueError:                  # the schedule's own check says why
+        return
+    for condition in conditions:
+        if condition.kind == "scenario":
+            check_scenario(agent, request, condition.name)
+        else:
+            find_schedule(agent, request.client, condition.name, request["-REPO"])
+
+
+def is_condition_seen(repository, client, kind, name):
+    """Whether who asks may know what became of a schedule or scenario that an `after` names."""
+    if not client.is_narrowed or kind == "scenario":
+        return client.sees(name)
+    row = repository.db.read(repository.schedules.find, name)
+    return row is not None and client.sees(row["scenario"])
+
+
+def find_parent(agent, client, cache, number):
+    """The number of a parent if it is there for who asks, else None; `cache` is of one listing."""
+    if number is None or not client.is_narrowed:
+        return number
+    if number not in cache:
+        cache[number] = None
+        place = agent.places.find_by_id(number % 1000)
+        repository = place and place.repository
+        row = repository and repository.db.read(repository.sessions.find, number)
+        if row is not None and client.sees(row["scenario"]):
+            cache[number] = number
+    return cache[number]
 
 
 # ======================================================================================
@@ -17470,11 +21731,13 @@ def fill_ticket(line, ticket, **more):
     return fill(line, values, **more)
 
 
-def session_fields(agent, row):
-    """The line of a session, from its row and what it waits for."""
-    wait = agent.waits.of_row(row)
+def session_fields(agent, row, client, parents, **more):
+    """The line of a session for a Client, from its row and what it waits for; `parents`: as
+    find_parent() takes it."""
+    wait = agent.waits.of_row(row, client.scenarios)
     return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
-                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+                parent=find_parent(agent, client, parents, row["parent"]), waits_for=wait.word,
+                message="; ".join(filter(None, (row["message"], wait.text))), **more)
 
 
 def find_duration(agent, row):
@@ -17491,12 +21754,169 @@ def end_fields(agent, row):
 
 
 # ======================================================================================
+# protocol/audit_verbs.py
+# The verb AUDIT, the purge of the audit, and what the audit notes of requests.
+# ======================================================================================
+
+AUDIT_WAIT_S = 1.0           # that AUDIT waits for what is on its way
+# verbs for operators and administrators that change nothing when they go well, or say so elsewhere
+# (a session has its by=); and verbs of other roles that change something
+NO_CHANGES = frozenset(("EXEC", "AUDIT", "USERS LIST", "NOTICE LIST"))
+MORE_CHANGES = frozenset(("USERS PASSWORD",))
+# flags with which a request changes nothing, or has its own row
+_UNNOTED_FLAGS = ("-DRY_RUN", "-AUDIT")
+# what a request is about, beside its first argument: options, and how they are told
+_OBJECT_OPTIONS = (("-SCHEDULE", "%s"), ("-SCENARIO", "%s"), ("-HOST", "%s"),
+                   ("-REPO", "-REPO=%s"))
+_NAMES = frozenset(("SESSION", "NAME", "SCENARIO"))      # first arguments that are no values
+
+
+@verb("AUDIT")
+def _audit(agent, request):
+    """The rows, and the end of this agent's chain before they were read."""
+    agent.audit.flush(AUDIT_WAIT_S)
+    head = agent.audit.chain.find_end().hash
+    filters = AuditFilter(request["-SINCE"], request["-WHO"],
+                          capitals(" ".join(request["-VERB"].split()))
+                          if "-VERB" in request else None)
+    for row in agent.audit.chain.list_rows(filters, request["-LIMIT"] or 50):
+        yield fill(AUDIT_LINE, row)
+    return fill(AUDIT_END_LINE, {"head": head})
+
+
+def purge_audit(agent, request):
+    """PURGE -AUDIT: the rows of this agent's chain that are older -> the fields of the OK."""
+    for option in ("-KEEP", "-STATUS", "-SCENARIO"):
+        if option in request:
+            raise BadRequest("%s does not go with -AUDIT, which takes -DAYS" % option)
+    if request["-DAYS"] is None:
+        raise BadRequest("-DAYS=n is missing: say how old a row has to be")
+    before = agent.clock.now() - request["-DAYS"] * 86400
+    if "-DRY_RUN" in request:
+        return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.chain.count_older(before)},
+                    dry_run=True)
+    return fill(AUDIT_PURGED_LINE, {"purged": agent.audit.purge(request.client, before)})
+
+
+def is_look(row):
+    """Whether a verb only looks, so that nothing is noted of it once it is known who may."""
+    return row.role == MONITOR and row.name not in MORE_CHANGES
+
+
+def note_outcome(agent, row, client, request, outcome):
+    """Has the audit note what came of a request, where it is for it: a change that went well or
+    not, and whatever somebody may not do. `outcome` is DONE_WELL or a code; there is no `request`
+    where its words were wrong, or nobody looked at them."""
+    if outcome not in (AuthError.code, Denied.code):
+        is_change = row.name in MORE_CHANGES or row.role in (OPERATOR, ADMINISTRATOR)
+        if not is_change or outcome == DONE_WELL and (
+                row.name in NO_CHANGES or any(flag in row.options and flag in request
+                                              for flag in _UNNOTED_FLAGS)):
+            return
+    agent.audit.note(client, row.name, "" if request is None else _tell_object(agent, row, request),
+                     outcome)
+
+
+def _tell_object(agent, row, request):
+    """What a request is about, without a value: by its names of things alone."""
+    if row.name in ("AUTH", "USERS PASSWORD"):      # a password may stand in the user's place
+        name = request["USER" if row.name == "AUTH" else "NAME"]
+        return name if agent.access.has(name) else ""
+    names = [name for name, _ in row.arguments]
+    words = [str(request[name]) for name in names[:1] if name in _NAMES and name in request]
+    if names[1:2] == ["VERSION"] and "VERSION" in request:
+        words.append(request["VERSION"])
+    words += [shape % request[name] for name, shape in _OBJECT_OPTIONS
+              if name in row.options and name in request]
+    return " ".join(words)
+
+
+# ======================================================================================
+# protocol/backup_verbs.py
+# The verb BACKUP.
+# ======================================================================================
+
+@verb("BACKUP")
+def _backup(agent, request):
+    agent.audit.flush(AUDIT_WAIT_S)         # the copy has all that was done before
+    folder, files = back_up(agent, request["FOLDER"])
+    return fill(BACKUP_LINE, {"folder": folder, "files": len(files),
+                              "bytes": sum(entry.bytes for entry in files)})
+
+
+# ======================================================================================
+# protocol/user_verbs.py
+# The verbs on users, and the one by which they say who they are.
+# ======================================================================================
+
+class Introduction(NamedTuple):
+    """What a verb gives that changes who asks on its connection: who that is, and its OK."""
+    client: Client
+    fields: list
+
+
+@verb("AUTH")
+def _auth(agent, request):
+    client = agent.access.log_in(request.client.peer, request["USER"], request["PASSWORD"])
+    note = {"note": "this password is for one use: USERS PASSWORD %s sets yours" % client.user} \
+        if client.is_temporary else {}
+    return Introduction(client, fill(KNOWN_LINE, {"user": client.user, "role": client.role},
+                                     **note))
+
+
+@verb("USERS LIST")
+def _users_list(agent, request):
+    now = agent.clock.now()
+    for user in agent.access.list_users():
+        kind = "own" if user.until is None else "once" if user.until > now else "expired"
+        yield fill(USER_LINE, {
+            "user": user.name, "role": user.role, "scenarios": ",".join(user.scenarios),
+            "os_user": user.os_user, "password": kind, "until": user.until,
+            "created": user.created, "changed": user.changed})
+
+
+@verb("USERS ADD")
+def _users_add(agent, request):
+    if "-ROLE" not in request:
+        raise BadRequest("-ROLE is missing: monitor, operator or administrator")
+    password = agent.access.add(request.client, request["NAME"], request["-ROLE"],
+                                request["-SCENARIOS"] or (), request["-OS_USER"])
+    return fill(USER_PASSWORD_LINE, {"user": request["NAME"], "password": password})
+
+
+@verb("USERS SET")
+def _users_set(agent, request):
+    changes = {name[1:].lower(): request[name]
+               for name in ("-ROLE", "-SCENARIOS", "-OS_USER") if name in request}
+    if "os_user" in changes:
+        changes["os_user"] = changes["os_user"] or None
+    if not changes and "-RESET" not in request:
+        raise BadRequest("nothing to change: give -ROLE, -SCENARIOS, -OS_USER or -RESET")
+    password = agent.access.set(request.client, request["NAME"], changes, "-RESET" in request)
+    return fill(USER_PASSWORD_LINE, {"user": request["NAME"]},
+                **({} if password is None else {"password": password}))
+
+
+@verb("USERS PASSWORD")
+def _users_password(agent, request):
+    client = agent.access.put_password(request.client, request["NAME"], request["NEW"])
+    return Introduction(client, fill(USER_NAME_LINE, {"user": request["NAME"]}))
+
+
+@verb("USERS DEL")
+def _users_del(agent, request):
+    agent.access.delete(request["NAME"])
+    return fill(USER_NAME_LINE, {"user": request["NAME"]})
+
+
+# ======================================================================================
 # protocol/conversation.py
 # The requests of one connection in order, and their replies; knows no sockets.
 # ======================================================================================
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -17505,11 +21925,13 @@ class Conversation:
     """One connection's requests in order; it knows no sockets.
 
     `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
-    way to its commit while the next request of the same connection is already read.
+    way to its commit while the next request of the same connection is already read. With an Access
+    a change of the users reaches it at once; without one the Client stays as he is, until AUTH.
     """
 
-    def __init__(self, agent, client, has_left=lambda: False):
+    def __init__(self, agent, client, has_left=lambda: False, access=None):
         self._agent, self._client, self._has_left = agent, client, has_left
+        self._access, self._revision = access, access and access.revision
         self._is_first = True
         self.is_over = False
 
@@ -17519,7 +21941,9 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        text, words = "", []
+        text, words, row, request = "", [], None, None
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -17534,15 +21958,61 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
+            if self._client.scenarios:
+                check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
-            return Reply(error, is_json, words)
-        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
-        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                     row.is_pipelined, is_quick)
+            return Reply(error, is_json, words,
+                         on_outcome=row and self._noter(row, self._client, request))
+        if row.is_quick is not None:
+            return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                         row.is_pipelined, row.is_quick(self._agent, request),
+                         on_outcome=self._noter_of_change(row, request))
+        look_again = functools.partial(self._look_again, row, request) \
+            if is_look(row) else None
+        return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
+                     row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def _noter(self, row, client, request):
+        """What tells the audit the outcome of a request."""
+        return functools.partial(note_outcome, self._agent, row, client, request)
+
+    def _noter_of_change(self, row, request):
+        """As _noter(); None for what only looks, once it is known that it may."""
+        return None if is_look(row) else self._noter(row, request.client, request)
+
+    def _renew(self):
+        """The users have changed, so this may be another one."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
+
+    def _carry_out(self, row, request):
+        """What the verb's function gives. It may change who asks from now on."""
+        if request.client.is_narrowed:
+            check_rows(self._agent, request)
+        outcome = row.run(self._agent, request)
+        if isinstance(outcome, Introduction):
+            self._client = outcome.client
+            return outcome.fields
+        return outcome
+
+    def _look_again(self, row, request):
+        """Before a further line of a reply that may have taken long: AuthError, Denied, when who
+        asks may not see it any more."""
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
+        if self._client is request.client:
+            return
+        try:
+            self._check_role(row)
+            if self._client.scenarios != request.client.scenarios:
+                raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -17564,23 +22034,39 @@ class Conversation:
             raise BadRequest("the first line has control characters")
         return text
 
-    def refuse(self, error):
-        """A Reply for what is no request; the connection ends with it."""
+    def refuse(self, error, data=b""):
+        """A Reply for what is no request, or for the bytes of a line that is not to be read; the
+        connection ends with it."""
         self.is_over = True
-        return Reply(error)
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
+        return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
+
+    @property
+    def client(self):
+        """Who asks."""
+        return self._client
 
     @property
     def is_administrator(self):
         """Whether it may do everything."""
         return self._client.is_administrator
 
+    @property
+    def is_known(self):
+        """Whether the agent knows who it is."""
+        return self._client.role is not None
+
     def _check_role(self, row):
+        """AuthError, Denied: who asks may not ask for this verb."""
         if row.role is None:
             return
         role = self._client.role
+        if self._client.is_temporary and row.name != "USERS PASSWORD":
+            raise Denied("your password is for one use: USERS PASSWORD %s NEW sets yours"
+                         % self._client.user)
         if role is None:
-            raise AuthError("only the operating-system user that runs the agent, and root, are "
-                            "served; this version knows no other users")
+            raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
@@ -17589,8 +22075,11 @@ class Reply:
     """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
     for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
+                 look_again=None, on_outcome=None):
+        self._on_outcome = on_outcome       # on_outcome(DONE_WELL or a code), once that is known
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
 
     def start(self):
@@ -17618,6 +22107,11 @@ class Reply:
         nothing."""
         self._outcome.call_when_ready(function)
 
+    def _note(self, outcome):
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
+
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         self.start()
@@ -17635,6 +22129,9 @@ class Reply:
         hidden = list_hidden(self._words)
         if not isinstance(error, AgentError):
             error = internal(error, hidden)
+        elif is_about_password(self._words):
+            hidden = []                 # they tell such words by their numbers
+        self._note(error.code)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -17665,13 +22162,21 @@ class Reply:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()
+        if self._look_again:
+            self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
+            self._note(DONE_WELL)
             return outcome
         while True:
             try:
-                line = next(outcome)
+                line, is_over = next(outcome), False
             except StopIteration as stop:
-                return stop.value
+                line, is_over = stop.value, True
+            if self._look_again:
+                self._look_again()
+            self._note(DONE_WELL)           # a change has been made before its first line
+            if is_over:
+                return line
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):
@@ -18617,14 +23122,13 @@ argument behind one: such a word is told by its number, or as `***`.
 ### Identity
 
 The agent asks the kernel who owns the other end of a connection, before it reads a byte. Root
-and the agent's own OS user may do everything. For everybody else every verb but HELP and QUIT
-is `ERR AUTH`.
+and the agent's own OS user may do everything. For everybody else every verb but AUTH, HELP and
+QUIT is `ERR AUTH`, until he is known as a user (topic `users`).
 
 - A program that forwards connections as your user (`ssh -L`, `kubectl port-forward`) lends your
   identity to whoever uses it.
 - Connections of those whom the agent does not know count against nobody else's. They may be as
-  many as a tenth of `--max-connections` beside these, and each line of theirs may take
-  <<STRANGER_S>>.
+  many as a tenth of `--max-connections`, and are waited for <<STRANGER_S>> (topic `connections`).
 - Until the agent listens, its port is bound in such a way that no other user can listen on it.
 
 ### Closing
@@ -18689,9 +23193,15 @@ The topic `after a crash` tells what is stale.
 
 <<verb HOLD>>
 
+Held, EXEC and RESTART are acknowledged and wait. What runs goes on. Due times are decided at the
+release, by their `misfire`. With `-REPO` alone the repository is held: its file keeps that, also
+for other agents on it. Of several holds the last released lets a session begin.
+
 ### RELEASE
 
 <<verb RELEASE>>
+
+The topic `copies` tells which repositories are held from the beginning.
 
 ### SHUTDOWN
 
@@ -18808,6 +23318,15 @@ session go, too. The agent itself purges once an hour what
 is older than `--keep-days` (<<KEEP_DAYS>> days), once its clock can be believed (see
 `--manual operating`).
 
+With `-AUDIT` no session is deleted, but rows of the audit of this agent (topic `audit`): it takes
+`-DAYS`, which it needs, and `-DRY_RUN`.
+
+### BACKUP
+
+<<verb BACKUP>>
+
+The topic `backup` tells what is in it, and how it is restored.
+
 ### METRICS
 
 <<verb METRICS>>
@@ -18899,6 +23418,237 @@ are one line, which is there for each of them.
 ### CALENDAR DEL
 
 <<verb CALENDAR DEL>>
+
+### AUTH
+
+<<verb AUTH>>
+
+The topic `users` tells more. Quote a password that has spaces, quotes or a backslash, or that
+begins with a dash.
+
+### USERS LIST
+
+<<verb USERS LIST>>
+
+### USERS ADD
+
+<<verb USERS ADD>>
+
+### USERS SET
+
+<<verb USERS SET>>
+
+### USERS PASSWORD
+
+<<verb USERS PASSWORD>>
+
+It takes the place of a password for one use, too, and is the only thing that such a one lets in
+to.
+
+### USERS DEL
+
+<<verb USERS DEL>>
+
+### AUDIT
+
+<<verb AUDIT>>
+
+It waits a moment for what is on its way to the audit. The rows of all agents on this master are
+listed; `-LIMIT` is 50 unless it says otherwise. The topic `audit` tells what is noted, and how the
+chain is checked.
+"""
+MANUAL_CONNECTIONS = r"""
+## connections: other hosts, TLS, the UNIX socket, and how long the agent waits
+
+By itself the agent listens on 127.0.0.1, and its own OS user and root need nothing more.
+
+### Other hosts
+
+`--host` names another address (`0.0.0.0` and `::` are all). Other hosts can reach it, so there
+has to be a certificate (`--tls-cert`) and at least one user (`USERS ADD`, which you do on
+loopback first); else the agent does not start. `--insecure` says that you know better: it starts
+without a user, and where there is no certificate it serves plain lines there, passwords too.
+
+With a certificate the port serves both: what begins with the byte 0x16 is TLS, all else is
+plain lines. Those are served on loopback and the UNIX socket alone; from another host each is
+answered with `ERR AUTH`, and the connection is closed.
+
+### TLS
+
+`--tls-cert FILE` has the agent's certificate and those between it and the authority, in PEM;
+`--tls-key FILE` its key, which may be in the same file, without a passphrase. TLS 1.2 and newer
+is spoken, and no session is resumed. One for yourself, which clients take as their authority:
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout agent.key -out agent.pem \
+        -subj /CN=myhost -addext subjectAltName=DNS:myhost \
+        -addext keyUsage=critical,digitalSignature,keyCertSign
+    python agent.py --host 0.0.0.0 --tls-cert agent.pem --tls-key agent.key
+    python agentcli.py --host myhost --tls --tls-ca agent.pem ping
+    openssl s_client -quiet -connect myhost:20910 -CAfile agent.pem
+
+The client verifies the certificate and its name. `--tls-ca` names the authority; without it
+those count that the host trusts.
+
+SIGHUP has the agent read its certificates again. What is wrong with them is in the log, and the
+old ones stay; open connections go on. From two weeks before a certificate expires that is in
+the log once a day. When it has expired it is still served: the clients refuse it.
+
+A beginning of TLS that fails or takes longer than `--stranger-timeout` costs its own connection
+alone. The log tells of one a minute at most.
+
+### Client certificates
+
+With `--tls-client-ca FILE` a client may show a certificate of these authorities. It is then the
+user whose name is the certificate's common name, without a password; the name of no user, or no
+certificate, means AUTH as for everybody. A certificate of another authority ends the connection.
+The agent's own user on loopback stays what he is.
+
+    openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout ca.key -out ca.pem \
+        -subj "/CN=our users" -addext keyUsage=critical,keyCertSign
+    openssl req -new -newkey rsa:2048 -nodes -keyout alice.key -out alice.csr -subj /CN=alice
+    openssl x509 -req -in alice.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 90 -out alice.pem
+    python agentcli.py --host myhost --tls-ca agent.pem --tls-cert alice.pem \
+        --tls-key alice.key ping
+
+A certificate that must not count any more: `USERS DEL`, or another authority. Lists of revoked
+certificates are not looked at.
+
+### UNIX socket
+
+`--unix PATH` listens there, too. The file is made with mode 0600, or `--unix-mode`, and goes
+when the agent ends. What a dead agent of yours has left there is replaced; a socket on which
+somebody listens, of another user, a link or another file is not, and the agent does not start.
+Who may write to the file may connect; the kernel says who it is, so the agent's own user and
+root need nothing more, and users with `-OS_USER` neither. `agentcli.py --unix PATH` connects.
+
+### Where the host does not tell
+
+Linux tells the agent who is at the other end of a connection. Other systems do so for the UNIX
+socket alone. There the agent makes a token at its start, in a file that its own OS user and root
+alone can read: `NAME.token` behind the path of the master and a dot, such as
+`sqlite_repos/master.db.AGENT.token`. `AUTH - TOKEN` makes its connection the owner's.
+
+    python agentcli.py --user - --password-file sqlite_repos/master.db.AGENT.token ping
+
+With `--no-owner` there is none.
+
+### How long, how many
+
+The agent's own OS user may leave his connections open as long as he likes, unless the option is
+given. All others are closed:
+
+- who is silent for <<IDLE_S>> (`--idle-timeout`)
+- whose line takes longer than <<LINE_S>> from its first byte on (`--line-timeout`)
+- who does not take 64 KiB of a reply within <<SEND_S>> (`--send-timeout`), so that no more than
+  about that much is ever kept for a client
+- of whom it is not known who they are, after <<STRANGER_S>> for each of these, and for the
+  beginning of TLS (`--stranger-timeout`)
+
+A connection too many is told `ERR BUSY` and closed. The agent's own OS user may have
+`--max-connections`. All others together have nine tenths of that, those of whom it is not known
+who they are a tenth, and one address (on this host: one OS user) <<MAX_PER_ADDRESS>>
+(`--max-per-address`). So strangers keep out no user, and users not the owner.
+
+Of one connection <<MAX_BATCH>> requests can be under way (`--max-requests`); what it sends
+beyond them waits in the network until then.
+
+METRICS counts how often each limit was reached: `agent_limits_reached_total`.
+"""
+MANUAL_USERS = r"""
+## users: who may do what
+
+Root and the agent's own OS user are the owner, who may do everything. Everybody else is a user
+of the master, or nobody: until he has said who he is, every verb but AUTH, HELP and QUIT is
+`ERR AUTH`.
+
+    USERS ADD alice -ROLE=operator
+    OK user=alice password=k7Rfm-TzQ2e-W9xdb-hN4cj
+
+Alice says who she is by that password, and sets her own. It is for one use within
+<<ONE_TIME_S>>, and lets in to nothing else (other verbs: `ERR DENIED`, which says what to do):
+
+    AUTH alice k7Rfm-TzQ2e-W9xdb-hN4cj
+    USERS PASSWORD alice "correct horse"
+
+The client does that as `agentcli.py --user alice users password alice` (topic `client`).
+
+### Roles
+
+Each may do what those before it may.
+
+- `monitor` looks: PING, the listings, STATUS, LOG, WAIT, METRICS, EXPORT, and of schedules LIST,
+  SHOW, NEXT, WHY and PLAN.
+- `operator` acts: EXEC, STOP, RESTART, CLEAN, HOLD, RELEASE, SCHED ON and OFF.
+- `administrator` does everything. Who may IMPORT runs what he likes as the agent's OS user.
+
+### How a user is known
+
+- By a password. AUTH counts for its connection, until the next AUTH. An owner who says AUTH is
+  that user from then on, with his role; to be the owner again he connects again. A password is
+  taken on loopback, by the UNIX socket and over TLS alone, and so is a password told.
+- By the host: `USERS ADD alice -ROLE=monitor -OS_USER=alice`. A connection of that OS user of
+  this host is alice's, without a password. The user and the OS user may have different names; a
+  user who happens to be called like an OS user is not let in by that. A number stands for an OS
+  user without a name. One who is an OS user's user may say AUTH to be another.
+- By a client certificate whose common name is the user's name.
+
+Changes of users reach open connections at once: the next request is the first that they count
+for, and a LOG that is followed ends, at its next line. An EXEC with `-SYNC` is still told how its
+session has ended. Another password, `-RESET`, or DEL ends what the old one has
+opened, but for the connection that set it. Where several agents share a master, the others see
+changes within <<HEARTBEAT_S>>.
+
+`--no-owner` makes the owner nobody, too: for hosts where a forwarder (`ssh -L`) runs as the
+agent's user. There has to be an administrator who is not narrowed, or the agent does not start;
+the last one cannot be deleted, narrowed or given another role (`ERR CONFLICT`). Should nobody
+know his password any more, start the agent without `--no-owner` and say `USERS SET name -RESET`.
+
+### Some scenarios alone
+
+`-SCENARIOS=LOAD_*,REPORT` narrows a user to scenarios by their names: `*` stands for any text,
+`?` for one character. Other scenarios, their sessions and schedules are not there for him:
+
+- What he names of them is `ERR NOT_FOUND`, in the words for what does not exist. A name that no
+  pattern fits is never looked for.
+- Listings leave them out, and `-LIMIT` counts what is left. `parent=` is empty where the parent
+  is not there, a message names no session that is not there (`limit 4 of the agent`), and `met=`
+  of SCHED SHOW is empty for conditions on what is not there.
+- EXPORT has his scenarios and their schedules, and nothing of contexts and data servers. SCHED
+  PLAN plays what is not there, and shows the rest. PURGE deletes what is there.
+- What his own scenarios, schedules and sessions name stays as it is written: a `scenario` task,
+  an `after`, a message that a session of his ended with. A name or a `-KEY` that is taken is
+  told to be taken.
+- PING, REPOS, CONTEXTS and CALENDAR LIST name no scenario and are as for everybody; PING counts
+  all sessions.
+- What concerns more than his scenarios is `ERR DENIED`: HOLD and RELEASE without `-SCHEDULE`,
+  CLEAN and METRICS.
+
+An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
+there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
+password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, SCHED UPDATE and
+SHUTDOWN are `ERR DENIED`.
+
+### Passwords
+
+A password has <<MIN_PASSWORD>> to <<MAX_PASSWORD>>. What is stored is a hash by scrypt (16 MiB;
+on a host whose OpenSSL has none by PBKDF2-HMAC-SHA256 with 300,000 rounds), with its parameters.
+A master that comes from a host with scrypt to one without: `USERS SET name -RESET` makes a hash
+that this one can compare. No error, reply, log or listing has a password, but the reply of USERS
+ADD and of `-RESET`, once.
+
+One thread compares passwords, so guessing keeps at most one core busy. An unknown user has the
+same answer as a wrong password, after the same work.
+
+After a few wrong passwords an address (and OS user) has to wait before the next: one second,
+twice that, up to <<MAX_DELAY_S>>; until then AUTH is `ERR BUSY`, whatever it says. The wait grows
+with what that address has tried on all users, and with what all have tried on that user. An
+address from which no wrong password came waits for nothing, so nobody can lock a user out who
+comes from elsewhere. What was wrong is forgotten after <<FORGET_S>>, and when the agent starts.
+
+### Who did it
+
+STATUS tells in `by=` who has asked for a session. The reason of a hold, and the message of a
+session that was stopped, name who it was: the user, or the OS user of an owner.
 """
 MANUAL_CLIENT = r"""
 ## client: the verbs as commands
@@ -18912,14 +23662,50 @@ command, in small letters:
     python agentcli.py sched add EVENING FIRST -1 GLOBAL "daily at 18:00"
     python agentcli.py log 1001 --follow
     python agentcli.py import weather.json
+    python agentcli.py run --follow -- make -C /srv/site
+    python agentcli.py top
 
 `python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
 and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
   `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+  `--unix PATH`, `--tls` and what belongs to it are told under `connections`.
+- `--user alice` says that you are the user alice of the agent. The password is asked for at the
+  terminal, which does not show it, or is the first line of `--password-file FILE`, which must be
+  readable by you alone (`chmod 600`). `users password alice` asks for the new password, or reads
+  it with `--new-password-file FILE`. None is taken from the command line or the environment,
+  where others could read it.
 - `--wait` of `exec` waits for the end of the session. When the session has to wait itself, its
   first line says for what.
+- `--follow` of `exec`, `restart`, `wait` and `run` shows the session as it goes on. Standard output
+  has what its tasks print to theirs, and nothing else; what they print to standard error, the steps
+  and the end are on standard error. On a terminal the steps that run stand below, with a bar
+  against the median of the last ten sessions that ended well. Ctrl-C asks there: leave it, stop it
+  now, stop it after its task, go on; without a terminal it leaves the session and ends with 130.
+  `restart --follow` shows what is printed from then on, the others the whole log. When the agent
+  goes away the exit status is 3; `wait SESSION --follow` follows the session again.
+- `shutdown --wait` ends when the agent is gone.
+- `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
+  that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
+  would change, as a diff of JSON, and what the agent has that the document lacks (`only there`,
+  which is no difference); exit status 1 where it would change something. Both need an agent.
+- `edit SCENARIO [VERSION]` opens a scenario in `VISUAL`, else `EDITOR`, else `vi`, in a file of
+  mode 0600, has it checked, asks again on faults, and imports it under the version after the
+  latest: 001, 002; 1.9, 1.10. Who types another version there gets that one; `--replace` keeps it.
+- `run -- COMMAND...` starts a bare command as a session of a scenario that is named after it
+  (`RUN.make_all`), in the folder and with the `PATH` of the caller. It is logged, lives through a
+  restart of the agent (`on_stale` is `adopt`), and can be restarted when it failed. One word that
+  only a shell understands goes to the shell: `run -- 'make | tee log'`. It needs the role of an
+  administrator, as an import does.
+- `top` is a live screen: what runs, waits, has failed, comes next and is held. Keys: arrows (or j,
+  k) choose, Enter shows the log as it grows, s stops, r restarts, h holds the chosen schedule or
+  else the agent, u releases, H and U mean the agent, q quits; each asks before it acts. It needs a
+  terminal and the module `curses`; elsewhere, and with `--plain` or `--count n`, it writes a page
+  of text every `--every` seconds (2).
+- `completion bash` and `completion zsh` print a script: `eval "$(agentcli.py completion bash)"`. It
+  completes commands, options, and what the agent has (scenarios, schedules, sessions), for which it
+  waits a second at most.
 - Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
   (topic `values`).
 - An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
@@ -18928,9 +23714,15 @@ and options of one.
 - Listings are tables; columns that are empty throughout are left out, and times are those of
   the reader. Fields of the OK line are a table below. When there is nothing to list, that is
   said on a terminal alone.
-- On a terminal a table that is too wide loses columns that say what is usual or always the
-  same; then long texts are cut, which a `~` tells. `COLUMNS=60` does the same where there is no
-  terminal.
+- On a terminal no table is wider than that: times lose seconds that are 00, and the year where
+  all are near, columns go that say what is usual or always the same, long texts are cut, which a
+  `~` tells, and then other columns go. `COLUMNS=60` does the same where there is no terminal.
+- `sessions` tells times from now on a terminal: `3 min ago`, `in 2 h`. `status` is a tree of the
+  session, its steps and their tasks, with bars for how long they took. `sched next` shows due times
+  of a schedule that follow one another within 15 minutes as one line, with how many there are; it
+  looks at the next 1,000 and shows ten lines. Nothing of this is so with `--json`.
+- States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
+  none.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
   line, as the last one.
 - An option of a newer agent that the client does not know can be given in the protocol's own
@@ -18940,10 +23732,11 @@ and options of one.
 
 Its exit status:
 
-    0    all is well; the session that exec --wait or wait told of has not ended badly
-    1    that session ended in ERROR or STOPPED
+    0    all is well; the session that was waited for or followed has not ended badly
+    1    that session ended in ERROR or STOPPED; check found faults; diff found differences; edit
+         was given up
     2    wrong usage, or a file that cannot be read
-    3    no connection, or it was lost
+    3    no connection, or it was lost; the agent stopped while a session was followed
     4    refused by the agent: its ERR is on standard error
     5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
@@ -19016,7 +23809,7 @@ MANUAL_OPTIONS = r"""
 <<options>>
 
 Exit codes: 0 stopped as asked, or done; 1 it cannot start, or a document was refused (why is on
-standard error); 2 wrong usage.
+standard error), or `--doctor` has found something; 2 wrong usage.
 
 `--max-sessions` bounds what runs at once, whatever it needs. Sessions that wait for others do
 not count.
@@ -19033,21 +23826,14 @@ MANUAL_OPERATING = r"""
 
 ### Starting at boot
 
-Under systemd, `/etc/systemd/system/agent.service`:
+Under systemd, as the user that the agent is to run as, with the options that it is to have:
 
-    [Unit]
-    Description=agent.py
+    python3 /opt/agent/agent.py --port 20910 --service
 
-    [Service]
-    Type=notify
-    User=etl
-    ExecStart=/usr/bin/python3 /opt/agent/agent.py
-    KillMode=mixed
-    TimeoutStopSec=90
-    Restart=on-failure
-
-    [Install]
-    WantedBy=multi-user.target
+prints a unit for this host, with the commands that install it in its first lines; `--service=user`
+one for `systemctl --user`. It asks systemd for `Type=notify` and a watchdog: the agent says when
+it listens, that it lives, how many sessions run, and when it stops. `systemctl reload` (SIGHUP)
+opens the log anew.
 
 With `KillMode=mixed` a stop of the unit asks the agent alone to stop. It lets running sessions
 end, for <<STOP_S>>; `TimeoutStopSec` has to be longer. What is still there when the agent has
@@ -19063,8 +23849,15 @@ Without systemd, a line in the user's crontab:
 
 The agent's own log is a line an entry on standard error: repositories attached and lost,
 sessions that were stale, schedules that cannot fire, steps of the clock, faults. What tasks
-print is not in it, but in `LOG`. `ERR INTERNAL` names a fault; its id finds the traceback in
-the log.
+print is not in it, but in `LOG`. Each begin and each end of a session is a line, with its number,
+and how it ended. `ERR INTERNAL` names a fault; its id finds the traceback in the log.
+
+`--log FILE` writes it to a file instead, made with mode 0600. At `--log-size` bytes FILE becomes
+FILE.1, that becomes FILE.2, and so on; FILE.5 is the oldest. SIGHUP opens FILE anew, for who
+rotates it himself. The line `agent NAME ready on HOST:PORT` stays on standard error. With
+`--log-format json` each entry is a JSON object with `time level message`, that of a session with
+`session scenario event` (`begin` or `end`), too, and at the end `status duration`; one of a fault
+has `traceback`.
 
 Nobody waits for its log: what cannot be written, as the disk is full or nobody reads, is dropped
 and counted, and the log says how many lines that were as soon as it can. An entry is one line
@@ -19080,6 +23873,43 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
     status=STANDBY     a repository can only be read
     status=STOPPING    SHUTDOWN, or a signal
 
+### Doctor
+
+`python agent.py --doctor` looks at the master (`--master`) and all that is attached to it, and
+needs no agent. It prints a line for each thing that is wrong: where, what, and what to do. Exit
+code 0: nothing was found, and one line says what was looked at; 1: something was found; 2: wrong
+usage.
+
+    $ python agent.py --doctor
+    /opt/agent/sqlite_repos/workrep.db: is open to other users (mode 0644); chmod 600, or --repair
+
+It finds:
+
+- files that are missing, empty, damaged, of another kind, id or UUID than what is attached, of an
+  older schema (the next start brings them up to date) or a newer one, on a network file system,
+  or that other users can read, write or replace,
+- little free space; a `-wal` that a crash has left, or that grows as somebody reads for long;
+  much log; files beside that belong to no open session, or were left half made,
+- rows later than the clock; rows that name what is not there,
+- sessions that are shown as running though nothing runs them; a work repository that is held as
+  a copy, or since it was restored (topic `copies`), whose sessions and files beside are let alone,
+- schedules that can never fire, or name what is missing; an agent that never ran on this master,
+- of the scenarios that a schedule or EXEC may start (the latest version, and those that schedules
+  name): definitions that cannot be read, and what their tasks lack: programs, folders, files of
+  code, logical schemas, data servers, drivers, databases of SQLite, other scenarios. It knows the
+  program of a command that is a list, and of a text that begins with the path of one; the PATH
+  and the rights are those of who runs it. What a variable decides it cannot know.
+
+Run it as the user of the agent. It only reads, makes no file beside a repository that was closed
+well, and disturbs no running agent. It reads each file as a whole: one of 180 MiB with 100,000
+sessions and 10,000 schedules took 2.4 s.
+
+`--doctor --repair` also mends what is safe to mend, says what that was, and then looks again. It
+sets the mode of files to 0600, puts a `-wal` into its file, makes damaged indices anew, and
+deletes files that belong to no open session and those that are half made for a day. It does so
+only while no agent runs on the master, and none can start meanwhile. Sessions that nothing runs
+are left to the next start, which first ends what they have left running.
+
 ### Stopping the agent
 
 `SHUTDOWN`, SIGTERM and SIGINT stop it in good order:
@@ -19093,27 +23923,16 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
 It has stopped when its process has ended; its last line of log is `stopped`. Only then another
 one may start. A closed terminal (SIGHUP) stops nothing.
 
-### Backup
-
-A copy by `cp` of a live repository may be broken. Let SQLite copy it, also while the agent
-runs:
-
-    sqlite3 sqlite_repos/master.db  ".backup /backup/master.db"
-    sqlite3 sqlite_repos/workrep.db ".backup /backup/workrep.db"
-
-Programs that follow SQLite files work as well. When the agent has stopped, `cp` is right; then
-no `-wal` file is left.
-
-To put copies back: stop the agent, see that no `-wal` and no `-shm` file is left beside the old
-ones, put the copies in their place, and start it. Sessions that ran when the copy was made are
-stale then.
-
 ### Moving to another host
 
 1. `SHUTDOWN`, and wait for its end.
 2. Copy `agent.py` and the folder `sqlite_repos`. Paths of work repositories in or below the
    master's folder move with it.
 3. Start it there. Do not start the old one again.
+4. Each work repository is held there, since it was used last on another host: when all is as it
+   should be, `RELEASE -REPO=NAME` (topic `copies`).
+
+In containers the host id is often new with each container: give `--host-id`, always the same.
 
 Sessions that ran when the old host was lost are left alone by the new one: `CLEAN -HOST=ID`
 closes them. The log tells the id.
@@ -19144,6 +23963,7 @@ Beside a work repository `workrep.db` there may be:
 - `workrep.db.spool.SESSION.RUN.HEX`: what an `adopt` session has printed and is not recorded
   yet,
 - `workrep.db.vN`: copies from upgrades,
+- `workrep.db.before-restore-TIME`: what a restore has replaced; delete it when it is not needed,
 - `.workrep.db.HEX.part` and `.new`: a file that is being made. One that is days old was left by
   a crash and may be deleted.
 
@@ -19154,9 +23974,9 @@ replace, or put files beside, is told at the start.
 
 They are plain SQLite files. Other programs may read them while the agent runs, and may have
 tables of their own in them. Do not replace a file under a running agent; should it happen, the
-agent opens the new one and says so in its log. Do not delete a `-wal` or `-shm` either: the
-agent sees that within a second and is `DEGRADED`, writes what was in it into the file itself,
-opens the file anew, and acknowledges nothing meanwhile.
+agent opens the new one, says so in its log, and holds it (topic `copies`). Do not delete a
+`-wal` or `-shm` either: the agent sees that within a second and is `DEGRADED`, writes what was
+in it into the file itself, opens the file anew, and acknowledges nothing meanwhile.
 
 ### Keeping
 
@@ -19167,6 +23987,280 @@ The agent deletes nothing by itself on the word of a clock that is suddenly more
 ahead of when it last looked, or of the first time that it looks at a file: it waits until that
 clock has stood for a day. So a wrong clock, or a long time without the agent, costs no history.
 The log says so. `PURGE` believes the clock at once.
+"""
+MANUAL_BACKUP = r"""
+## backup: backup and restore, copies, replication
+
+### Making a backup
+
+    BACKUP /backup/2026-12-01
+
+copies the master and every attached work repository into a new folder, while sessions run. A
+relative path counts from the master's folder. The folder has mode 0700, its files 0600, and in it
+are
+
+- `master.db`, and `ID-NAME.db` for each work repository,
+- `manifest.json`: the format (1), the version and name of the agent, the time, the path of the
+  master, of each file its name, id, UUID, size and SHA-256, and the head of each chain of the
+  audit.
+
+Each copy is its database at one instant, and SQLite has checked it (`integrity_check`). The work
+repositories come first and the master last, so that it has all that they name. All is made in a
+folder beside, with another name, and gets its own name when it is whole and on disk: a crash
+leaves `.NAME.HEX.part` at most, which may be deleted. When a repository cannot be read, it is
+`ERR REPOSITORY`, which names it, and nothing stays. A folder that exists is `ERR EXISTS`.
+
+Nobody waits for a backup: others write meanwhile. What they write stays in the `-wal` until the
+copy of that file is over, so it grows by that; it is cut some seconds later. The check and the
+SHA-256 take about as long as the copy. Before Python 3.7 the copy is made by `VACUUM INTO`; where
+SQLite is older than 3.27, too, another process copies the file while the agent writes nothing to
+it: requests that come meanwhile wait, those over <<WRITE_S>> are `ERR REPOSITORY`.
+
+Not in a backup: the secrets of sessions that came with EXEC (they lie in files of their own, for
+a RESTART they must be given again), what an `adopt` session has printed and is not recorded yet,
+and whatever definitions name by path or environment.
+
+An evening's backup, as a line of the crontab of the agent's user:
+
+    0 20 * * * python3 /opt/agent/agentcli.py backup /backup/$(date +\%F)
+
+A single file can be copied by SQLite itself, too: `sqlite3 workrep.db ".backup copy.db"`. A copy
+by `cp` of a live repository may be broken.
+
+### Restoring
+
+    python agent.py --master /srv/agent/master.db --restore /backup/2026-12-01
+
+No agent may run on that master, and no other program may have the files open: then it exits 1 and
+touches nothing. First all is verified: the SHA-256 and integrity of each file. Then it says, a line
+each, what it replaces, and puts the files in their place. What was there stays beside it as
+`FILE.before-restore-TIME`. It exits 0, or 1 with one line that says why not.
+
+A work repository below the master's folder goes to the same place below the master's folder. One
+that was elsewhere goes to where it was, when the master gets its own place back; when the master
+is restored to another place (on the same host, to try a backup), it comes beside the master as
+`ID-NAME.db`, so that a try never touches the original. Work repositories that are attached now and
+were not then stay where they are, and are not attached any more.
+
+A restored repository is a timeline of its own:
+
+- it is held until `RELEASE -REPO=NAME`, over restarts too, and is not cleaned before,
+- sessions that were open in it end `ERROR` with the message `restored`; RESTART goes on with them,
+- their processes, should any still run, are not touched, then or later: from now on the marker of
+  each process (`AGENT_MARKER`) has the repository's new incarnation behind its UUID,
+- session numbers go on at the next million: after 1001 comes 1000001.
+
+A restore that was cut short leaves `MASTER.restoring`, and no agent starts on that master: run the
+same restore again. (Or delete that file, to go on with whatever is there.)
+
+After the release, due times that have come since the backup are decided by their `misfire`.
+
+### Copies
+
+A work repository notes the host id, the device and the inode where it was last used. When it is
+opened elsewhere it is a copy, and the original may still be at work. So a copy is held, and not
+cleaned:
+
+- EXEC and RESTART are acknowledged and wait (`waits_for=hold`), no schedule fires, nothing is
+  purged by itself, and sessions that it shows as running are left alone,
+- the log and `REPOS` say why: `held by the agent since 22:00: copy: it was used last on host a, and
+  this is host b`. `PING` stays `READY`; METRICS has `agent_repositories_held`.
+
+`RELEASE -REPO=NAME` says that this one goes on. Say so when the original does not run any more: a
+session that runs in both would run twice, and the cleaning of the one would end the processes of
+the other. To go on with both, restore a backup to another place.
+
+What is a copy: another host id (`--host-id`), another inode, or another device. A number of a
+device may change with a boot, or with the start of a container: then it alone makes no copy, and
+is noted anew. A file that is renamed or moved within its file system is none, nor is one into
+which `cp` has written an older state (stop the agent for that). A file of a former version notes
+its place when it is first opened. `rm`, then `cp`, may give the new file the old inode: use
+`--restore`.
+
+ATTACH of a repository whose UUID is attached already is `CONFLICT`, of the very same file
+`EXISTS`.
+
+### Litestream and LiteFS
+
+The files are fit for both: SQLite in WAL mode from the beginning, which is never switched; no
+exclusive locking; a primary key in each table; short transactions, which wait for a lock of others
+in short tries; one connection that writes, while those that read checkpoint nothing.
+
+**Litestream** sends the `-wal` to a store elsewhere, for each file (master and work repositories)
+an entry of its own in `litestream.yml`. Nothing is to be set in the agent. Litestream keeps a
+reading transaction open so that others do not reset the `-wal` before it was read, and checkpoints
+itself. The agent goes on to checkpoint as SQLite does, each 1,000 pages, and cuts a `-wal` over
+4 MiB when nobody reads it: while Litestream reads, that does nothing. When the agent stops, SQLite
+takes the `-wal` along; so let Litestream run until the agent has ended, and start it first: else it
+begins with a new snapshot. While Litestream checkpoints, a write waits for its lock; one that had
+to wait for over <<WRITE_S>> is `ERR REPOSITORY`. What it restores is a copy: it is held until
+`RELEASE -REPO=NAME`. Master and work repositories are restored to about the same time, not exactly.
+
+**LiteFS** gives a folder (FUSE) whose primary may write, and copies for reading. Put the master and
+the work repositories there, and run the agent on the primary alone: on another node the files
+cannot be written, and an agent has to write to its master to start. A node that becomes the primary
+has another host id, so its work repositories are held until `RELEASE -REPO=NAME`: the former
+primary may still run what it has begun. (The same `--host-id` on all nodes takes that away, as far
+as LiteFS gives the file the same inode everywhere: not advised.)
+"""
+MANUAL_HOST = r"""
+## host: what tasks may do here
+
+Whoever may import definitions decides what the agent does on its host: an `os` task is a
+command. Three options bound that. They are the agent's own, for all of its sessions; no request
+changes them.
+
+### Types that may run
+
+    python agent.py --allow-types sql,refresh,load_csv,set
+
+Tasks of no other type run. `scenario`, `set` and `sleep` are types as well, and have to be
+named.
+
+- `IMPORT` of a definition with another type is refused, with the place:
+  `scenarios[0].steps[0].tasks[0].type: tasks of this type (os) may not run here`. `--import`
+  has the bound that it is given on its own command line.
+- What is in a repository already, as another agent has put it there, stays there. Its sessions
+  begin; a task of a type that may not run ends in ERROR and says so, and the step goes to its
+  `on_error`.
+- A process that was left to be adopted is taken up, whatever its type.
+
+### Files that tasks may touch
+
+    python agent.py --root /srv/data --allow-types copy,unzip,load_csv,sql
+
+`copy`, `move`, `delete`, `mkdir`, `zip`, `unzip`, `wait_file`, `load_csv`, `unload_csv`, `save`
+of `http`, `attach` of `mail`, files of secrets, and the databases of `sqlite3` with all that
+SQL attaches have to be in this folder. It needs `--allow-types` without `os` and `python`,
+whose processes reach any file.
+
+- What counts is where a path leads, with its links and `..`; a pattern looks nowhere else
+  either. The message names path and folder, and is the same whether the file is there or not.
+  Paths that are not absolute count from the agent's working folder, as ever.
+- A link may stand in the folder and lead out: it can be moved and deleted, and copied as a link
+  below a folder. Nothing is read or written through it, also when it is put there at that
+  moment: a file that is read is looked at when it is open, and what is made, replaced or
+  deleted is so from within its folder.
+- SQL: `attach` takes a path as a literal, neither an expression nor a `file:`; there are no
+  `load_extension`, `temp_store_directory`, and no modules of virtual tables but full text and
+  r-trees. SQLite runs in a process of its own then, as other drivers do.
+- The folder has data alone. The agent does not start when its own program, its master or its
+  Python are in it; keep work repositories and backups elsewhere, too. It bounds tasks alone: an
+  administrator names any path by ATTACH and BACKUP, and `--log` and `--unix` are yours.
+- What this cannot bound: a hard link in the folder is the file itself (with
+  `fs.protected_hardlinks` Linux lets nobody make one to a file that he may not read and write);
+  so is a mount. A driver other than `sqlite3` reads what its own settings say, and some write
+  files by SQL: where such a module is installed, do not allow `sql`, `refresh`, `load_csv` and
+  `unload_csv`. The contents of files go wherever `http` and `mail` may send them.
+
+### As another user
+
+    sudo python3 agent.py --run-as etl
+
+All processes of tasks are that user's, with his groups and his `HOME`, `USER` and `LOGNAME`:
+commands, Python, the agent's own processes that copy, load or send, and SQLite's. What he may
+not read, no task reads. Only an agent that root has started can do that. It is for hosts where
+the agent's repositories, secrets and log are to be out of reach for what it runs.
+
+- The rest of their environment is the agent's: keep no secrets in it that tasks must not see.
+- A process of root's that becomes the user's has nothing of the task before: no `LD_PRELOAD` of
+  its `env` is obeyed as root.
+- The user must be able to start the Python that runs the agent; it is tried at the start. A
+  Python below `/root` is none.
+- Files of secrets (`"file": ...`) are read as that user. A secret that came with EXEC, and what
+  an `adopt` session prints, lie beside the repository, as root's.
+- A program that cannot start ends its task with `exit code 127: cannot start: ...`.
+- What a task that was killed has left half written is deleted as that user.
+- Each process costs the start of a bare Python first: some 15 ms, where it takes 2 ms without.
+
+As root without `--run-as` the agent says at each start that tasks run as root. It refuses an
+address that is not loopback then, unless `--as-root` is given.
+
+### The umask
+
+The agent's own is 077, whatever it was started with: no file that it makes is for others.
+Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
+task says), and the files that tasks of other types make are as that one has them.
+"""
+MANUAL_AUDIT = r"""
+## audit: who changed what, and who was refused
+
+    AUDIT -SINCE=yesterday
+    AUDIT -VERB=STOP -WHO=alice
+    AUDIT -VERB=SCHED -LIMIT=1000
+
+A row tells who (`user` of the agent, `os_user` at the other end, `address`), the `verb`, the
+`object` and the `outcome`: `OK` or the code of the error. It never has a value: no variable,
+password, document, reason or path. The object is what the request names first (a session, a
+schedule, a scenario and its version, a repository), or its `-SCHEDULE`, `-SCENARIO`, `-HOST`; then
+`-REPO=name`, where that was given. Where the words of a request were wrong, there is none.
+
+What is noted:
+
+- every request for the roles operator and administrator that went well, or was refused for
+  whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
+  well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
+- whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look; `CONNECT` of
+  who came without TLS where that has to be.
+- what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
+  `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RESTORE`
+  and `REPAIR` likewise, `RELEASE` at the end of a hold with `-UNTIL` (of the agent or of a
+  repository), `PURGE` by `--keep-days`.
+
+A request of a wrong form that nobody could carry out whatever he may (an unknown verb, a first line
+of HTTP) is not.
+
+A refusal that comes again and again is a row at once, and then one a minute: its `count` says how
+often it came since the row before, `time` when the last did. Of one who asks, <<MAX_KINDS_EACH>>
+different refusals are told apart at a time, then `object` is `*`; of all together <<MAX_KINDS>>,
+then the rest of who it was is `*`, too.
+
+Nobody waits for the audit. A thread of its own writes it, within a second. While the master cannot
+be written, <<MAX_ACTS>> rows are kept in memory and written later; what is more is counted, and a
+row `AUDIT LOST` has that count. `kill -9` and a power cut lose what was not written yet, of the
+last second; the chain stays whole. `METRICS` says how many rows wait: `agent_audit_rows_waiting`.
+Where the audit alone is damaged, all else in the master is written as before.
+
+### The chain
+
+The rows of an agent's name are a chain, in the table `audit` of the master: each has a number `n`,
+the `hash` of the row before (`previous`), and a `hash` of its own. That is the SHA-256, in
+hexadecimal digits, of the columns `agent n time user os_user address verb object outcome count
+previous` as canonical JSON: one object, its keys sorted, without spaces, ASCII (what is not is
+`\uXXXX`), `n` and `count` as numbers. So anybody can check it:
+
+    import hashlib, json, sqlite3
+    previous = ""
+    db = sqlite3.connect("sqlite_repos/master.db")
+    db.row_factory = sqlite3.Row
+    for row in db.execute("select * from audit where agent='AGENT' order by n"):
+        row = dict(row)
+        claimed = row.pop("hash")
+        text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+        assert row["previous"] == previous, row["n"]
+        assert hashlib.sha256(text.encode("ascii")).hexdigest() == claimed, row["n"]
+        previous = claimed
+
+`python agent.py --verify-audit [--master PATH]` does the same for all chains of a master, also
+beside running agents, and writes nothing:
+
+    chain AGENT: 1204 rows, head 5e0fe6c2..., whole
+    chain OTHER: 17 rows, head 2c74f57c..., broken: row 18 is not as it was written
+
+It names the first link that is broken: a row that was changed, that is missing, that was put in, or
+that stands elsewhere. Exit code 0: all are whole; 1: one is not, or the master cannot be read.
+
+Who can write the file can also cut off the end of a chain, or make all of it anew. Against that,
+note the head where he cannot write: `AUDIT` tells it (`OK head=`), and the last lines of the
+agent's log at its stop do. `--verify-audit --head HASH` fails when no chain has that row any more.
+
+### Its size
+
+A row takes some 300 bytes. The agent deletes none by itself, and `PURGE` leaves them alone. `PURGE
+-AUDIT -DAYS=n` deletes those of the agent that is asked which are older. It is itself a row of the
+chain, whose object names the last row that went and its hash, so that the rest is still whole: with
+`-DAYS=0` that row is all that is left. A purge that a crash cut short has deleted the oldest rows;
+the next one goes on. A head that was noted before is not found when its row was purged.
 """
 MANUAL_LIMITS = r"""
 ## limits: how much, how long
@@ -19209,12 +24303,20 @@ MANUAL_GUARANTEES = r"""
   sessions go on. What they have to record is kept and written later. What has not begun waits.
   PING says `DEGRADED`, and it comes back by itself. A listing gives the lines of the others,
   then `ERR REPOSITORY`.
+- **A copy is not taken for the original.** A work repository that is restored, copied, or used on
+  another host begins, fires and cleans nothing until `RELEASE -REPO=NAME` (topic `copies`). A
+  backup is whole or not there.
 - **Secrets are shown nowhere**, and no value of a variable becomes a command, SQL or code.
 - **Nobody else's file is taken for the agent's.** What it makes beside another file has a name
   that nobody can foresee, and is never written through a link. Locks, secrets, spools and
   SQLite's own files that are links, or belong to somebody else than the agent's user, root or
   the repository's owner, are not used: a line names the file and says what to do.
-- **Nobody else is served** but root and the agent's own user.
+- **Tasks do what the host's options let them**, and no more: types, files and user
+  (`--allow-types`, `--root`, `--run-as`).
+- **Nobody else is served** but root, the agent's own user, and the users that an administrator
+  has added; each does what his role says, with the scenarios that are there for him.
+- **What was changed, and by whom, can be asked later** (topic `audit`), and a change of that
+  record is found.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
 - **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
@@ -19230,9 +24332,14 @@ MANUAL_TROUBLES = r"""
     port N of H cannot be taken                      another program has it: --port
     the master repository X does not exist           --create makes it
     the file has schema version N                    a newer agent.py made it: use that one
-    no loopback address                              this version listens on loopback alone
+    HOST is no loopback address                      --tls-cert, and a user (topic connections)
+    --unix PATH: another program listens there       stop that one, or give another path
+    --no-owner: there is no user ...                 start without it and USERS ADD one
 
-**ERR AUTH.** You are not the agent's user: run the client as that user, or as root. A client
+**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do.
+
+**ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
+you are (`--user` of the client, AUTH; topic `users`). A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
@@ -19406,11 +24513,48 @@ MANUAL_CHANGES = r"""
   keeps those who wait for it waiting for ever.
 - `METRICS` has histograms of durations, lateness and commits, and sessions by scenario, the queue's
   length and the age of its head, and each repository's state.
+- `--service` prints a systemd unit, with a watchdog; `--log`, `--log-size` and `--log-format json`;
+  each begin and end of a session is a line of the log.
+- The agent can be reached from other hosts by TLS, with and without client certificates, and on
+  this one by a UNIX socket, where the kernel says who asks. Clients that are silent or slow, or do
+  not take their replies, are closed after a while, all but the owner's; one address has a part of
+  the connections alone; and METRICS tells how often each limit was reached.
+- Users: others than the agent's OS user and root may be let in by a password, as an OS user of the
+  host, or by a certificate, each with a role and, where wanted, for some scenarios alone (topic
+  `users`). `--no-owner` asks everybody who he is. STATUS tells in `by=` who has asked for a
+  session. `agentcli.py --user`. SCHED ON and OFF are for operators, too.
+- What tasks may do can be bounded: `--allow-types` their types, `--root` their files, `--run-as`
+  the user of their processes. As root without `--run-as` the agent says at its start that tasks run
+  as root. Its own umask is 077; tasks keep the one that it was started with.
+- `python agent.py --doctor` looks at repositories, also beside a running agent, and tells in one
+  line each what is wrong and what to do: damage, schema, modes, space, stale sessions, schedules
+  that never fire, programs and data servers that are missing. `--repair` mends what is safe.
+- A repository whose schema is spoilt so that SQLite's own message of it is no UTF-8 is told as any
+  other damage: it ended the start of the agent with a traceback.
+- `SCHED NEXT -ALL` up to a far `-TO` no longer takes a minute for a schedule that its window never
+  lets be due, nor does `SCHED PLAN` under a hold, or any count of due times, where the repetitions
+  of very many firings overlap. An object as a type of a column of `load_csv` is told as a fault.
+- `BACKUP folder` copies the master and all work repositories, whole and checked, while all goes on,
+  and `python agent.py --restore folder` puts them back where nothing runs (topic `backup`).
+  `HOLD -REPO=name` alone holds that repository, no longer the whole agent. A work repository whose
+  file is a copy, or is used on another host, starts held and is not cleaned until
+  `RELEASE -REPO=name` says that it goes on, since the original may still run the same sessions.
+- Who stopped it, who switched it off, who purged? Every change and every refusal is a row of the
+  audit in the master: who, what and the outcome, never a value. `AUDIT` lists it. Its rows are a
+  chain of hashes, so what was changed or taken out later is found: `--verify-audit`, with `--head`
+  also an end that was cut off. `PURGE -AUDIT` makes it shorter.
+- A repository file that is replaced while nobody writes to it is opened anew, too: who waited for
+  a session of the old one was never told.
+- `agentcli.py exec --follow` (and `restart`, `wait`, `run`) shows steps and output as they come.
+  New commands: `check`, `diff`, `edit`, `run --`, `completion`, `top`; `shutdown --wait`. `status`
+  is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
+  repeats soon, states have colours, and no table is wider than the terminal.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
-                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
+                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -19460,7 +24604,23 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known is waited for "
+          "(`--stranger-timeout`)"),
+    Limit("MAX_BATCH", MAX_BATCH, "", "requests of one connection under way (`--max-requests`)"),
+    Limit("MAX_PER_ADDRESS", MAX_PER_ADDRESS, "", "connections of one address, those of the "
+          "agent's own user aside (`--max-per-address`)"),
+    Limit("IDLE_S", IDLE_S, "seconds", "that a user's connection may be silent "
+          "(`--idle-timeout`)"),
+    Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
+    Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
+          "(`--send-timeout`)"),
+    Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
+    Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
+    Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
+    Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
+          "passwords"),
+    Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
+    Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
@@ -19468,6 +24628,9 @@ LIMITS = (
     Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
     Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
     Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+    Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
+    Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
+    Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",
@@ -19661,7 +24824,7 @@ def schedule_fields(repository, stored, due):
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for schedule in agent.listing.list_all(request["-REPO"]):
+    for schedule in agent.listing.seen_by(request.client).list_all(request["-REPO"]):
         yield schedule_fields(*schedule)
 
 
@@ -19669,7 +24832,8 @@ def _sched_list(agent, request):
 def _sched_show(agent, request):
     """The line of a schedule, then one for each of its options, variables and conditions, and what
     it waits for."""
-    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+    listing = agent.listing.seen_by(request.client)
+    for repository, stored, due in listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
@@ -19679,7 +24843,8 @@ def _sched_show(agent, request):
             yield fill(VARIABLE_LINE, {"variable": variable, "value": value})
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
+            is_seen = is_condition_seen(repository, request.client, kind, name)
+            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met if is_seen else None})
         if stored.waiting is not None:
             yield fill(DELAYED_LINE, {"waiting": stored.waiting})
         if hold:
@@ -19749,7 +24914,7 @@ def _sched_on_off(agent, request):
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
     _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
-    for due, name, repository, note in agent.listing.preview(
+    for due, name, repository, note in agent.listing.seen_by(request.client).preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
@@ -19774,13 +24939,15 @@ def _sched_why(agent, request):
     """A line for each occurrence, and in the OK what stands in the way now."""
     if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
         raise BadRequest("-DUE lies before -SINCE")
-    for repository, row in agent.listing.list_occurrences(
+    client = request.client
+    listing = agent.listing.seen_by(client)
+    for repository, row in listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*schedule, hold=agent.hold)]
+        notes = [note for schedule in listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold, patterns=client.scenarios)]
         return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
@@ -19793,7 +24960,7 @@ def _sched_plan(agent, request):
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
     _check_period(request, begin, period.end)
     troubles = []
-    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.seen_by(request.client).plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit, **_origin(agent, visit.schedule[0]))
@@ -19861,7 +25028,8 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
+        asked_by=request.client.name, patterns=request.client.scenarios)
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -19893,7 +25061,7 @@ def _restart(agent, request):
                             "does -REDEFINE: at a first task; name that of another step by -FROM"))
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
-        "-REDEFINE" in request))
+        "-REDEFINE" in request, patterns=request.client.scenarios))
     return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
@@ -19917,10 +25085,15 @@ def _release(agent, request):
 
 
 def _set_hold(agent, request, hold):
+    """Holds what the request names, or releases it (None): a schedule, a repository, all."""
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
+    if "-REPO" in request:
+        agent.repository_holds.set(request["-REPO"], hold)
+        return fill(REPOSITORY_HOLD_LINE, {"repository": request["-REPO"],
+                                           "hold": hold is not None})
     agent.set_hold(hold)
     return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
@@ -19937,9 +25110,13 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"], request["-PARENT"])
+                            request["-SINCE"], request["-PARENT"], request.client.scenarios)
+    parents = {}
+    if request["-PARENT"] is not None \
+            and find_parent(agent, request.client, parents, request["-PARENT"]) is None:
+        return
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
-        yield session_fields(agent, row)
+        yield session_fields(agent, row, request.client, parents)
 
 
 @verb("STATUS")
@@ -19948,7 +25125,7 @@ def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
-    yield session_fields(agent, row)
+    yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
@@ -19991,6 +25168,8 @@ def _scenarios(agent, request):
     """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
+            if not request.client.sees(row["name"]):
+                continue
             scenario, message = None, ""
             try:
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
@@ -20004,11 +25183,13 @@ def _scenarios(agent, request):
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
-        number, name, path, _ = place.attachment
+        (number, name, path, _), repository = place.attachment, place.repository
+        hold = repository and repository.hold
         yield fill(REPOSITORY_LINE, {
             "repository": name, "id": number, "path": path,
             "status": "TROUBLE" if place.reason else "ATTACHED",
-            "message": one_line(place.reason)})
+            "message": one_line(place.reason)
+                       or (hold and tell_hold(hold, agent.clock.now())) or ""})
 
 
 @verb("CONTEXTS")
@@ -20040,7 +25221,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
+    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                            request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -20048,7 +25230,14 @@ def _export(agent, request):
 
 @verb("DROP")
 def _drop(agent, request):
-    agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    try:
+        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    except Conflict:
+        if not request.client.is_narrowed:
+            raise
+        # the schedule may be one that is not there for him
+        raise Conflict("a schedule names scenario %s %s, or runs after it"
+                       % (request["SCENARIO"], request["VERSION"])) from None
 
 
 @verb("ATTACH")
@@ -20064,11 +25253,15 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    """Of sessions, or of the audit."""
+    if "-AUDIT" in request:
+        return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
-                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"],
+                          request.client.scenarios)
     return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
                 **{"dry_run": True} if is_dry else {})
 
@@ -20103,12 +25296,49 @@ _HELP = list_help()
 # A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
 # ======================================================================================
 
-class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
+WIRE_PIECE = 65536      # bytes that are taken or given at once
 
-    def __init__(self, connection, line_s=None):
-        self._connection, self._line_s = connection, line_s
+
+class Outwaited(OSError):
+    """A client has let the agent wait for too long; `limit` is the name of what it has reached."""
+
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.limit = limit
+
+
+def receive(channel, limit, limit_s, begun):
+    """What comes in next, within so many seconds (None: for ever) after an instant of the steady
+    clock; nothing: that was all. Outwaited, with the name of this limit; OSError."""
+    left_s = None if limit_s is None else begun + limit_s - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        raise Outwaited(limit)
+    if channel.gettimeout() != left_s:
+        channel.settimeout(left_s)
+    try:
+        return channel.recv(WIRE_PIECE)
+    except socket.timeout:
+        raise Outwaited(limit) from None
+
+
+def send_whole(channel, data, piece_s):
+    """Sends data, each WIRE_PIECE of it within so many seconds (None: for ever). Outwaited;
+    OSError."""
+    if channel.gettimeout() != piece_s:
+        channel.settimeout(piece_s)
+    try:
+        for begin in range(0, len(data), WIRE_PIECE):
+            channel.sendall(data[begin:begin + WIRE_PIECE])
+    except socket.timeout:
+        raise Outwaited("send") from None
+
+
+class Lines:
+    """The lines that come in by a channel, bounded, and what of them is here already.
+    find_patience() gives the Patience with which they are waited for."""
+
+    def __init__(self, channel, find_patience):
+        self._channel, self._find_patience = channel, find_patience
         self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
         self.is_over = False            # nothing more comes in
 
@@ -20151,27 +25381,65 @@ class Lines:
         return line[:-1] if line.endswith(b"\r") else line
 
     def read(self, find_limit):
-        """Waits for the next line -> take(); None is the end of the input."""
-        begun = time.monotonic()
+        """Waits for the next line -> take(); None is the end of the input. Outwaited."""
+        begun, is_amid = time.monotonic(), bool(self._data)
         while True:
             line = self.take(find_limit)
             if line is not None or self.is_over:
-                break
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
-            self.feed(self._connection.recv(65536))
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
-        return line
+                return line
+            if self._data and not is_amid:
+                begun, is_amid = time.monotonic(), True
+            patience = self._find_patience()
+            limit, limit_s = ("line", patience.line_s) if is_amid else ("idle", patience.idle_s)
+            self.feed(receive(self._channel, limit, limit_s, begun))
 
 
 class Caller:
-    """One connection: its Conversation, its Lines, and the replies that it is still to get."""
+    """One connection: its Conversation, its Lines, and the replies that it is still to get.
 
-    def __init__(self, connection, conversation, max_line):
-        self.connection, self.conversation, self._max_line = connection, conversation, max_line
-        self.lines = Lines(connection, None if conversation.is_administrator else STRANGER_S)
+    Its `channel` is what its thread reads and writes: the connection, or what seals it by TLS.
+    While it `is_fresh` nothing has come in, and the first byte is to be looked at before it is
+    taken: it may be one of TLS.
+    """
+
+    def __init__(self, connection, peer, conversation, limits, is_fresh):
+        self.connection = self.channel = connection
+        self.peer, self.conversation, self._limits = peer, conversation, limits
+        self.is_fresh = is_fresh
+        self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.since = time.monotonic()   # the front has waited for it
+
+    @property
+    def patience(self):
+        """How long it is waited for."""
+        return _find_patience(self._limits, self.conversation)
+
+    @property
+    def stranger_s(self):
+        """Within how many seconds it must be known who asks, and by what."""
+        return self._limits.stranger_s
+
+    def recognise(self, channel, peer, conversation):
+        """Now it is known better who asks, and by which channel."""
+        self.channel, self.peer, self.conversation = channel, peer, conversation
+        self.lines = Lines(channel, functools.partial(_find_patience, self._limits, conversation))
+        self.is_fresh = False
+
+    def settle(self):
+        """Its first byte is one of plain lines."""
+        self.is_fresh = False
+
+    def note_time(self):
+        """The front waits from now on."""
+        self.since = time.monotonic()
+
+    def find_overdue(self):
+        """The name of the limit by which the front has waited too long for it, or None."""
+        patience = self.patience
+        limit, limit_s = ("line", patience.line_s) if self.lines.size else ("idle", patience.idle_s)
+        is_over = limit_s is not None and time.monotonic() > self.since + limit_s
+        return limit if is_over and not self.replies else None
 
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
@@ -20195,302 +25463,18 @@ class Caller:
         """How many bytes a line that starts like this may have."""
         is_import = start.upper().split()[:1] == [b"IMPORT"]
         return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
-            else self._max_line
+            else self._limits.max_line
+
+
+def _find_patience(limits, conversation):
+    """How long whoever asks is waited for: he may have said meanwhile who he is."""
+    return limits.find_patience(conversation.client)
 
 
 def encode(lines):
     """Lines of text -> bytes with their ends; what is FLUSH is none."""
     text = "".join(line + "\n" for line in lines if line is not FLUSH)
     return text.encode("utf-8", "backslashreplace")
-
-
-# ======================================================================================
-# server/front.py
-# The connections that have asked for nothing yet but EXEC and PING, all in one thread.
-#
-# A thread for each would be woken twice a request: when it comes, and after its commit. Here what
-# comes together is begun together, and answered together. Nothing here may wait, for anybody: what
-# could, goes on in a thread of its own, and its connection stays there.
-#
-# Thread front: serves them; ends at Front.close().
-# Thread usher: starts the threads of those that need one, which may take its time; ends likewise.
-# ======================================================================================
-
-NO_THREAD = "the host has no thread for a further connection"
-TURN = 64               # lines of one connection until another has its turn
-INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
-
-
-class Front:
-    """Serves Callers whose requests wait for a commit alone, or for nothing."""
-
-    def __init__(self, serve_alone, end):
-        self._end = end                         # of a connection
-        self._usher, self._waker = Usher(serve_alone, self.add), Waker()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
-        # all, those of whom more is read, and those whose client is gone
-        self._callers, self._watched, self._lost = set(), set(), set()
-        self._woken = collections.deque()       # Callers that are new, or for whom there is news
-        self._is_asleep = self._is_closing = False
-        self._thread = Worker(self._run, name="front")
-
-    def start(self):
-        """Serves from now on. RuntimeError: the host has no thread for it."""
-        self._usher.start()
-        self._thread.start()
-
-    def add(self, caller):
-        """Takes a Caller in, also once more. From any thread."""
-        self._callers.add(caller)
-        self._wake(caller)
-
-    def close(self):
-        """Ends the threads, and the connections that are still here."""
-        if self._is_closing:
-            return
-        self._usher.close()
-        self._is_closing = True
-        self._wake(None)
-        if self._thread.is_alive():
-            self._thread.join()
-        for caller in list(self._callers):
-            self._leave(caller)
-            self._end(caller.connection)
-        self._selector.close()
-        self._waker.close()
-
-    def _wake(self, caller):
-        """There is news for a Caller. From any thread; waits for nothing."""
-        self._woken.append(caller)
-        if self._is_asleep:
-            self._is_asleep = False
-            self._waker.ring()
-
-    def _run(self):
-        """Whatever goes wrong, as when memory is short: the thread stays for others."""
-        while not self._is_closing:
-            try:
-                self._serve()
-            except Exception:
-                with contextlib.suppress(Exception):
-                    log.exception("connections")
-                time.sleep(0.1)
-
-    def _serve(self):
-        """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
-        gives news while it does not sleep need not wake it: it looks once more before."""
-        self._is_asleep = True
-        ready = self._selector.select(0 if self._woken else None)
-        self._is_asleep = False
-        for key, _ in ready:
-            if key.data is None:
-                self._waker.hear()
-            else:
-                self._guard(self._read, key.data)
-        for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
-            if caller in self._callers:
-                self._guard(self._go_on, caller)
-
-    def _guard(self, work, caller):
-        """work(caller); what goes wrong costs this connection alone."""
-        try:
-            work(caller)
-        except Exception:
-            with contextlib.suppress(Exception):
-                log.exception("connection")
-            self._lose(caller)
-
-    def _read(self, caller):
-        """Takes what has come in."""
-        try:
-            data = caller.connection.recv(INTAKE)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:                 # it is gone; what it has asked for goes on
-            data = b""
-        caller.lines.feed(data)
-        self._go_on(caller)
-
-    def _go_on(self, caller):
-        """Begins what is here, answers what can be answered, and watches for more."""
-        if caller in self._lost:
-            self._settle(caller)
-            return
-        if caller.unsent:               # no thread waits for a client that does not read
-            self._lose(caller)
-            return
-        if not self._begin(caller) or not self._answer(caller):
-            return                      # it is no more here, or lost
-        lines, is_last = caller.lines, caller.conversation.is_over
-        is_free = len(caller.replies) < MAX_BATCH and not is_last
-        if is_free and lines.has_next:
-            self._watch(caller, False)  # nothing more is taken in before that
-            self._woken.append(caller)  # after the others
-        elif not caller.replies and (lines.is_over or is_last):
-            self._drop(caller)
-        else:
-            self._watch(caller, is_free and not lines.is_over)
-
-    def _begin(self, caller):
-        """Begins what has come in, in its order -> whether the connection is still here."""
-        conversation, lines, replies = caller.conversation, caller.lines, caller.replies
-        for _ in range(min(TURN, MAX_BATCH - len(replies))):
-            if conversation.is_over:
-                break
-            try:
-                line = lines.take(caller.find_limit)
-            except (TooLong, BadRequest):       # the thread meets it, too
-                return self._give_away(caller)
-            if line is None:
-                return lines.size <= INTAKE or self._give_away(caller)
-            reply = conversation.begin(line)
-            if reply is not None:
-                replies.append(reply)
-                if conversation.is_over or not reply.is_quick:
-                    return self._give_away(caller)
-                reply.start()
-        return True
-
-    def _answer(self, caller):
-        """Sends the replies up to the first that waits for its commit; the last that does has it
-        called again. Whether the connection is still here, and not lost."""
-        lines = []
-        while caller.replies and caller.replies[0].is_ready:
-            lines += caller.replies.pop(0).chunks()
-        if not self._send(caller, encode(lines)):
-            return False
-        for reply in reversed(caller.replies):
-            if not reply.is_ready:
-                reply.call_when_ready(functools.partial(self._wake, caller))
-                return True
-        if caller.replies:              # they are ready by now
-            self._woken.append(caller)
-        return True
-
-    def _send(self, caller, data):
-        """Sends what the client takes now; the rest is for a thread. Whether that was all."""
-        try:
-            sent = caller.connection.send(data) if data else 0
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return self._lose(caller)
-        if sent < len(data):
-            caller.keep(data[sent:])    # the client does not read
-            return self._give_away(caller)
-        return True
-
-    def _watch(self, caller, is_watched):
-        """Whether more is read of it: not while much of it is under way."""
-        if is_watched and caller not in self._watched:
-            self._selector.register(caller.connection, selectors.EVENT_READ, caller)
-            self._watched.add(caller)
-        elif not is_watched and caller in self._watched:
-            self._watched.discard(caller)
-            self._selector.unregister(caller.connection)
-
-    def _leave(self, caller):
-        self._watch(caller, False)
-        self._callers.discard(caller)
-        self._lost.discard(caller)
-
-    def _drop(self, caller):
-        """Ends a connection, of which nothing is under way."""
-        if caller in self._callers:
-            self._leave(caller)
-            self._end(caller.connection)
-
-    def _give_away(self, caller):
-        """A thread of its own goes on with a connection: False, it is no more here."""
-        self._leave(caller)
-        self._usher.take(caller)
-        return False
-
-    def _lose(self, caller):
-        """The client is gone, or nothing can be done for it: False. What it has asked for takes its
-        course all the same."""
-        if caller in self._callers:
-            self._watch(caller, False)
-            self._lost.add(caller)
-            self._settle(caller)
-        return False
-
-    def _settle(self, caller):
-        """Ends a lost connection, once all that is under way has its place in the queue."""
-        while caller.replies:
-            if not caller.replies[0].is_ready:
-                caller.replies[0].call_when_ready(functools.partial(self._wake, caller))
-                return
-            for _ in caller.replies.pop(0).chunks():
-                pass                    # nobody reads it
-        self._drop(caller)
-
-
-class Usher:
-    """Has a thread go on with a Caller, or gives it back: the host has none, and what may have to
-    wait is refused."""
-
-    def __init__(self, serve_alone, give_back):
-        self._serve_alone, self._give_back = serve_alone, give_back
-        self._waiting = queue.Queue()
-        self._thread = Worker(self._run, name="usher")
-
-    def start(self):
-        """From now on. RuntimeError: the host has no thread for it."""
-        self._thread.start()
-
-    def take(self, caller):
-        """Has a thread go on with it, soon."""
-        self._waiting.put(caller)
-
-    def close(self):
-        """Ends the thread after all that was put in."""
-        self._waiting.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self):
-        """Thread usher."""
-        while True:
-            caller = self._waiting.get()
-            if caller is None:
-                return
-            try:
-                self._serve_alone(caller)
-            except Exception as error:          # RuntimeError, MemoryError
-                if not isinstance(error, RuntimeError):
-                    with contextlib.suppress(Exception):
-                        log.exception("connection")
-                caller.refuse(Busy(NO_THREAD))
-                self._give_back(caller)
-
-
-class Waker:
-    """Wakes one that waits for a descriptor, which nobody else can have before the last ring."""
-
-    def __init__(self):
-        self.descriptor, self._button = os.pipe()
-        os.set_blocking(self._button, False)
-        self._lock, self._is_closed = threading.Lock(), False
-
-    def ring(self):
-        """From any thread; nothing after close()."""
-        with self._lock:
-            if not self._is_closed:
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._button, b".")
-
-    def hear(self):
-        """After a ring."""
-        os.read(self.descriptor, 4096)
-
-    def close(self):
-        """Gives the descriptors back."""
-        with self._lock:
-            self._is_closed = True
-            os.close(self._button)
-            os.close(self.descriptor)
 
 
 # ======================================================================================
@@ -20666,22 +25650,899 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
+def plain_address(address):
+    """A numeric address as people write it: an IPv4-mapped one as IPv4."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
-    Only Linux can tell: the kernel shows nobody at that end then.
+    Only Linux can tell, of this host's own clients: the kernel shows nobody at that end then.
     """
+    before = connection.gettimeout()
+    connection.settimeout(0.0)
     try:
-        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+        if connection.recv(1, socket.MSG_PEEK):
             return False
+        if connection.family == socket.AF_UNIX:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            return any(events & select.POLLHUP for _, events in poll.poll(0))
+        if not sys.platform.startswith("linux") or not is_loopback(connection.getpeername()[0]):
+            return False
+        return ask_peer_uid(connection) is None
     except BlockingIOError:
         return False
-    except OSError:
-        return True
-    try:
-        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
     except OSError as error:
         return error.errno not in NO_DESCRIPTOR
+    finally:
+        connection.settimeout(before)
+
+
+# ======================================================================================
+# server/tls.py
+# TLS at the agent's end: its certificate, which is read again, and connections sealed by it.
+#
+# Thread certificates: reads them again after SIGHUP, tells when one expires; ends at close().
+# ======================================================================================
+
+TLS_BYTE = b"\x16"          # what begins with it is TLS: a handshake (RFC 8446, 5.1)
+EXPIRY_LOOK_S = 86400.0            # between two looks whether the certificate expires
+EXPIRY_S = 14 * 86400.0     # so long before it does so it is told
+TLS_QUIET_S = 60.0              # between two lines of the log about connections that failed
+# reasons of OpenSSL that are plainer in other words
+TLS_WORDS = {"KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+             "PEM lib": "it is no PEM text of this",
+             "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it"}
+
+
+def load_ssl(option):
+    """The module ssl. CannotStart where this host's Python has none."""
+    try:
+        import ssl
+    except ImportError:
+        raise CannotStart("%s: this host's Python has no TLS (no module ssl)" % option) from None
+    return ssl
+
+
+def tell_tls(error):
+    """In words, what is wrong by an error of ssl, or of a file."""
+    text = getattr(error, "strerror", None) or str(error)
+    reason = getattr(error, "reason", None) or ("PEM lib" if "PEM lib" in text else "")
+    return (TLS_WORDS.get(reason) or getattr(error, "verify_message", None)
+            or reason.lower().replace("_", " ") or text)
+
+
+class Certificates:
+    """What the agent shows to who connects by TLS, and the authorities whose certificates it takes
+    from them: as they were read last."""
+
+    def __init__(self, certificate, key, client_ca, clock):
+        self._certificate, self._key = certificate, key or certificate
+        self._client_ca, self._clock = client_ca, clock
+        self._ssl = load_ssl("--tls-cert")
+        self._context = self._load()
+        self._expiry = self._read_expiry()      # seconds since 1970, or None
+        self._quiet_until, self._unsaid = 0.0, 0    # of failed connections
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._thread = Worker(self._run, name="certificates")
+
+    def start(self):
+        """Looks after them from now on. RuntimeError: the host has no thread for it."""
+        with contextlib.suppress(OSError):
+            if os.stat(self._key).st_mode & 0o007:
+                log.warning("everybody on this host can read the key %s (chmod 600)", self._key)
+        self._tell_expiry()
+        self._thread.start()
+
+    def reread(self):
+        """Has them read again, soon. For a signal's handler: it takes no lock."""
+        if self._wake_in is not None:
+            with contextlib.suppress(BlockingIOError):      # that was asked for often enough
+                os.write(self._wake_in, b"!")
+
+    def close(self):
+        """Ends the thread."""
+        wake_in, self._wake_in = self._wake_in, None
+        os.close(wake_in)                       # it reads the end
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._wake_out)
+
+    def _run(self):
+        """Thread certificates."""
+        while True:
+            is_asked = select.select([self._wake_out], [], [], EXPIRY_LOOK_S)[0]
+            if is_asked:
+                if not os.read(self._wake_out, 4096):
+                    return
+                self.read_again()
+            self._tell_expiry()
+
+    def read_again(self):
+        """Takes what the files have now; what is wrong with them is logged, and the old stay."""
+        try:
+            self._context, self._expiry = self._load(), self._read_expiry()
+            log.info("the TLS certificates were read again")
+        except CannotStart as error:
+            log.error("%s; the TLS certificates from before stay", error.message)
+
+    def _load(self):
+        """A new context of ssl. CannotStart."""
+        context = self._ssl.SSLContext(self._ssl.PROTOCOL_TLS_SERVER)
+        if hasattr(context, "minimum_version"):         # from 3.7 on
+            context.minimum_version = self._ssl.TLSVersion.TLSv1_2
+        else:
+            context.options |= (self._ssl.OP_NO_SSLv2 | self._ssl.OP_NO_SSLv3
+                                | self._ssl.OP_NO_TLSv1 | self._ssl.OP_NO_TLSv1_1)
+        # no session is resumed: who shows a certificate shows it each time; and nothing starts over
+        context.options |= (self._ssl.OP_NO_COMPRESSION | self._ssl.OP_NO_TICKET
+                            | self._ssl.OP_CIPHER_SERVER_PREFERENCE
+                            | getattr(self._ssl, "OP_NO_RENEGOTIATION", 0))
+        if hasattr(context, "num_tickets"):             # from 3.8 on
+            context.num_tickets = 0
+        self._read([("--tls-cert", self._certificate), ("--tls-key", self._key)],
+                   lambda: context.load_cert_chain(self._certificate, self._key, lambda: ""))
+        if self._client_ca:
+            context.verify_mode = self._ssl.CERT_OPTIONAL
+            self._read([("--tls-client-ca", self._client_ca)],
+                       lambda: context.load_verify_locations(self._client_ca))
+        return context
+
+    @staticmethod
+    def _read(files, function):
+        """Calls a function of these files [(option, path)]. CannotStart, which names them."""
+        for option, path in files:
+            try:
+                with open(path, "rb") as file:
+                    needs_passphrase = b"ENCRYPTED" in file.read()
+            except OSError as error:
+                raise CannotStart("%s %s: %s" % (option, path, error.strerror)) from None
+            if needs_passphrase:                       # ssl would ask for it at the terminal
+                raise CannotStart("%s %s: the key has a passphrase, and nobody is there to type it"
+                                  % (option, path))
+        try:
+            function()
+        except (OSError, ValueError) as error:          # SSLError is an OSError
+            raise CannotStart("%s: %s" % (" ".join("%s %s" % file for file in files),
+                                          tell_tls(error))) from None
+
+    def _read_expiry(self):
+        """When the certificate expires, seconds since 1970; None: this Python cannot tell."""
+        try:        # no public function of Python reads a certificate from a file
+            fields = self._ssl._ssl._test_decode_cert(self._certificate)
+            return self._ssl.cert_time_to_seconds(fields["notAfter"])
+        except (AttributeError, KeyError, ValueError, OSError):
+            return None
+
+    def _tell_expiry(self):
+        """Warns of a certificate that has expired, or is about to."""
+        if self._expiry is None:
+            return
+        left_s, when = self._expiry - self._clock.now(), local_iso(self._expiry)
+        if left_s <= 0:
+            log.error("the TLS certificate %s expired at %s: clients that verify it refuse to "
+                      "connect; replace it and send SIGHUP", self._certificate, when)
+        elif left_s <= EXPIRY_S:
+            log.warning("the TLS certificate %s expires at %s, in %d days; replace it and send "
+                        "SIGHUP", self._certificate, when, left_s // 86400)
+
+    # -- connections -------------------------------------------------------------------
+
+    def seal(self, connection, within_s):
+        """The Sealed of a connection whose client begins TLS. Outwaited: it took too long; OSError:
+        it has failed, which is in the log, once a minute at most."""
+        sealed = Sealed(connection, self._ssl, self._context)
+        try:
+            sealed.shake_hands(within_s)
+        except Outwaited:
+            raise
+        except OSError as error:
+            self._tell_failure(connection, tell_tls(error))
+            raise
+        return sealed
+
+    def _tell_failure(self, connection, reason):
+        """Logs that TLS with a client has failed, unless that was just done of another."""
+        if time.monotonic() < self._quiet_until:
+            self._unsaid += 1
+            return
+        self._quiet_until = time.monotonic() + TLS_QUIET_S
+        more, self._unsaid = self._unsaid, 0
+        try:
+            where = plain_address(connection.getpeername()[0]) or "the UNIX socket"
+        except (OSError, IndexError):
+            where = "a client that is gone"
+        log.warning("TLS with %s failed: %s%s", where, reason,
+                    "; %d others before, which were not told" % more if more else "")
+
+
+class Sealed:
+    """A connection by TLS, for the one thread that uses it as it would use the connection. What has
+    a time-out takes no longer as a whole. OSError."""
+
+    def __init__(self, connection, ssl, context):
+        self._connection, self._ssl, self._timeout_s = connection, ssl, None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def shake_hands(self, within_s):
+        """Begins TLS. Outwaited; OSError."""
+        self.settimeout(within_s)
+        try:
+            self._do(self._tls.do_handshake)
+        except socket.timeout:
+            raise Outwaited("handshake") from None
+
+    @property
+    def certificate(self):
+        """The common name of the client's certificate, which is verified; "" without one."""
+        fields = self._tls.getpeercert() or {}
+        names = [value for part in fields.get("subject", ()) for key, value in part
+                 if key == "commonName"]
+        return names[0] if len(names) == 1 else ""
+
+    def gettimeout(self):
+        """Seconds, or None."""
+        return self._timeout_s
+
+    def settimeout(self, timeout_s):
+        """How long a call may take; None: for ever."""
+        self._timeout_s = timeout_s
+
+    def recv(self, size):
+        """What comes in; nothing at its end, or where it is cut."""
+        try:
+            return self._do(self._tls.read, size)
+        except (self._ssl.SSLZeroReturnError, self._ssl.SSLEOFError):
+            return b""
+
+    def sendall(self, data):
+        """Sends data."""
+        while data:
+            data = data[self._do(self._tls.write, data):]
+
+    def shutdown(self, how):
+        """Tells the client that nothing more comes."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()                  # the client's own farewell is not waited for
+        with contextlib.suppress(OSError):
+            self._flush()
+        self._connection.shutdown(how)
+
+    def has_hung_up(self):
+        """Whether the client has ended the connection; some of what it has sent is taken in."""
+        self._connection.settimeout(0.0)
+        try:
+            while self._incoming.pending < WIRE_PIECE:
+                data = self._connection.recv(WIRE_PIECE)
+                if not data:
+                    self._incoming.write_eof()
+                    return True
+                self._incoming.write(data)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _do(self, step, *arguments):
+        """Calls a function of TLS until it needs nothing more of the client -> its value."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return step(*arguments)
+            except self._ssl.SSLWantReadError:
+                pass
+            finally:
+                self._connection.settimeout(self._timeout_s)
+                self._flush()                   # an alert, too
+            try:
+                data = receive(self._connection, "", self._timeout_s, begun)
+            except Outwaited:
+                raise socket.timeout("timed out") from None
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    def _flush(self):
+        """Sends what TLS has to say."""
+        if self._outgoing.pending:
+            self._connection.sendall(self._outgoing.read())
+
+
+# ======================================================================================
+# server/front.py
+# The connections that have asked for nothing yet but EXEC and PING, all in one thread.
+#
+# A thread for each would be woken twice a request: when it comes, and after its commit. Here what
+# comes together is begun together, and answered together. Nothing here may wait, for anybody: what
+# could, goes on in a thread of its own, and its connection stays there.
+#
+# Thread front: serves them; ends at Front.close().
+# Thread usher: starts the threads of those that need one, which may take its time; ends likewise.
+# ======================================================================================
+
+NO_THREAD = "the host has no thread for a further connection"
+TURN = 64               # lines of one connection until another has its turn
+INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
+PATROL_S = 0.5          # between two looks for who is waited for too long
+
+
+class Front:
+    """Serves Callers whose requests wait for a commit alone, or for nothing. count(limit) is told
+    of each WireLimit that is reached."""
+
+    def __init__(self, serve_alone, end, limits, count):
+        self._end = end                         # of a connection
+        self._max_requests, self._count = limits.max_requests, count
+        self._is_timed = not (limits.idle_s is limits.line_s is None)
+        self._next_patrol = 0.0
+        self._usher, self._waker = Usher(serve_alone, self.add), Waker()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
+        # all, those of whom more is read, and those whose client is gone
+        self._callers, self._watched, self._lost = set(), set(), set()
+        self._woken = collections.deque()       # Callers that are new, or for whom there is news
+        self._is_asleep = self._is_closing = False
+        self._thread = Worker(self._run, name="front")
+
+    def start(self):
+        """Serves from now on. RuntimeError: the host has no thread for it."""
+        self._usher.start()
+        self._thread.start()
+
+    def add(self, caller):
+        """Takes a Caller in, also once more. From any thread."""
+        self._callers.add(caller)
+        self._wake(caller)
+
+    def close(self):
+        """Ends the threads, and the connections that are still here."""
+        if self._is_closing:
+            return
+        self._usher.close()
+        self._is_closing = True
+        self._wake(None)
+        if self._thread.is_alive():
+            self._thread.join()
+        for caller in list(self._callers):
+            self._leave(caller)
+            self._end(caller.connection)
+        self._selector.close()
+        self._waker.close()
+
+    def _wake(self, caller):
+        """There is news for a Caller. From any thread; waits for nothing."""
+        self._woken.append(caller)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._waker.ring()
+
+    def _run(self):
+        """Whatever goes wrong, as when memory is short: the thread stays for others."""
+        while not self._is_closing:
+            try:
+                self._serve()
+            except Exception:
+                with contextlib.suppress(Exception):
+                    log.exception("connections")
+                time.sleep(0.1)
+
+    def _serve(self):
+        """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
+        gives news while it does not sleep need not wake it: it looks once more before."""
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
+        self._is_asleep = True
+        ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
+        self._is_asleep = False
+        for key, _ in ready:
+            if key.data is None:
+                self._waker.hear()
+            else:
+                self._guard(self._read, key.data)
+        for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
+            if caller in self._callers:
+                self._guard(self._go_on, caller)
+
+    def _patrol(self):
+        """Ends the connections that are waited for too long."""
+        self._next_patrol = time.monotonic() + PATROL_S
+        for caller in list(self._watched):
+            limit = caller.find_overdue()
+            if limit is not None:
+                self._count(limit)
+                self._drop(caller)
+
+    def _guard(self, work, caller):
+        """work(caller); what goes wrong costs this connection alone."""
+        try:
+            work(caller)
+        except Exception:
+            with contextlib.suppress(Exception):
+                log.exception("connection")
+            self._lose(caller)
+
+    def _read(self, caller):
+        """Takes what has come in. What begins as TLS is for a thread."""
+        try:
+            if caller.is_fresh:
+                if caller.connection.recv(1, socket.MSG_PEEK) == TLS_BYTE:
+                    self._give_away(caller)
+                    return
+                caller.settle()
+            data = caller.connection.recv(INTAKE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:                 # it is gone; what it has asked for goes on
+            data = b""
+        if self._is_timed and not caller.lines.size:
+            caller.note_time()
+        caller.lines.feed(data)
+        self._go_on(caller)
+
+    def _go_on(self, caller):
+        """Begins what is here, answers what can be answered, and watches for more."""
+        if caller in self._lost:
+            self._settle(caller)
+            return
+        if caller.unsent:               # no thread waits for a client that does not read
+            self._lose(caller)
+            return
+        if not self._begin(caller) or not self._answer(caller):
+            return                      # it is no more here, or lost
+        lines, is_last = caller.lines, caller.conversation.is_over
+        is_free = len(caller.replies) < self._max_requests and not is_last
+        if not is_free and not is_last:
+            self._count("requests")
+        if is_free and lines.has_next:
+            self._watch(caller, False)  # nothing more is taken in before that
+            self._woken.append(caller)  # after the others
+        elif not caller.replies and (lines.is_over or is_last):
+            self._drop(caller)
+        else:
+            self._watch(caller, is_free and not lines.is_over)
+
+    def _begin(self, caller):
+        """Begins what has come in, in its order -> whether the connection is still here."""
+        conversation, lines, replies = caller.conversation, caller.lines, caller.replies
+        for _ in range(min(TURN, self._max_requests - len(replies))):
+            if conversation.is_over:
+                break
+            try:
+                line = lines.take(caller.find_limit)
+            except (TooLong, BadRequest):       # the thread meets it, too
+                return self._give_away(caller)
+            if line is None:
+                return lines.size <= INTAKE or self._give_away(caller)
+            reply = conversation.begin(line)
+            if self._is_timed:
+                caller.note_time()
+            if reply is not None:
+                replies.append(reply)
+                if conversation.is_over or not reply.is_quick:
+                    return self._give_away(caller)
+                reply.start()
+        return True
+
+    def _answer(self, caller):
+        """Sends the replies up to the first that waits for its commit; the last that does has it
+        called again. Whether the connection is still here, and not lost."""
+        lines = []
+        while caller.replies and caller.replies[0].is_ready:
+            lines += caller.replies.pop(0).chunks()
+        if not self._send(caller, encode(lines)):
+            return False
+        for reply in reversed(caller.replies):
+            if not reply.is_ready:
+                reply.call_when_ready(functools.partial(self._wake, caller))
+                return True
+        if caller.replies:              # they are ready by now
+            self._woken.append(caller)
+        return True
+
+    def _send(self, caller, data):
+        """Sends what the client takes now; the rest is for a thread. Whether that was all."""
+        try:
+            sent = caller.connection.send(data) if data else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return self._lose(caller)
+        if sent < len(data):
+            caller.keep(data[sent:])    # the client does not read
+            return self._give_away(caller)
+        return True
+
+    def _watch(self, caller, is_watched):
+        """Whether more is read of it: not while much of it is under way."""
+        if is_watched and caller not in self._watched:
+            self._selector.register(caller.connection, selectors.EVENT_READ, caller)
+            self._watched.add(caller)
+        elif not is_watched and caller in self._watched:
+            self._watched.discard(caller)
+            self._selector.unregister(caller.connection)
+
+    def _leave(self, caller):
+        self._watch(caller, False)
+        self._callers.discard(caller)
+        self._lost.discard(caller)
+
+    def _drop(self, caller):
+        """Ends a connection, of which nothing is under way."""
+        if caller in self._callers:
+            self._leave(caller)
+            self._end(caller.connection)
+
+    def _give_away(self, caller):
+        """A thread of its own goes on with a connection: False, it is no more here."""
+        self._leave(caller)
+        self._usher.take(caller)
+        return False
+
+    def _lose(self, caller):
+        """The client is gone, or nothing can be done for it: False. What it has asked for takes its
+        course all the same."""
+        if caller in self._callers:
+            self._watch(caller, False)
+            self._lost.add(caller)
+            self._settle(caller)
+        return False
+
+    def _settle(self, caller):
+        """Ends a lost connection, once all that is under way has its place in the queue."""
+        while caller.replies:
+            if not caller.replies[0].is_ready:
+                caller.replies[0].call_when_ready(functools.partial(self._wake, caller))
+                return
+            for _ in caller.replies.pop(0).chunks():
+                pass                    # nobody reads it
+        self._drop(caller)
+
+
+class Usher:
+    """Has a thread go on with a Caller, or gives it back: the host has none, and what may have to
+    wait is refused."""
+
+    def __init__(self, serve_alone, give_back):
+        self._serve_alone, self._give_back = serve_alone, give_back
+        self._waiting = queue.Queue()
+        self._thread = Worker(self._run, name="usher")
+
+    def start(self):
+        """From now on. RuntimeError: the host has no thread for it."""
+        self._thread.start()
+
+    def take(self, caller):
+        """Has a thread go on with it, soon."""
+        self._waiting.put(caller)
+
+    def close(self):
+        """Ends the thread after all that was put in."""
+        self._waiting.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self):
+        """Thread usher."""
+        while True:
+            caller = self._waiting.get()
+            if caller is None:
+                return
+            try:
+                self._serve_alone(caller)
+            except Exception as error:          # RuntimeError, MemoryError
+                if not isinstance(error, RuntimeError):
+                    with contextlib.suppress(Exception):
+                        log.exception("connection")
+                caller.refuse(Busy(NO_THREAD))
+                self._give_back(caller)
+
+
+class Waker:
+    """Wakes one that waits for a descriptor, which nobody else can have before the last ring."""
+
+    def __init__(self):
+        self.descriptor, self._button = os.pipe()
+        os.set_blocking(self._button, False)
+        self._lock, self._is_closed = threading.Lock(), False
+
+    def ring(self):
+        """From any thread; nothing after close()."""
+        with self._lock:
+            if not self._is_closed:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._button, b".")
+
+    def hear(self):
+        """After a ring."""
+        os.read(self.descriptor, 4096)
+
+    def close(self):
+        """Gives the descriptors back."""
+        with self._lock:
+            self._is_closed = True
+            os.close(self._button)
+            os.close(self.descriptor)
+
+
+# ======================================================================================
+# server/handler.py
+# One connection in a thread of its own, by plain lines or TLS, to its end.
+# ======================================================================================
+
+NEEDS_TLS = ("lines that are not sealed are served on loopback and the UNIX socket alone: connect "
+             "by TLS")
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """One connection, in its thread."""
+
+    def handle(self):
+        caller = self.server.find_caller(self.request)
+        try:
+            if caller.is_fresh and not self._greet(caller):
+                return
+            self._converse(caller)
+        except Outwaited as error:
+            self.server.count(error.limit)
+        except OSError:                             # the client went away
+            pass
+
+    def _greet(self, caller):
+        """Looks at the first byte: TLS, or plain lines -> whether to go on. Outwaited, OSError."""
+        self.request.settimeout(caller.patience.idle_s)
+        try:
+            first = self.request.recv(1, socket.MSG_PEEK)
+        except socket.timeout:
+            raise Outwaited("idle") from None
+        if first == TLS_BYTE and self.server.certificates is not None:
+            sealed = self.server.certificates.seal(self.request, caller.stranger_s)
+            peer = caller.peer._replace(is_private=True, certificate=sealed.certificate)
+            caller.recognise(sealed, peer, self.server.make_conversation(
+                self.request, peer, sealed.has_hung_up))
+            return True
+        caller.settle()
+        if caller.peer.is_private:
+            return True
+        line = b""
+        with contextlib.suppress(TooLong, BadRequest):
+            line = caller.lines.read(caller.find_limit) or b""
+        self._send(caller, [caller.conversation.refuse(AuthError(NEEDS_TLS), line)])
+        self._linger(caller, LINGER)
+        return False
+
+    def _converse(self, caller):
+        """Answers request after request until one side ends it. Replies that wait for a commit are
+        gathered as long as further requests are there already, so they share it."""
+        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
+        fresh = caller.replies          # which the front has not sent, or not even begun
+        if caller.unsent:
+            send_whole(caller.channel, caller.unsent, caller.patience.send_s)
+        while fresh or not conversation.is_over:
+            if replies and not (fresh or lines.has_next and not self._is_full(replies)):
+                self._send(caller, replies)     # the client waits for them
+                replies = []
+            try:
+                if fresh:
+                    reply = fresh.pop(0)
+                else:
+                    line = lines.read(caller.find_limit)
+                    if line is None:
+                        break
+                    reply = conversation.begin(line)
+            except (TooLong, BadRequest) as error:
+                # most of a long line
+                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
+                if isinstance(error, TooLong):
+                    self.server.count("line_bytes")
+            if reply is not None:
+                reply.start()
+                replies.append(reply)
+                if not reply.is_under_way:
+                    self._send(caller, replies)
+                    replies = []
+        self._send(caller, replies)
+        self._linger(caller, rest)
+
+    def _is_full(self, replies):
+        """Whether as many requests are under way as may be."""
+        is_full = len(replies) >= self.server.limits.max_requests
+        if is_full:
+            self.server.count("requests")
+        return is_full
+
+    @staticmethod
+    def _send(caller, replies):
+        """Sends replies in their order. All that are under way are waited for first, so that a
+        client that has gone costs no session its place in the queue."""
+        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
+        last = [reply.chunks() for reply in replies if not reply.is_under_way]
+        parts, size = [], 0
+        for chunk in itertools.chain.from_iterable(waited + last):
+            if chunk is not FLUSH:
+                parts.append(chunk)
+                size += len(chunk)
+            if chunk is FLUSH or size > WIRE_PIECE:
+                send_whole(caller.channel, encode(parts), caller.patience.send_s)
+                parts, size = [], 0
+        send_whole(caller.channel, encode(parts), caller.patience.send_s)
+
+    def _linger(self, caller, most):
+        """What the client has still sent is read and thrown away, so that the close does not cut
+        the reply: `most` bytes for LINGER_S at most."""
+        until, size = time.monotonic() + LINGER_S, 0
+        with contextlib.suppress(OSError):
+            caller.channel.shutdown(socket.SHUT_WR)
+            while size < most and time.monotonic() < until:
+                self.request.settimeout(max(0.01, until - time.monotonic()))
+                data = self.request.recv(WIRE_PIECE)
+                if not data:
+                    return
+                size += len(data)
+
+
+# ======================================================================================
+# server/limits.py
+# Who may connect, how many at once, and how long each is waited for.
+# ======================================================================================
+
+NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+
+
+class Patience(NamedTuple):
+    """How long a connection is waited for, in seconds; None: for ever."""
+    idle_s: Optional[float] = None      # until a line begins
+    line_s: Optional[float] = None      # until it is whole
+    send_s: Optional[float] = None      # until a piece of a reply is taken
+
+
+class WireLimits(NamedTuple):
+    """The limits on connections. Of the times None is the default: none for the agent's own user,
+    who may leave his terminals open, and a fixed one for other users."""
+    max_connections: int = MAX_CONNECTIONS
+    max_line: int = MAX_LINE            # bytes
+    max_per_address: int = MAX_PER_ADDRESS
+    max_requests: int = MAX_BATCH       # of one connection, under way
+    stranger_s: float = STRANGER_S      # for everything, until it is known who asks
+    idle_s: Optional[float] = None
+    line_s: Optional[float] = None
+    send_s: Optional[float] = None
+
+    def find_patience(self, client):
+        """The Patience with a Client."""
+        if client.role is None:
+            return Patience(self.stranger_s, self.stranger_s, self.stranger_s)
+        if is_of_owner(client):
+            return Patience(self.idle_s, self.line_s, self.send_s)
+        return Patience(self.idle_s or IDLE_S, self.line_s or LINE_S, self.send_s or SEND_S)
+
+
+def read_limits(settings):
+    """The WireLimits of the command line."""
+    return WireLimits(settings.max_connections, settings.max_line, settings.max_per_address,
+                      settings.max_requests, settings.stranger_s, settings.idle_s,
+                      settings.line_s, settings.send_s)
+
+
+def is_of_owner(client):
+    """Whether a Client is known by the host's word alone: the user of the agent, and root."""
+    return client.role is not None and not client.user
+
+
+class OpenConnections:
+    """The connections that are open, and whether one more may come in.
+
+    Those of the agent's own user may be `max_connections`. All others together are nine tenths of
+    that at most, and those of whom the agent does not know who they are a tenth; so neither keep
+    the owner out, nor strangers a user who is known. Nobody gets a descriptor of the last ones
+    that `file_limit` allows: the agent needs them itself.
+    """
+
+    def __init__(self, agent, limits, is_sealing, file_limit=None):
+        self._agent, self.limits, self._is_sealing = agent, limits, is_sealing
+        self._file_limit = file_limit
+        max_files = file_limit and file_limit.kept_from     # maybe None, too
+        most = limits.max_connections
+        self._max_strangers = max(1, min(most, max_files or most) // 10)
+        self._max_others = max(1, most - most // 10)
+        self._callers = {}              # connection -> its Caller
+        self._places = {}               # connection -> where it is from, of all but the owner's
+        self._strangers = set()         # of these, those whom the agent did not know lately
+        self._per_place = collections.Counter()
+        self._lock = threading.Lock()   # guards these four
+
+    def __len__(self):
+        return len(self._callers)
+
+    def find(self, connection):
+        """The Caller of a connection."""
+        return self._callers[connection]
+
+    def list_all(self):
+        """The connections that are open."""
+        with self._lock:
+            return list(self._callers)
+
+    def admit(self, connection, peer):
+        """Takes a connection in, or tells why not: the limit in words."""
+        conversation = self.make_conversation(connection, peer)
+        with self._lock:
+            limit, reason = self._find_limit(connection, peer, conversation.client)
+            if limit is None:
+                self._callers[connection] = Caller(
+                    connection, peer, conversation, self.limits,
+                    is_fresh=self._is_sealing or not peer.is_private)
+                self._note(connection, peer, conversation.client)
+                return None
+        self.count(limit)
+        return reason
+
+    def _find_limit(self, connection, peer, client):
+        """The limit that keeps a connection out: its name and the words for it, or (None, None).
+        What it is of the owner's counts for no limit of others."""
+        most = self.limits.max_connections
+        checks = [("connections", len(self._callers) - len(self._strangers), most)]
+        if not is_of_owner(client):
+            checks = [("connections", len(self._places), self._max_others),
+                      ("per_address", self._per_place[_place_of(peer)],
+                       self.limits.max_per_address)]
+            if client.role is None:
+                checks.append(("strangers", self._count_strangers(), self._max_strangers))
+        for name, count, limit in checks:
+            if count >= limit:
+                where = " from this address" if name == "per_address" else ""
+                return name, "%d connections%s are open, the limit" % (limit, where)
+        # a new descriptor has the lowest number that is free
+        if self._file_limit is not None and not self._file_limit.use(connection.fileno()):
+            return "files", NO_FILES
+        return None, None
+
+    def _count_strangers(self):
+        """How many they are; who has said who he is since is none any more."""
+        if len(self._strangers) >= self._max_strangers:
+            self._strangers = {connection for connection in self._strangers
+                               if self._callers[connection].conversation.client.role is None}
+        return len(self._strangers)
+
+    def _note(self, connection, peer, client):
+        """Counts a connection."""
+        if is_of_owner(client):
+            return
+        place = self._places[connection] = _place_of(peer)
+        self._per_place[place] += 1
+        if client.role is None:
+            self._strangers.add(connection)
+
+    def forget(self, connection):
+        """It is closed."""
+        with self._lock:
+            self._callers.pop(connection, None)
+            self._strangers.discard(connection)
+            place = self._places.pop(connection, None)
+            if place is not None:
+                self._per_place[place] -= 1
+                if not self._per_place[place]:
+                    del self._per_place[place]
+
+    def make_conversation(self, connection, peer, has_left=None):
+        """The Conversation with whoever is at the other end."""
+        access = self._agent.access
+        return Conversation(self._agent, access.identify(peer),
+                            has_left or functools.partial(has_hung_up, connection), access)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._agent.reached.count(limit)
+
+
+def _place_of(peer):
+    """What counts as one address: of this host, one user of it."""
+    return peer.address, peer.uid
 
 
 # ======================================================================================
@@ -20695,15 +26556,16 @@ IS_LINUX = sys.platform.startswith("linux")
 # the same user, and old ends that had it too are no hindrance (net/ipv4/inet_connection_sock.c,
 # inet_bind_conflict). Elsewhere SO_REUSEADDR allows no second one.
 SHARING = socket.SO_REUSEPORT if IS_LINUX else socket.SO_REUSEADDR
+ALL_ADDRESSES = ("0.0.0.0", "::")
 _CREDENTIALS = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
 
 
-def claim_port(host, port):
-    """A socket that no second agent of this user can have while this one has the port, which he
-    could share; None elsewhere, and where a stranger has its name. OSError: there is another."""
+def claim_name(name):
+    """A socket that no second program of this user, or root, can have while this one has the
+    abstract name; None elsewhere, and where a stranger has it. OSError: there is another."""
     if not IS_LINUX:
         return None
-    name, claim = "\0agent.py:%s:%d" % (host, port), socket.socket(socket.AF_UNIX)
+    claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(name)
         claim.listen(128)               # so that others can ask whose it is
@@ -20713,10 +26575,33 @@ def claim_port(host, port):
         if error.errno != errno.EADDRINUSE or find_name_owner(name) in (os.getuid(), 0):
             raise
     log.warning("another user has taken the name by which agents of one user know each other")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        if probe.connect_ex((host, port)) == 0:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     return None
+
+
+def claim_port(host, port):
+    """claim_name for a port, which one user could share. OSError: there is another agent."""
+    claim = claim_name("\0agent.py:%s:%d" % (host, port))
+    if claim is not None and has_overlap(host, port):
+        claim.close()
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    if claim is None and IS_LINUX:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if probe.connect_ex((host, port)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return claim
+
+
+def has_overlap(host, port):
+    """Whether another agent of this user has the port by an address that is one of these, or has
+    all: the kernel lets one user share it."""
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
+            others = re.findall(r" @agent\.py:(\S+):%d$" % port, table.read(), re.M)
+    except OSError:
+        return False
+    return any(find_name_owner("\0agent.py:%s:%d" % (other, port)) in (os.getuid(), 0)
+               for other in set(others) - {host}
+               if other in ALL_ADDRESSES or host in ALL_ADDRESSES)
 
 
 def find_name_owner(name):
@@ -20734,131 +26619,188 @@ def find_name_owner(name):
 
 
 # ======================================================================================
+# server/unix.py
+# The UNIX socket that the agent listens on, too, and who is at its other end.
+#
+# Thread unix: accepts its connections; ends at UnixDoor.close().
+# ======================================================================================
+
+UNIX = "unix"               # the address of who comes by it
+PEER = struct.Struct("3i")          # struct ucred: pid, uid, gid (unix(7))
+MAC_PEER = struct.Struct("2Ih")     # struct xucred begins so: version, uid, groups (sys/ucred.h)
+MAC_PEER_SIZE = 76
+
+
+def find_unix_uid(connection):
+    """The uid of who is at the other end of a UNIX socket, as it was when he connected; None where
+    this host does not tell. Never raises."""
+    try:
+        if sys.platform == "darwin":
+            # SOL_LOCAL, LOCAL_PEERCRED (sys/un.h)
+            credentials = connection.getsockopt(0, 1, MAC_PEER_SIZE)
+            return MAC_PEER.unpack_from(credentials)[1]
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+        return choose_uid([(PEER.unpack(credentials)[1], 1)])
+    except (OSError, AttributeError, struct.error):
+        return None
+
+
+def find_unix_peer(connection):
+    """The Peer at the other end of a UNIX socket."""
+    uid = find_unix_uid(connection)
+    return Peer(uid, "uid unknown" if uid is None else name_user(uid), UNIX)
+
+
+def read_mode(text):
+    """The mode that an octal number says, or None."""
+    return int(text, 8) if re.fullmatch("0?[0-7]{3}", text) else None
+
+
+class UnixDoor:
+    """A UNIX socket. Its file is made early, so that what is wrong is told before anything is
+    touched; it listens last, and the file goes with it. CannotStart."""
+
+    def __init__(self, path, mode=0o600):
+        self.path, self._is_closing = path, False
+        self._socket, self._claim = socket.socket(socket.AF_UNIX), None
+        self._thread = self._take_in = self._place = None
+        try:
+            self._take(mode)
+        except OSError as error:
+            self.close()
+            raise CannotStart("--unix %s: %s" % (path, error.strerror or error)) from None
+        except CannotStart:
+            self.close()
+            raise
+
+    def _take(self, mode):
+        """Makes its file, in place of that of an agent that is gone. OSError, CannotStart."""
+        folder, name = os.path.split(os.path.abspath(self.path))
+        status = os.stat(folder)
+        self._claim = claim_name("\0agent.py:unix:%d:%d:%s" % (status.st_dev, status.st_ino,
+                                                               name[-50:]))
+        remove_stale(self.path)
+        before = os.umask(0o777 & ~mode)        # so it never has another mode
+        try:
+            self._socket.bind(self.path)
+        finally:
+            os.umask(before)
+        status = os.lstat(self.path)
+        self._place = status.st_dev, status.st_ino
+
+    def listen(self, take_in):
+        """Hands the connections to take_in(connection, Peer), in a thread of its own."""
+        self._take_in = take_in
+        self._socket.listen(128)
+        self._socket.setblocking(False)
+        self._thread = Worker(self._run, name="unix")
+        self._thread.start()
+
+    def _run(self):
+        """Thread unix."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while not self._is_closing:
+            poll.poll(1000)                     # where closing does not wake it
+            try:
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if not self._is_closing:
+                    log.debug("the UNIX socket: %s", error)
+                    poll.poll(50)               # no file is free, or it is closed
+                continue
+            connection.setblocking(True)
+            self._take_in(connection, find_unix_peer(connection))
+
+    def close(self):
+        """Nobody is let in any more; the file goes, unless it is another by now."""
+        self._is_closing = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        if self._place is not None:
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self._place:
+                    os.unlink(self.path)
+        if self._claim is not None:
+            self._claim.close()
+
+
+def remove_stale(path):
+    """Makes room for a UNIX socket: removes one that is ours and on which nobody listens.
+    CannotStart: there is something else; OSError."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise CannotStart("--unix %s: there is a file already, which is no socket" % path)
+    if status.st_uid != os.geteuid():
+        raise CannotStart("--unix %s: there is a socket of another user (uid %d)"
+                          % (path, status.st_uid))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        if caller.connect_ex(path) != errno.ECONNREFUSED:
+            raise CannotStart("--unix %s: another program listens there" % path)
+    os.unlink(path)
+
+
+# ======================================================================================
 # server/server.py
-# The port: connections, bounded lines, and replies as fast as they are taken.
+# The port: who comes in, and by what he is served.
 #
 # Thread server: accepts connections; ends at Server.close().
 # Thread client N: serves one connection; ends with it, or at Server.close().
 # ======================================================================================
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
 
 
-def check_host(host):
-    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+def find_address(host):
+    """The numeric address of --host. CannotStart."""
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-    if not is_loopback(address):
-        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
-                          % host)
-    return address
 
 
-def notify_systemd(address):
-    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
-    (sd_notify(3))."""
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
+def check_reach(settings, address):
+    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
+    they could, and what has to be there for that is not."""
+    if is_loopback(address):
+        return False
+    if settings.tls_cert is None and not settings.is_insecure:
+        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
+                          "passwords would be sent in the clear; --insecure serves it without"
+                          % settings.host)
+    return not settings.is_insecure
 
-
-class Handler(socketserver.BaseRequestHandler):
-    """One connection, in its thread."""
-
-    def handle(self):
-        with contextlib.suppress(OSError):          # the client went away
-            self._converse(self.server.find_caller(self.request))
-
-    def _converse(self, caller):
-        """Answers request after request until one side ends it. Replies that wait for a commit are
-        gathered as long as further requests are there already, so they share it."""
-        self.request.settimeout(None)   # the front waits for nothing, its thread does
-        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
-        fresh = caller.replies          # which the front has not sent, or not even begun
-        if caller.unsent:
-            self.request.sendall(caller.unsent)
-        while fresh or not conversation.is_over:
-            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
-                self._send(replies)     # the client waits for them
-                replies = []
-            try:
-                if fresh:
-                    reply = fresh.pop(0)
-                else:
-                    line = lines.read(caller.find_limit)
-                    if line is None:
-                        break
-                    reply = conversation.begin(line)
-            except (TooLong, BadRequest) as error:
-                # most of a long line
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
-            if reply is not None:
-                reply.start()
-                replies.append(reply)
-                if not reply.is_under_way:
-                    self._send(replies)
-                    replies = []
-        self._send(replies)
-        self._linger(rest)
-
-    def _send(self, replies):
-        """Sends replies in their order. All that are under way are waited for first, so that a
-        client that has gone costs no session its place in the queue."""
-        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
-        last = [reply.chunks() for reply in replies if not reply.is_under_way]
-        parts, size = [], 0
-        for chunk in itertools.chain.from_iterable(waited + last):
-            if chunk is not FLUSH:
-                parts.append(chunk)
-                size += len(chunk)
-            if chunk is FLUSH or size > 65536:
-                self.request.sendall(encode(parts))
-                parts, size = [], 0
-        self.request.sendall(encode(parts))
-
-    def _linger(self, most):
-        """What the client has still sent is read and thrown away, so that the close does not cut
-        the reply: `most` bytes for LINGER_S at most."""
-        until, size = time.monotonic() + LINGER_S, 0
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while size < most and time.monotonic() < until:
-                self.request.settimeout(max(0.01, until - time.monotonic()))
-                data = self.request.recv(65536)
-                if not data:
-                    return
-                size += len(data)
 
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port. It is bound early, so that a taken port is told before anything
     is touched, and listens last. The connections are served by the Front, or a thread each.
 
-    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
-    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
+    Who is at the other end is asked when a connection is accepted. `certificates` is None where
+    there is no TLS.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
-        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
-        max_files = file_limit and file_limit.kept_from     # maybe None, too
-        self._max_owners = max_connections
-        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> its Caller
-        self._strangers = set()             # those of nobody that the agent knows
-        self._lock = threading.Lock()       # guards these two
-        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
+        self._agent, self.limits, self.certificates = agent, limits, certificates
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
+        # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = None
-        self._front = Front(self._serve_alone, self.shutdown_request)
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
+        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -20873,6 +26815,11 @@ class Server(socketserver.ThreadingTCPServer):
                               % (port, host, error.strerror)) from None
 
     @property
+    def host(self):
+        """The address that it listens on."""
+        return self.server_address[0]
+
+    @property
     def port(self):
         """The number of its port, also where that was left to the system."""
         return self.server_address[1]
@@ -20882,14 +26829,36 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
+    def open_door(self, path, mode):
+        """Has it listen on a UNIX socket, too. CannotStart: it is closed then."""
+        try:
+            self._door = UnixDoor(path, mode)
+        except CannotStart:
+            self.close(0.0)
+            raise
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
         self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
                                         name="server", daemon=True)
         self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
 
     # -- who comes in ------------------------------------------------------------------
 
@@ -20910,6 +26879,7 @@ class Server(socketserver.ThreadingTCPServer):
                 os.close(self._spare)
                 self._spare = None
                 connection, _ = self.socket.accept()
+                self.count("files")
                 _say_busy(connection, NO_FILES)
                 connection.close()
                 is_answered = True
@@ -20917,38 +26887,40 @@ class Server(socketserver.ThreadingTCPServer):
         return is_answered
 
     def verify_request(self, request, client_address):
-        uid = find_peer_uid(request)
-        with self._lock:
-            reason = self._find_limit(request, self._is_owner(uid))
-            if reason is None:
-                self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
-                if not self._is_owner(uid):
-                    self._strangers.add(request)
-                return True
-        _say_busy(request, reason)
-        return False
+        address = plain_address(client_address[0])
+        is_near, uid, name = is_loopback(address), None, ""
+        if is_near:
+            uid = find_peer_uid(request)
+            name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        else:
+            _keep_alive(request)
+        # without TLS only --insecure listens there
+        return self._admit(request, Peer(uid, name, address,
+                                         is_near or self.certificates is None))
 
-    def _find_limit(self, request, is_owner):
-        """The limit that keeps a connection out, in words, or None."""
-        count, limit = len(self._strangers), self._max_strangers
-        if is_owner:
-            count, limit = len(self._connections) - count, self._max_owners
-        if count >= limit:
-            return "%d connections are open, the limit" % limit
-        # a new descriptor has the lowest number that is free
-        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
-            return NO_FILES
-        return None
+    def _admit(self, connection, peer):
+        """Takes a connection in -> whether that was done; one too many is told so."""
+        reason = self._connections.admit(connection, peer)
+        if reason is not None:
+            _say_busy(connection, reason)
+        return reason is None
 
-    def _is_owner(self, uid):
-        return uid in self._owners
+    def take_in(self, connection, peer):
+        """Serves a connection that came by another door. What goes wrong costs that one alone, as
+        with those of the port."""
+        try:
+            if self._admit(connection, peer):
+                self.process_request(connection, None)
+                return
+        except Exception:               # no memory, maybe
+            self.handle_error(connection, None)
+        self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):      # a UNIX socket has no such option
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if caller.conversation.is_administrator:
+        if is_of_owner(caller.conversation.client):
             request.setblocking(False)
             self._front.add(caller)
             return
@@ -20960,28 +26932,31 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _serve_alone(self, caller):
         """A thread of its own goes on with a connection. RuntimeError: the host has none."""
-        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
-               caller.connection, None).start()
+        try:
+            Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+                   caller.connection, None).start()
+        except RuntimeError:
+            self.count("threads")
+            raise
 
     def find_caller(self, connection):
         """The Caller of a connection."""
-        return self._connections[connection]
+        return self._connections.find(connection)
+
+    def make_conversation(self, connection, peer, has_left):
+        """The Conversation with a Peer of whom more is known by now."""
+        return self._connections.make_conversation(connection, peer, has_left)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._connections.count(limit)
 
     def shutdown_request(self, request):
-        with self._lock:
-            self._connections.pop(request, None)
-            self._strangers.discard(request)
+        self._connections.forget(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
-
-    def _make_conversation(self, connection, uid):
-        """The Conversation of a connection, by the kernel's word on its other end."""
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
-                            functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -20990,17 +26965,19 @@ class Server(socketserver.ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self.server_close()
         if self._claim:
             self._claim.close()
         until = time.monotonic() + within_s
         for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            with self._lock:
-                connections = list(self._connections)
-            for connection in connections:
+            for connection in self._connections.list_all():
                 with contextlib.suppress(OSError):
                     connection.shutdown(how)
-            while self._connections and time.monotonic() < until:
+            while len(self._connections) and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
         self._front.close()
@@ -21012,12 +26989,76 @@ class Server(socketserver.ThreadingTCPServer):
             self._spare = None
 
 
+def _keep_alive(connection):
+    """Has the kernel notice when another host is gone."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+
+
 def _say_busy(connection, reason):
     """Tells a connection that it is one too many."""
     with contextlib.suppress(OSError):
         connection.settimeout(0.0)
         connection.sendall(("ERR BUSY %s\n" % reason).encode())
         connection.recv(65536)          # unread, what it has sent would cut the answer
+
+
+# ======================================================================================
+# server/systemd.py
+# What systemd is told of the agent by the socket that it asks for it (sd_notify(3)).
+#
+# Thread watchdog: where systemd has a watchdog, tells it that the agent lives; ends at
+# Notifier.close().
+# ======================================================================================
+
+SHARE = 3               # the watchdog is told so many times in the time that it waits
+
+
+class Notifier:
+    """Tells systemd how the agent is; without its environment nothing is told."""
+
+    def __init__(self, environment):
+        """Takes its variables out of the environment: they are for no task."""
+        self._address = environment.pop("NOTIFY_SOCKET", "")
+        microseconds = environment.pop("WATCHDOG_USEC", "")
+        environment.pop("WATCHDOG_PID", None)
+        self._every_s, self._thread = None, None    # between two words to the watchdog
+        self._is_over = threading.Event()
+        if self._address and microseconds.isdigit() and int(microseconds):
+            self._every_s = int(microseconds) / 1e6 / SHARE
+
+    def ready(self, describe):
+        """The agent listens. From now on the watchdog is told, and what describe() says: how
+        the agent is in a few words; when that hangs, so does the agent."""
+        self._tell("READY=1\nSTATUS=" + describe())
+        if self._every_s is not None:
+            self._thread = Worker(self._watch, "watchdog", describe)
+            self._thread.start()
+
+    def stopping(self):
+        """It has begun to stop."""
+        self._tell("STOPPING=1\nSTATUS=stopping")
+
+    def close(self):
+        """Ends the thread."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self, describe):
+        while not self._is_over.wait(self._every_s):
+            self._tell("WATCHDOG=1\nSTATUS=" + describe())
+
+    def _tell(self, text):
+        if self._address:
+            address = self._address
+            with contextlib.suppress(OSError), \
+                    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.setblocking(False)
+                notify.connect("\0" + address[1:] if address.startswith("@") else address)
+                notify.sendall(text.encode())
 
 
 # ======================================================================================
@@ -21044,6 +27085,14 @@ def parse_arguments(arguments):
         check_name(settings.name)
     except ValueError as error:
         parser.error("--name %s" % error)
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        parser.error(str(error))
+    if settings.tls_cert is None and (settings.tls_key or settings.tls_client_ca):
+        parser.error("--tls-key and --tls-client-ca go with --tls-cert")
+    if read_mode(settings.unix_mode) is None:
+        parser.error("--unix-mode takes an octal mode such as 0660")
     if settings.master is None:
         if settings.is_creating:
             parser.error("--create goes with --master")
@@ -21069,6 +27118,10 @@ def _add_option(parser, option):
                         type=_between(*option.limits) if option.limits else str)
         if option.count:
             keywords["nargs"] = option.count
+        if option.count == "?":
+            keywords["const"] = option.choices[0]
+        if option.choices:
+            keywords["choices"] = option.choices
     parser.add_argument(option.name, **keywords)
 
 
@@ -21080,14 +27133,6 @@ def _between(low, high):
         return value
     whole_number.__name__ = "whole number"
     return whole_number
-
-
-def start_logging():
-    """The agent's own log, on stderr -> its LogWriter."""
-    writer = LogWriter(None if sys.stderr is None else sys.stderr.fileno())
-    log.addHandler(writer)
-    log.setLevel(logging.INFO)
-    return writer
 
 
 def import_files(settings, clock, writer):
@@ -21109,6 +27154,10 @@ def _import_file(master, path, settings, clock, writer):
     """Imports one file, and tells what came of it -> whether it was imported."""
     def tell(text):
         writer.say(tell_failure("%s: %s" % (path, text)))
+
+    def note(outcome):
+        note_offline(master, settings.name, "IMPORT",
+                     "-REPO=" + settings.repo if settings.repo else "", outcome, clock.now())
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -21121,20 +27170,32 @@ def _import_file(master, path, settings, clock, writer):
         tell_doors(repository.db.label, work_path)
         with contextlib.closing(repository.db):
             imported = import_into(master, repository, text, settings.name, clock.now(),
-                                   settings.replace)
+                                   settings.replace, tell_forbidden=Bounds(
+                                       read_types(settings.allow_types)).tell_forbidden)
     except AgentError as error:
         for fault in error.faults:
             tell("%s: %s" % fault)
         tell(error.message)
+        note(error.code)
     except (OSError, UnicodeDecodeError) as error:
         tell(getattr(error, "strerror", None) or "is not UTF-8")
     else:
         for place, reason in imported.warnings:
             tell("%s: warning: %s" % (place, reason))
+        note(DONE_WELL)
         _print("%s: %d scenarios and %d schedules imported\n" % (
             show_controls(path), imported.count("scenario"), imported.count("schedule")))
         return True
     return False
+
+
+def tell_audit(settings, clock):
+    """--verify-audit: exit code 0, or 1 where a chain is broken. CannotStart."""
+    verdict = verify_audit(settings.master, clock, settings.head)
+    reason = _print("".join(show_controls(line) + "\n" for line in verdict.lines))
+    if reason not in (None, errno.EPIPE):
+        return _complain("it cannot be told: %s" % os.strerror(reason), EXIT_CANNOT_START)
+    return EXIT_OK if verdict.is_whole else EXIT_CANNOT_START
 
 
 def print_manual(topic):
@@ -21147,6 +27208,26 @@ def print_manual(topic):
     if reason in (None, errno.EPIPE):       # whoever reads it may have read enough
         return EXIT_OK
     return _complain("the manual cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def print_unit(settings):
+    """--service: exit code 0, or 1 for a full disk."""
+    reason = _print(make_unit(settings.service, settings.name, list_unit_words(settings)))
+    return EXIT_OK if reason in (None, errno.EPIPE) else _complain(
+        "the unit cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
+
+
+def look_after(settings, clock):
+    """--doctor: exit code 0 when nothing was found, else 1, or 2 for wrong usage."""
+    if not settings.is_doctor:
+        return _complain("--repair goes with --doctor", EXIT_USAGE)
+    lines, code = consult(settings, clock)
+    if any(line.startswith(REPAIRED) for line in lines):
+        with contextlib.suppress(AgentError):       # where nothing can be written, that is found
+            note_deed("REPAIR", settings, clock)
+    reason = _print("".join(line + "\n" for line in lines))
+    return code if reason in (None, errno.EPIPE) else _complain(
+        "what was found cannot be written: %s" % os.strerror(reason), EXIT_CANNOT_START)
 
 
 def _complain(text, code):
@@ -21184,12 +27265,19 @@ def settle_streams():
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def serve(settings, clock, writer):
-    """Runs an agent to its end -> exit code. CannotStart."""
+def serve(settings, clock, writer, own, umask):
+    """Runs an agent to its end -> exit code. `own`: the writer of the log, where that is not
+    stderr; `umask`: of the processes of tasks. CannotStart."""
     share_heaps()
     file_limit = FileLimit(4 * (settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1))
                            + 200, settings.max_connections)
-    address = check_host(settings.host)
+    address = find_address(settings.host)
+    needs_user = check_reach(settings, address)
+    check_address(settings, is_loopback(address))
+    certificates = None
+    if settings.tls_cert is not None:
+        certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca,
+                                    clock)
     folder = os.path.dirname(os.path.abspath(settings.master))
     if not os.path.exists(settings.master) and not settings.is_creating:
         raise CannotStart("the master repository %s does not exist; --create makes it"
@@ -21197,12 +27285,15 @@ def serve(settings, clock, writer):
     is_new_folder = make_folder(folder)
     lock = NameLock(settings.master, settings.name).take()
     try:
-        agent = Agent(settings, clock, file_limit)
-        server = Server(agent, address, settings.port, settings.max_connections, settings.max_line,
-                        file_limit)
+        agent = Agent(settings, clock, file_limit, umask)
+        server = Server(agent, address, settings.port, read_limits(settings), file_limit,
+                        certificates)
         lock.note("pid %d on %s:%d since %s" % (
             os.getpid(), address, server.port, local_iso(clock.now())))
-        run_to_end(agent, server, address, writer)
+        if settings.unix is not None:
+            server.open_door(settings.unix, read_mode(settings.unix_mode))
+            tell_doors("--unix", settings.unix)
+        run_to_end(agent, server, needs_user, writer, own)
         log.info("stopped")
     finally:
         lock.release()
@@ -21212,37 +27303,52 @@ def serve(settings, clock, writer):
     return EXIT_OK
 
 
-def run_to_end(agent, server, address, writer):
-    """Starts the agent, listens, and waits until it is to stop."""
+def run_to_end(agent, server, needs_user, writer, own):
+    """Starts the agent, listens, and waits until it is to stop. `own`: the writer of the log, where
+    that is not stderr."""
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
 
     def wake():
         with contextlib.suppress(BlockingIOError):
             os.write(wake_in, WAKE)
+    def read_again():
+        if own is not None:
+            own.reopen()
+        server.reread()
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
               for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
     signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
     take_orphans()
-    notice = os.environ.pop("NOTIFY_SOCKET", None)      # for no task
+    notifier = Notifier(os.environ)
     try:
-        agent.start(address, server.port)
+        agent.start(server.host, server.port, needs_user)
         server.listen()
-        ready = "agent %s ready on %s:%d" % (agent.name, address, server.port)
-        writer.say("%s version=%s repositories=%s" % (ready, VERSION,
-                                                      ping(agent)["repositories"]))
-        notify_systemd(notice)
-        agent.run_until_stopped(wake_out, wake)
+        tell_user(agent.settings)
+        ready = "agent %s ready on %s:%d version=%s repositories=%s%s" % (
+            agent.name, server.host, server.port, VERSION, ping(agent)["repositories"],
+            server.tell_doors())
+        writer.say(ready)
+        if own is not None:
+            log.info(ready)
+        notifier.ready(lambda: tell_status(agent))
+        agent.run_until_stopped(wake_out, wake, read_again, notifier.stopping)
     finally:
         server.close()
         agent.close()
+        notifier.close()
         for number, handler in before.items():      # no signal cuts the closing short
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         os.close(wake_out)
         os.close(wake_in)
+
+
+def tell_status(agent):
+    """How the agent is, as `systemctl status` shows it."""
+    return "%(status)s: %(running)d running, %(queued)d outstanding" % ping(agent)
 
 
 def restore_signals():
@@ -21266,18 +27372,31 @@ def main(arguments=None, clock=None):
     except OSError as error:            # of printing: before 3.9 argparse lets it through
         return EXIT_OK if error.errno == errno.EPIPE else _complain(
             "cannot write: %s" % error.strerror, EXIT_CANNOT_START)
+    if settings.service is not None:
+        return print_unit(settings)
     if settings.manual is not None:
         return print_manual(" ".join(settings.manual))
     if settings.task is not None:
         return run_helper(settings.task)
     if settings.spool is not None:
         return run_minder(settings.spool)
+    if settings.is_doctor or settings.is_repairing:
+        return look_after(settings, clock)
     writer = start_logging()
     try:
+        umask = os.umask(OWN_UMASK)
+        if settings.is_verifying:
+            return tell_audit(settings, clock)
         if settings.files:
             return import_files(settings, clock, writer)
+        if settings.backup is not None:
+            Restore(settings.backup, settings.master, clock,
+                    lambda line: _print(show_controls(line) + "\n")).run()
+            note_deed("RESTORE", settings, clock)
+            return EXIT_OK
         restore_signals()
-        return serve(settings, clock, writer)
+        with log_to_file(settings, writer) as own:
+            return serve(settings, clock, writer, own, umask)
     except AgentError as error:
         writer.say(tell_failure(error.message))
     except (OSError, MemoryError, RuntimeError) as error:      # RuntimeError: no thread

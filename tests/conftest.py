@@ -481,6 +481,13 @@ def make_inside(tmp_path):
 
 
 @pytest.fixture
+def quick_hashes(monkeypatch):
+    """Passwords are hashed as ever, in a hundredth of the time."""
+    monkeypatch.setattr(program, "PBKDF2_ROUNDS", 1000)
+    monkeypatch.setattr(program, "SCRYPT_COST", 1 << 8)
+
+
+@pytest.fixture
 def inside(make_inside):
     """A running agent in the test's own process, with fresh repositories."""
     return make_inside().start()

@@ -6,12 +6,18 @@ and newer.
     python agentcli.py exec HELLO who=you --name "a first try" --wait
     python agentcli.py sched add NIGHT HELLO -1 GLOBAL "daily at 02:00"
     crontab -l | python agentcli.py import --crontab - --dry-run
+    python agentcli.py run --follow -- make -C /srv/site
+    python agentcli.py top
 
 Options stand before or behind the other words. One in the protocol's own form, -NAME[=value] in
 capitals, is handed on as it is, so that a newer agent's are within reach; what follows `--` is
 neither option nor variable.
 
-Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910.
+Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910; or
+--unix. With --tls its certificate is verified, by the authorities of --tls-ca or those of the host;
+--tls-cert and --tls-key are a certificate that says who you are.
+Who you are there: --user; the password is asked for, or read with --password-file from a file that
+nobody else may read.
 
 Listings are tables (no column that is empty throughout; times are the reader's, to the second; on a
 terminal no wider than that);
@@ -27,34 +33,74 @@ changed, --replace takes the new ones, and what the crontab no longer has is tol
 --prune. --dry-run shows a line for each entry and ends as the import would: it asks the agent what
 it would refuse, which changes nothing; without an agent it says that the rules are not checked.
 
-Exit status: 0 all is well, and the session that exec or wait told about has not ended badly; 1 it
-ended in ERROR or STOPPED; 2 usage; 3 no connection, or it was lost; 4 refused by the agent, whose
-ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C; 141 nobody reads the output.
+`exec`, `restart`, `wait` and `run` with --follow show a session as it goes on: what its tasks print
+to standard output there, all else on stderr. `check`, `diff`, `edit`, `run`, `top` and `completion`
+are the client's own commands. `status` is a tree, `sched next` folds due times that repeat soon,
+`sessions` tells times from now on a terminal; states are coloured there unless NO_COLOR says no.
+
+Exit status: 0 all is well, and the session that was waited for or followed has not ended badly; 1
+it ended in ERROR or STOPPED, or check found faults, or diff differences; 2 usage; 3 no connection,
+or it was lost; 4 refused by the agent, whose ERR is on stderr; 5 the waiting timed out; 130 Ctrl-C;
+141 nobody reads the output.
 
 This file is built: tools/build.py joins the modules of tools/src/client, which are what people
 change. Sections, each using only those above it:
 
-    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
-                        what it is.
-    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
-                        sizes, times.
+    base/errors         What can go wrong, one class for each code that a user is told.
+    base/times          The clock, instants as text, and the one parser of durations.
+    client/colours      What a terminal adds to words: colours and bars; https://no-color.org.
+    client/instants     Instants and durations of the agent, as people read them.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
                         and its reply.
+    base/vocabulary     The words and limits of the contract, as data: states, transitions, roles,
+                        sizes, times.
+    base/audit_forms    The form of AUDIT, and the lines of the audit in replies, as data.
+    base/backup_forms   The form of BACKUP.
+    base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
     client/words        Words of requests and fields of replies, as the client writes and reads
                         them.
+    client/history      How long sessions of a scenario and their steps take, from those that ended
+                        well.
+    base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
+                        what it is.
     client/spelling     The words of the protocol as the client spells them: options, verbs, and the
                         agent's texts.
+    client/tables       Tables that fit the terminal.
     client/shown        What is shown of a reply: tables, records, text, or JSON.
+    client/pictures     Replies as people read them best: times from now, a session as a tree, due
+                        times folded.
+    client/board        What top shows: how an agent is now, and that as a page of any size.
+    client/command      What a command of the client is, and what an option of one.
     client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
+    client/place        Where the agent is: its port or UNIX socket, by TLS or not.
     client/connection   One connection to an agent, and a reply as it comes.
+    client/login        Who the client says that it is: a user's password, from a file or the
+                        terminal alone.
+    client/completion   completion: what may stand next on the command line, for bash and zsh.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
+    client/documents    check, diff: a definitions document against the rules of the agent and
+                        against what it has.
+    client/screen       What stands on stderr beside the output: lines that stay, and on a terminal
+                        some that live.
+    client/editing      edit: a scenario in the editor of the user.
+    client/live         Connections of two kinds: one waits for a reply, one takes it in as it
+                        comes.
+    client/follow       A session as it goes on: its output as it comes, its steps, how long they
+                        take.
+    client/leaving      shutdown --wait: until the agent is gone.
+    client/running      run: a bare command as a session.
+    client/topscreen    The live screen of top: what is shown, what keys do. Its module curses is
+                        handed in.
+    client/top          top: a live screen of an agent, or plain pages where there is no terminal
+                        for one.
+    client/own          The commands that are the client's own: no verb stands behind them.
     client/main         One command: the request, its reply, the exit status.
 """
 import sys
@@ -65,162 +111,320 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
     del sys.path[0]
 import argparse
 import calendar
+import collections
 import contextlib
+import difflib
+import functools
+import getpass
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import socket
+import stat
+import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import zlib
+from calendar import timegm
+from datetime import datetime, timezone
 from typing import Callable, NamedTuple, Optional
 
 
 # ======================================================================================
-# base/controls.py
-# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# base/errors.py
+# What can go wrong, one class for each code that a user is told.
 # ======================================================================================
 
-# control characters but the tab, what ends lines for some readers or turns their direction, and
-# what in a name is no UTF-8
-_HIDDEN = re.compile(
-    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NO_UTF8 = re.compile("[\ud800-\udfff]")
-_BLANKS = re.compile("[\t\n\v\f\r]+")
+class AgentError(Exception):
+    """What a user is told: a wire code, one line of plain text, and faults with their place."""
+    code = "INTERNAL"
+
+    def __init__(self, message, faults=()):
+        super().__init__(message)
+        self.message = " ".join(str(message).split())
+        self.faults = list(faults)      # [(path, reason)]
 
 
-def show_controls(text):
-    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
-    return _HIDDEN.sub(_show, text)
+class BadRequest(AgentError):
+    """The request is not of the form that it must have; the message says where."""
+    code = "BAD_REQUEST"
 
 
-def show_bytes(text):
-    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
-    return _NO_UTF8.sub(_show, text)
+class UnknownVerb(AgentError):
+    """The first word is no verb."""
+    code = "UNKNOWN_VERB"
 
 
-def _show(match):
-    char = match.group()
-    if char < "\u0100":
-        return "\\x%02x" % ord(char)
-    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
-    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
-    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+class NotFound(AgentError):
+    """What the request names is not there."""
+    code = "NOT_FOUND"
 
 
-def one_line(text):
-    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
-    """
-    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+class Exists(AgentError):
+    """What the request would make is there already."""
+    code = "EXISTS"
 
 
-class Parser(argparse.ArgumentParser):
-    """One whose errors show what is hidden in the words that they name: a shell may have found them
-    in a folder."""
+class Conflict(AgentError):
+    """It is not in a state for this."""
+    code = "CONFLICT"
 
-    def error(self, message):
-        """Says what is wrong, and exits."""
-        super().error(show_controls(message))
+
+class AuthError(AgentError):
+    """The agent does not know who is asking."""
+    code = "AUTH"
+
+
+class Denied(AgentError):
+    """Who is asking may not do this."""
+    code = "DENIED"
+
+
+class Busy(AgentError):
+    """A limit is reached."""
+    code = "BUSY"
+
+
+class Stopping(AgentError):
+    """The agent is stopping and begins nothing new."""
+    code = "STOPPING"
+
+
+class RepositoryError(AgentError):
+    """A repository cannot be read or written now."""
+    code = "REPOSITORY"
+
+
+class LimitFilled(RepositoryError):
+    """Sessions of other agents fill a limit: who is to begin waits."""
+
+
+class RepositoryGone(RepositoryError):
+    """The file was replaced or detached: what belonged to it can never be written."""
+
+
+class Unreadable(RepositoryError):
+    """What is stored there cannot be read by this version: said of one definition."""
+
+
+class Changed(Conflict):
+    """What a change was made from is another by now: whoever made it looks again."""
+
+
+class TooLong(AgentError):
+    """A line is longer than the limit."""
+    code = "TOO_LONG"
+
+
+class WaitTimeout(AgentError):
+    """The waiting, not the session, has timed out."""
+    code = "TIMEOUT"
+
+
+class Internal(AgentError):
+    """A fault of the agent itself; the message names what finds it in the agent's log."""
+
+
+class CannotStart(AgentError):
+    """The agent cannot start: one line on stderr, exit code 1."""
+
+
+class CalendarError(ValueError):
+    """A rule or one of its options is wrong: says which part and what would be right."""
 
 
 # ======================================================================================
-# base/vocabulary.py
-# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# base/times.py
+# The clock, instants as text, and the one parser of durations.
 # ======================================================================================
 
-VERSION = "1.0.0"
+class Clock:
+    """The one place that reads the time: of day in epoch seconds, and one that never steps."""
 
-DEFAULT_NAME = "AGENT"
-DEFAULT_PORT = 20910
-DEFAULT_CONTEXT = "GLOBAL"
-DEFAULT_REPOSITORY = "WORKREP"
+    def now(self):
+        """Seconds since 1970-01-01 UTC, as the system's clock has it."""
+        return time.time()
 
-WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
-DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
-OUTSTANDING = (WAITING, QUEUED)
-OPEN = OUTSTANDING + (RUNNING,)
-ENDED = (DONE, WARNING, ERROR, STOPPED)
-STATES = OPEN + ENDED
-RESTARTABLE = (ERROR, STOPPED)
+    def monotonic(self):
+        """Seconds that only ever go forward."""
+        return time.monotonic()
 
-# new state of a session -> the states it may come from
-TRANSITIONS = {
-    WAITING: (QUEUED,),                             # a hold
-    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
-    RUNNING: OUTSTANDING,
-    DONE: (RUNNING,),
-    WARNING: (RUNNING,),
-    ERROR: OPEN,
-    STOPPED: OPEN,
-}
 
-STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
-MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
-OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
-# what a session waits for, beside a hold, a limit and a repository
-AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
-ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
-END, FAIL = "END", "FAIL"                                                   # targets of a step
-WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
-NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
-ADOPT = "adopt"                                                             # on_stale
-OUT, ERR = "out", "err"                                                     # streams of a task
+def to_text(instant):
+    """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
+    # 0.01 ms more than the float: from_text(text) must give the same text again
+    whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
 
-MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
-ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
 
-RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
-MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+@functools.lru_cache(maxsize=1024)
+def from_text(text):
+    """UTC ISO 8601 text of the tables -> epoch seconds; of many equal ones the same float."""
+    fields = (int(text[0:4]), int(text[5:7]), int(text[8:10]),
+              int(text[11:13]), int(text[14:16]), int(text[17:19]))
+    return timegm(fields) + int(text[20:23] or 0) / 1000.0      # as SQLite itself writes it: none
 
-MAX_NAME = 128                      # characters
-MIN_LINE = 1024                     # bytes: the least that --max-line takes
-MAX_LINE = 64 * 1024                # bytes of a request
-MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
-MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
-MASK = "***"
-MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
-MAX_VALUE = 64 * 1024               # bytes of the value of a variable
-MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
-MAX_EXPRESSION = 1000               # characters of a regular expression
-MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
-MAX_CONNECTIONS = 1000
-MAX_QUEUE = 100000                  # outstanding sessions of an agent
-MAX_LIST = 1000000                  # rows of a listing
-MAX_BATCH = 500                     # requests that share a commit
-MAX_REPOSITORIES = 999
-SESSIONS_PER_CORE = 4
-KEEP_DAYS = 90
 
-WRITE_S = 5.0           # a request that cannot be written for so long is refused
-TERM_S = 2.0            # between SIGTERM and SIGKILL
-SEARCH_S = 5           # that a regular expression may be compiled and searched
-KILL_S = 10.0           # how long what got SIGKILL is waited for
-NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
-TRY_S = 0.2             # between two tries of what the host cannot give now
-DRAIN_S = 0.5           # how long after its exit a task's pipes are read
-LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
-STRANGER_S = 30.0       # how long one whom the agent does not know may be silent
-STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
-LATE_S = 1.0            # begun so long after its due time is late
-STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
-MAX_MISSED = 100        # sessions that misfire=all makes at most
-MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
-EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
-HEARTBEAT_S = 10.0
-YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
-YIELD_REQUESTS = 3      # as many at once make it give way
-FLOOD_S = 0.05          # and so long after they did
-ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
-GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
-CLEAN_S = 60.0          # between two cleanings
-BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
+def as_stored(instant):
+    """Epoch seconds as the tables will have them: to the millisecond."""
+    return from_text(to_text(instant))
 
-# what an import makes of a definition
-NEW, ALTERED, SAME = "new", "changed", "same"
 
-EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+def find_time(text):
+    """`from_text`, or None of what is none: another program has written it."""
+    try:
+        return from_text(text) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def to_local(text):
+    """UTC text of the tables -> the agent's local time with its offset;
+    what is none stays as it is."""
+    try:
+        return text and local_iso(from_text(text), "milliseconds")
+    except ValueError:                  # another program has written it
+        return text
+
+
+def local_iso(instant, timespec="seconds"):
+    """Epoch seconds -> ISO 8601 in the agent's zone with its offset."""
+    moment = datetime.fromtimestamp(instant, timezone.utc).astimezone()
+    return moment.isoformat(timespec=timespec)
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text, is_whole=False):
+    """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
+    its unit, without a fraction. CalendarError."""
+    match = _DURATION.fullmatch(text)
+    if not match or len(text) > 15 or is_whole and not re.fullmatch("[0-9]{1,9}", match.group(1)):
+        raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
+                            % (text[:60], "whole number" if is_whole else "number"))
+    return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+# ======================================================================================
+# client/colours.py
+# What a terminal adds to words: colours and bars; https://no-color.org.
+# ======================================================================================
+
+RED, GREEN, YELLOW, MAGENTA, CYAN, DIM, BOLD = "31", "32", "33", "35", "36", "2", "1"
+# a state, or what was decided of a due time -> its colour; the word is always there
+STATE_COLOURS = {
+    "RUNNING": CYAN, "DONE": GREEN, "WARNING": YELLOW, "ERROR": RED, "STOPPED": MAGENTA,
+    "WAITING": DIM, "QUEUED": DIM, "failed": RED, "skipped": YELLOW, "late": YELLOW,
+    "started": GREEN, "never": RED, "queues": YELLOW, "READY": GREEN, "DEGRADED": RED,
+    "STANDBY": YELLOW, "TROUBLE": RED}
+STATE_WORD = re.compile(r"\b(?:%s)\b" % "|".join(STATE_COLOURS))
+
+
+def is_terminal(stream):
+    """Whether people read a stream as it comes; None is a stream that is closed."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def has_controls(stream):
+    """Whether a stream is a terminal that can move its cursor."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def has_colours(stream):
+    """Whether to colour what is written to a stream."""
+    return has_controls(stream) and not os.environ.get("NO_COLOR")
+
+
+def paint(text, colour, is_coloured=True):
+    """A text in a colour."""
+    return "\x1b[%sm%s\x1b[0m" % (colour, text) if is_coloured else text
+
+
+def paint_state(text, is_coloured):
+    """A text with the state that it begins with coloured."""
+    match = is_coloured and STATE_WORD.match(text)
+    if not match:
+        return text
+    word = match.group()
+    return paint(word, STATE_COLOURS[word]) + text[len(word):]
+
+
+def has_blocks(stream):
+    """Whether the encoding of a stream has what smooth bars are made of."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
+
+def draw_bar(share, width, blocks):
+    """A bar that is filled up to a share, 0 to 1; with `blocks` it is smooth."""
+    filled = int(min(max(share, 0.0), 1.0) * width + 0.5)
+    return ("\u2588" * filled + "\u2591" * (width - filled) if blocks
+            else "#" * filled + "-" * (width - filled))
+
+
+def draw_length(share, width, blocks):
+    """A bar as long as a share of a width, at least its shortest part."""
+    return ("\u2588" if blocks else "#") * max(1, int(min(max(share, 0.0), 1.0) * width + 0.5))
+
+
+# ======================================================================================
+# client/instants.py
+# Instants and durations of the agent, as people read them.
+# ======================================================================================
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
+LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
+
+
+def find_instant(value):
+    """A time of the agent -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and _INSTANT.fullmatch(value)
+    if not match:
+        return None
+    text, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
+    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
+    return whole + float(fraction or 0)
+
+
+def show_instant(instant):
+    """Epoch seconds as the reader's local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def show_relative(instant, now=None):
+    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
+    away_s = instant - (Clock().now() if now is None else now)
+    if abs(away_s) >= LONG_AGO_S:
+        return time.strftime("%Y-%m-%d", time.localtime(instant))
+    seconds = int(abs(away_s) + 0.5)
+    if seconds == 0:
+        return "now"
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
+            text = "%d %s" % (seconds // length_s, unit)
+            break
+    return "in " + text if away_s > 0 else text + " ago"
+
+
+def show_duration(seconds):
+    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
+    if seconds < 10:
+        return "%.1f s" % seconds
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d m %02d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %02d m" % divmod(whole // 60, 60)
+    return "%d d %d h" % divmod(whole // 3600, 24)
 
 
 # ======================================================================================
@@ -313,6 +517,7 @@ LOGGED_LINE = ReplyLine("the session", (
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+REPOSITORY_HOLD_LINE = ReplyLine("the work repository (with -REPO alone)", (_REPOSITORY, _HOLD))
 SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
 SESSION_LINE = ReplyLine("a session", (
     _SESSION,
@@ -328,7 +533,8 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -355,7 +561,7 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
     number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
     text_key("path", "its file"),
     text_key("status", "ATTACHED, or TROUBLE"),
-    text_key("message", "what is wrong with it")))
+    text_key("message", "what is wrong with it, or who holds it and why")))
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
@@ -533,6 +739,215 @@ WORD_MEANINGS = {
 
 
 # ======================================================================================
+# base/vocabulary.py
+# The words and limits of the contract, as data: states, transitions, roles, sizes, times.
+# ======================================================================================
+
+VERSION = "1.0.0"
+
+DEFAULT_NAME = "AGENT"
+DEFAULT_PORT = 20910
+DEFAULT_CONTEXT = "GLOBAL"
+DEFAULT_REPOSITORY = "WORKREP"
+
+WAITING, QUEUED, RUNNING = "WAITING", "QUEUED", "RUNNING"
+DONE, WARNING, ERROR, STOPPED = "DONE", "WARNING", "ERROR", "STOPPED"
+OUTSTANDING = (WAITING, QUEUED)
+OPEN = OUTSTANDING + (RUNNING,)
+ENDED = (DONE, WARNING, ERROR, STOPPED)
+STATES = OPEN + ENDED
+RESTARTABLE = (ERROR, STOPPED)
+
+# new state of a session -> the states it may come from
+TRANSITIONS = {
+    WAITING: (QUEUED,),                             # a hold
+    QUEUED: (WAITING, RUNNING, ERROR, STOPPED),     # its time, on_stale=restart, RESTART
+    RUNNING: OUTSTANDING,
+    DONE: (RUNNING,),
+    WARNING: (RUNNING,),
+    ERROR: OPEN,
+    STOPPED: OPEN,
+}
+
+STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of an occurrence
+MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
+OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
+# what a session waits for, beside a hold, a limit and a repository
+AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
+ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
+END, FAIL = "END", "FAIL"                                                   # targets of a step
+WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
+NORMAL, IMMEDIATE = "normal", "immediate"                                   # ways to stop
+ADOPT = "adopt"                                                             # on_stale
+OUT, ERR = "out", "err"                                                     # streams of a task
+
+MONITOR, OPERATOR, ADMINISTRATOR = "monitor", "operator", "administrator"
+ROLES = (MONITOR, OPERATOR, ADMINISTRATOR)          # each may do what those before it may
+
+RESERVED_VARIABLES = ("SESSION", "SCENARIO", "CONTEXT", "DUE")
+MARKER = "AGENT_MARKER"             # environment variable of every process of a task
+
+MAX_NAME = 128                      # characters
+MIN_LINE = 1024                     # bytes: the least that --max-line takes
+MAX_LINE = 64 * 1024                # bytes of a request
+MAX_IMPORT_LINE = 4 * 1024 * 1024   # bytes of an IMPORT by an administrator
+MIN_SECRET = 4                      # characters; a shorter value cannot be masked sensibly
+MASK = "***"
+MAX_LOG_LINE = 16 * 1024            # bytes; a longer line of output is split
+MAX_VALUE = 64 * 1024               # bytes of the value of a variable
+MAX_TEXT = 16 * 1024 * 1024         # characters of a text of a task, its references replaced
+MAX_EXPRESSION = 1000               # characters of a regular expression
+MAX_OUTPUT = 1024 * 1024            # bytes kept of one task's output
+MAX_CONNECTIONS = 1000
+MAX_PER_ADDRESS = 50                # connections from one address, those of the owner aside
+MAX_QUEUE = 100000                  # outstanding sessions of an agent
+MAX_LIST = 1000000                  # rows of a listing
+MAX_BATCH = 500                     # requests that share a commit
+MAX_REPOSITORIES = 999
+SESSIONS_PER_CORE = 4
+KEEP_DAYS = 90
+
+WRITE_S = 5.0           # a request that cannot be written for so long is refused
+TERM_S = 2.0            # between SIGTERM and SIGKILL
+SEARCH_S = 5           # that a regular expression may be compiled and searched
+KILL_S = 10.0           # how long what got SIGKILL is waited for
+NOT_ENDED = "cannot be ended"       # in the message of a session: processes, or a call
+TRY_S = 0.2             # between two tries of what the host cannot give now
+DRAIN_S = 0.5           # how long after its exit a task's pipes are read
+LINGER, LINGER_S = 64 * 1024, 1.0       # bytes and seconds read of what follows the last request
+STRANGER_S = 30.0       # how long one whom the agent does not know is waited for
+IDLE_S = 3600.0         # how long a user's connection may be silent
+LINE_S = 60.0           # how long a line of a user may take
+SEND_S = 300.0          # how long a user may take for a piece of a reply
+STOP_S = 60.0           # default of SHUTDOWN -MAX_WAIT
+LATE_S = 1.0            # begun so long after its due time is late
+STEP_S = 0.5            # the clock of the day and the steady one differ by more: one has stepped
+MAX_MISSED = 100        # sessions that misfire=all makes at most
+MISSED_S = 86400.0      # and for no due time older than this, unless grace says so
+EXCLUDED_S = 60.0       # between two records of what a schedule's window excludes
+HEARTBEAT_S = 10.0
+YIELD_S = 0.2           # how long a session's begin gives way to requests that wait for their OK
+YIELD_REQUESTS = 3      # as many at once make it give way
+FLOOD_S = 0.05          # and so long after they did
+ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
+GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
+CLEAN_S = 60.0          # between two cleanings
+BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
+
+# what an import makes of a definition
+NEW, ALTERED, SAME = "new", "changed", "same"
+
+EXIT_OK, EXIT_CANNOT_START, EXIT_USAGE = 0, 1, 2
+
+
+# ======================================================================================
+# base/audit_forms.py
+# The form of AUDIT, and the lines of the audit in replies, as data.
+# ======================================================================================
+
+AUDIT_LINE = ReplyLine("a row of the audit", (
+    time_key("time", "when it was; of several, when the last was"),
+    text_key("agent", "name of the agent whose chain it stands in"),
+    number_key("n", "its number in the chain"),
+    text_key("user", "who asked: user of the agent; empty: its owner, or nobody that it knows"),
+    text_key("os_user", "user of the host at the other end, or that agent.py ran as"),
+    text_key("address", "where he asked from; empty: no connection, but agent.py itself"),
+    text_key("verb", "what was asked for"),
+    text_key("object", "what it was about: number of the session, name of the schedule"),
+    text_key("outcome", "OK, or the code of the error"),
+    number_key("count", "how often, of a refusal that came again and again"),
+    text_key("hash", "SHA-256 of the row, which the next one carries")))
+AUDIT_END_LINE = ReplyLine("the end of this agent's chain", (
+    text_key("head", "hash of its newest row, for --verify-audit --head"),))
+AUDIT_PURGED_LINE = ReplyLine("with -AUDIT, what was purged", (
+    number_key("purged", "rows of the audit that were deleted"),
+    ReplyKey("dry_run", FLAG_KEY, "yes: nothing was deleted, it is only counted", True)))
+
+AUDIT_FORMS = (
+    Form("AUDIT", "[-SINCE=time] [-WHO=name] [-VERB=verb] [-LIMIT=n] [-JSON]", ADMINISTRATOR,
+         "who changed what, and who was refused, newest first", AS_ROWS, oks=(AUDIT_END_LINE,),
+         lines=(AUDIT_LINE,), kinds={"-WHO": "label"},
+         meanings={"-SINCE": "only what was from then on",
+                   "-WHO": "only what this user asked for, or this user of the host",
+                   "-VERB": "only this verb; SCHED stands for all that begin so"}),
+)
+
+
+# ======================================================================================
+# base/backup_forms.py
+# The form of BACKUP.
+# ======================================================================================
+
+BACKUP_LINE = ReplyLine("the backup", (
+    text_key("folder", "its folder"),
+    number_key("files", "databases in it: the master and the work repositories"),
+    number_key("bytes", "how large they are together")))
+BACKUP_FORMS = (
+    Form("BACKUP", "FOLDER", ADMINISTRATOR,
+         "copy the master and every work repository into a new folder, whole and checked; a "
+         "relative path counts from the master's folder", oks=(BACKUP_LINE,),
+         kinds={"FOLDER": "token"}, meanings={"FOLDER": "the folder, which must not exist"}),)
+
+
+# ======================================================================================
+# base/user_forms.py
+# The forms of the requests about users, and the lines of their replies.
+# ======================================================================================
+
+_USER = text_key("user", "name of the user")
+_ROLE = text_key("role", "monitor, operator or administrator")
+_PATTERNS = "names of the scenarios that are there for him, between commas; * stands for any " \
+    "text, ? for one character"
+USER_LINE = ReplyLine("a user", (
+    _USER, _ROLE, text_key("scenarios", _PATTERNS + "; empty: all"),
+    text_key("os_user", "the OS user of this host who needs no password; empty: there is none"),
+    text_key("password", "own; once: for one use; expired: that was not used in time"),
+    time_key("until", "until when the one for one use lets in"),
+    time_key("created", "when the user was added"), time_key("changed", "when he was changed")))
+USER_NAME_LINE = ReplyLine("the user", (_USER,))
+USER_PASSWORD_LINE = ReplyLine("the user", (
+    _USER, text_key("password", "his password for one use within a day, which nobody tells again",
+                    True)))
+KNOWN_LINE = ReplyLine("who you are now", (
+    _USER, _ROLE, text_key("note", "that the password was for one use", True)))
+
+_KINDS = {"NAME": "user", "USER": "text", "PASSWORD": "secret", "NEW": "password",
+          "-ROLE": "role", "-SCENARIOS": "patterns", "-OS_USER": "os_user"}
+_MEANINGS = {
+    "NAME": "name of the user", "USER": "name of the user", "PASSWORD": "his password",
+    "NEW": "the new password", "-ROLE": "what he may do: each may do what those before may",
+    "-SCENARIOS": _PATTERNS + " (all); with nothing behind the = all",
+    "-OS_USER": "the OS user of this host, by name or number, who is this user without a "
+                "password; with nothing behind the = nobody",
+    "-RESET": "give him a new password for one use within a day"}
+_ROLES = "monitor|operator|administrator"
+
+
+def _make_form(name, words, role, text, **more):
+    """A Form with the kinds and meanings of its words."""
+    names = re.findall("-?[A-Z_]+", words)
+    kinds, meanings = ({word: table[word] for word in names if word in table}
+                       for table in (_KINDS, _MEANINGS))
+    return Form(name, words, role, text, kinds=kinds, meanings=meanings, **more)
+
+
+USER_FORMS = (
+    _make_form("AUTH", "USER PASSWORD", None, "say who you are; from then on the connection is "
+               "that user's", oks=(KNOWN_LINE,)),
+    _make_form("USERS LIST", "[-JSON]", ADMINISTRATOR, "list the users", reply=AS_ROWS,
+               lines=(USER_LINE,)),
+    _make_form("USERS ADD", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name]" % _ROLES,
+               ADMINISTRATOR, "add a user, who gets a password for one use; -ROLE must be given",
+               oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS SET", "NAME [-ROLE=%s] [-SCENARIOS=a*,b] [-OS_USER=name] [-RESET]" % _ROLES,
+               ADMINISTRATOR, "change a user, effective at once", oks=(USER_PASSWORD_LINE,)),
+    _make_form("USERS PASSWORD", "NAME NEW", MONITOR, "give a user another password: yourself, or "
+               "as an administrator anybody", oks=(USER_NAME_LINE,)),
+    _make_form("USERS DEL", "NAME", ADMINISTRATOR, "delete a user", oks=(USER_NAME_LINE,)),
+)
+
+
+# ======================================================================================
 # base/forms.py
 # The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies.
 # ======================================================================================
@@ -627,16 +1042,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -695,14 +1111,16 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-AUDIT] [-DRY_RUN]",
+         ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+         oks=(PURGED_LINE, AUDIT_PURGED_LINE),
          kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
                    "-KEEP": "only those that are not among the newest so many of a repository, of "
                             "those that the other options name",
                    "-STATUS": "only those that ended in one of these states",
                    "-SCENARIO": "only those of this scenario",
+                   "-AUDIT": "not sessions, but the rows of the audit older than DAYS",
                    "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
@@ -731,9 +1149,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -770,7 +1188,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -839,6 +1257,94 @@ def parse_fields(text):
 
 
 # ======================================================================================
+# client/history.py
+# How long sessions of a scenario and their steps take, from those that ended well.
+# ======================================================================================
+
+PAST_SESSIONS = 10
+
+
+def median(values):
+    """The median of numbers; None: there are none."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def ask_rows(connection, request, limit_s):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+
+
+class History:
+    """What is usual: `session_s` and, by the name of a step, `steps_s`; None and nothing where
+    there was no session that ended well."""
+
+    def __init__(self, session_s=None, steps_s=None):
+        self.session_s, self.steps_s = session_s, steps_s or {}
+
+
+def read_history(connection, scenario, limit_s):
+    """The History of a scenario. Raises ClientError."""
+    rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                    % (quote(scenario), PAST_SESSIONS), limit_s)
+    steps = {}
+    for row in rows:
+        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
+            begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
+            if "step" in step and begun is not None and ended is not None:
+                steps.setdefault(step["name"], []).append(ended - begun)
+    return History(median([row["duration"] for row in rows if row["duration"] is not None]),
+                   {name: median(values) for name, values in steps.items()})
+
+
+# ======================================================================================
+# base/controls.py
+# What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
+# ======================================================================================
+
+# control characters but the tab, what ends lines for some readers or turns their direction, and
+# what in a name is no UTF-8
+_HIDDEN = re.compile(
+    "[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
+_BLANKS = re.compile("[\t\n\v\f\r]+")
+
+
+def show_controls(text):
+    r"""A text on one line, with what is hidden in it as \xNN, each of its bytes."""
+    return _HIDDEN.sub(_show, text)
+
+
+def show_bytes(text):
+    r"""A text as UTF-8 can have it: what in it is none as \xNN, each of its bytes."""
+    return _NO_UTF8.sub(_show, text)
+
+
+def _show(match):
+    char = match.group()
+    if char < "\u0100":
+        return "\\x%02x" % ord(char)
+    # U+DC80 to U+DCFF are bytes of a name that is no UTF-8
+    how = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join("\\x%02x" % byte for byte in char.encode("utf-8", how))
+
+
+def one_line(text):
+    """A message as it may stand in a reply or table: its lines side by side, nothing hidden, cut.
+    """
+    return show_controls(_BLANKS.sub(" ", str(text)).strip())[:1000]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors show what is hidden in the words that they name: a shell may have found them
+    in a folder."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(show_controls(message))
+
+
+# ======================================================================================
 # client/spelling.py
 # The words of the protocol as the client spells them: options, verbs, and the agent's texts.
 # ======================================================================================
@@ -882,41 +1388,22 @@ def spell_known(word):
 
 
 # ======================================================================================
-# client/shown.py
-# What is shown of a reply: tables, records, text, or JSON.
+# client/tables.py
+# Tables that fit the terminal.
 # ======================================================================================
 
-# left out of a table that has both columns of FROM_TO: what they say follows from those, and lines
-# stay short
+# left out of a table that has both columns of FROM_TO: what they say follows from those
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}
 # of a table that is too wide: what goes first where it says what is usual, and then whatever it
-# says; text is cut to no less than this
-USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1"}
+# says; text is cut to no less than MIN_CELL; then the columns of LAST_SPARED go
+USUAL = {"enabled": True, "hold": False, "context": "GLOBAL", "version": "-1", "count": 1}
 SPARED = ("repository", "agent", "context", "version", "timezone", "keywords", "last",
           "last_session", "last_status")
+LAST_SPARED = ("keywords", "parent", "decided", "start_at", "schedule", "last_due", "name",
+               "duration", "end", "waits_for", "message", "note", "count", "due")
 MIN_CELL = 8
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?([+-])(\d\d):(\d\d)")
-
-
-def put(line, is_flushed=False):
-    """Writes a line to stdout; what its encoding lacks is shown as \\xNN. Raises OSError."""
-    if sys.stdout is not None:
-        sys.stdout.buffer.write(
-            (show_controls(line) + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
-        if is_flushed:
-            sys.stdout.buffer.flush()
-
-
-def complain(message):
-    """Writes a line to stderr, if that can be."""
-    with contextlib.suppress(OSError):
-        if sys.stderr is not None:
-            print("agentcli: %s" % show_controls(str(message)), file=sys.stderr)
-
-
-def put_json(value):
-    """Writes a value as one line of JSON."""
-    put(json.dumps(value), is_flushed=True)
+NEAR_S = 300 * 86400.0          # a month and a day tell, in which year
+PAINTED = ("status", "last_status", "decision", "outcome")
 
 
 def printable(value):
@@ -926,39 +1413,33 @@ def printable(value):
     return show_controls(str(value)).replace("\t", "\\t")
 
 
-def put_fields(fields):
-    """Writes what the agent acknowledged on one line, without the fields that are empty. A note
-    has the client's own words."""
-    if fields.get("note"):
-        fields = dict(fields, note=spell(fields["note"]))
-    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
-    put(" ".join("%s=%s" % (
-        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
-                 for name, text in shown) or "OK", is_flushed=True)
-
-
 def to_reader(value):
     """A cell of a table: a time of the agent as the reader's local time, to the second."""
-    match = isinstance(value, str) and _TIME.fullmatch(value)
-    if not match:
-        return printable(value)
-    text, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    instant = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+    instant = find_instant(value)
+    return printable(value) if instant is None else show_instant(instant)
+
+
+def to_reader_from_now(value):
+    """A cell of a table: a time of the agent as how far away it is."""
+    instant = find_instant(value)
+    return printable(value) if instant is None else show_relative(instant)
 
 
 class Column:
     """One column of a table: a name and its values, as they are shown."""
 
-    def __init__(self, name, values):
+    def __init__(self, name, values, show_cell=to_reader):
+        """`show_cell` is a callable: value -> what stands in its cell."""
         self.name = name
-        self.cells = [name.upper()] + [to_reader(value) for value in values]
+        self.cells = [name.upper()] + [show_cell(value) for value in values]
         present = [value for value in values if value not in (None, "")]
         self.is_empty = not present
         self.is_usual = name in USUAL and all(value == USUAL[name] for value in present)
         self.is_number = all(type(value) in (int, float) for value in present)
-        self.is_time = any(_TIME.fullmatch(str(value)) for value in present)
+        instants = [find_instant(value) for value in present]
+        self.is_time = any(instant is not None for instant in instants)
+        now = Clock().now()
+        self._is_near = all(abs((instant or now) - now) < NEAR_S for instant in instants)
         self.width = max(map(len, self.cells))
 
     @property
@@ -966,12 +1447,24 @@ class Column:
         """Whether its cells may be cut, once more."""
         return not (self.is_number or self.is_time) and self.width > MIN_CELL
 
-    def render(self):
+    def shorten(self):
+        """Leaves out of times what goes without saying: seconds that are all 00, and the year,
+        where all are near."""
+        times = [cell for cell in self.cells[1:] if cell]
+        if not self.is_time or any(len(cell) != 19 for cell in times):
+            return
+        end = -3 if all(cell.endswith(":00") for cell in times) else None
+        begin = 5 if self._is_near else 0
+        self.cells[1:] = [cell[begin:end] for cell in self.cells[1:]]
+        self.width = max(map(len, self.cells))
+
+    def render(self, is_coloured=False):
         """Its cells, all of one width; what is cut ends in ~."""
         cells = [cell if len(cell) <= self.width else cell[:self.width - 1] + "~"
                  for cell in self.cells]
-        return [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
-                for cell in cells]
+        cells = [cell.rjust(self.width) if self.is_number else cell.ljust(self.width)
+                 for cell in cells]
+        return [paint_state(cell, is_coloured and self.name in PAINTED) for cell in cells]
 
 
 def find_width():
@@ -987,32 +1480,122 @@ def find_width():
 
 
 def fit(columns, width):
-    """Columns that fit a width (None: any) as far as they can: some are left out, never the first,
-    then the widest texts are cut."""
+    """Columns that fit a width (None: any): times are shortened, some columns are left out, never
+    the first, the widest texts are cut, and what is left of the last is shown as far as it goes."""
     def is_wide():
         return width is not None and sum(column.width + 2 for column in columns) - 2 > width
+    for column in columns if is_wide() else ():
+        column.shorten()
     spare = [column for column in columns[1:]
              if column.is_usual or column.cells[1:] == columns[0].cells[1:]]
-    spare += [column for name in SPARED for column in columns[1:]
-              if column.name == name and column not in spare]
+    spare += find_columns(columns, SPARED, spare)
     while is_wide() and spare:
         columns.remove(spare.pop(0))
     while is_wide() and any(column.can_shrink for column in columns):
         widest = max((column for column in columns if column.can_shrink),
                      key=lambda column: column.width)
         widest.width -= 1
+    spare = find_columns(columns, LAST_SPARED, ())
+    while is_wide() and spare:
+        columns.remove(spare.pop(0))
+    while is_wide() and len(columns) > 1:
+        del columns[-1]
+    while is_wide() and columns[0].width > 1:
+        columns[0].width -= 1
+    give_back(columns, width)
     return columns
 
 
-def put_table(rows):
-    """Writes rows (dicts) as aligned columns that fit the terminal; numbers stand on the right."""
+def find_columns(columns, names, others):
+    """The columns of these names, in the order of the names, but the first and `others`."""
+    return [column for name in names for column in columns[1:]
+            if column.name == name and column not in others]
+
+
+def give_back(columns, width):
+    """Cut texts get what room is left."""
+    room = 0 if width is None else width - sum(column.width + 2 for column in columns) + 2
+    for column in columns:
+        lacking = max(map(len, column.cells)) - column.width
+        if lacking > 0 and room > 0:
+            column.width += min(lacking, room)
+            room -= min(lacking, room)
+
+
+def make_table(rows, width, is_coloured=False, show_cell=to_reader):
+    """Rows (dicts) as aligned columns that fit a width: [line]; numbers stand on the right."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     left_out = LEFT_OUT if FROM_TO.issubset(names) else ()
-    columns = [Column(name, [row.get(name) for row in rows])
+    columns = [Column(name, [row.get(name) for row in rows], show_cell)
                for name in names if name not in left_out]
-    columns = fit([column for column in columns if not column.is_empty], find_width())
-    for cells in zip(*(column.render() for column in columns)):
-        put("  ".join(cells).rstrip())
+    columns = fit([column for column in columns if not column.is_empty], width)
+    return ["  ".join(cells).rstrip()
+            for cells in zip(*(column.render(is_coloured) for column in columns))]
+
+
+def is_too_wide(rows):
+    """Whether rows lack something as a table on this terminal."""
+    width = find_width()
+    return width is not None and len(make_table(rows, None)[0]) > width
+
+
+def put_table(rows, show_cell=to_reader):
+    """Writes rows as a table; states are coloured where that is wanted."""
+    for line in make_table(rows, find_width(), has_colours(sys.stdout), show_cell):
+        put_safe(line)
+
+
+def put_safe(line, is_flushed=False):
+    """Writes a line whose texts are printable to stdout; what its encoding lacks is shown as
+    \\xNN. Raises OSError."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(
+            (line + "\n").encode(sys.stdout.encoding or "ascii", "backslashreplace"))
+        if is_flushed:
+            sys.stdout.buffer.flush()
+
+
+# ======================================================================================
+# client/shown.py
+# What is shown of a reply: tables, records, text, or JSON.
+# ======================================================================================
+
+def put(line, is_flushed=False):
+    """Writes a line to stdout with what is hidden in it shown. Raises OSError."""
+    put_safe(show_controls(line), is_flushed)
+
+
+def tell(message):
+    """Writes a line to stderr, if that can be."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            print(show_controls(str(message)), file=sys.stderr)
+
+
+def complain(message):
+    """Tells what has gone wrong."""
+    tell("agentcli: %s" % message)
+
+
+def put_json(value):
+    """Writes a value as one line of JSON."""
+    put(json.dumps(value), is_flushed=True)
+
+
+def render_fields(fields):
+    """What the agent acknowledged, on one line, without the fields that are empty. A note has the
+    client's own words."""
+    if fields.get("note"):
+        fields = dict(fields, note=spell(fields["note"]))
+    shown = [(name, printable(value)) for name, value in fields.items() if value not in (None, "")]
+    return " ".join("%s=%s" % (
+        name, json.dumps(text, ensure_ascii=False) if " " in text or text[:1] == '"' else text)
+                    for name, text in shown) or "OK"
+
+
+def put_fields(fields):
+    """Writes what the agent acknowledged."""
+    put(render_fields(fields), is_flushed=True)
 
 
 def put_record(row):
@@ -1035,27 +1618,42 @@ def show_acknowledgement(reply, is_json, origin=""):
     write(reply.fields)
 
 
-def show_listing(reply, is_json, is_record=False):
-    """A reply of JSON objects: a table for each kind of row, told by its first key; a record's
-    first is no table. The fields of the OK are one more."""
-    if is_json:
-        show_text(reply)
-        if reply.fields:
-            put_json(reply.fields)
-        return
+def read_kinds(reply):
+    """The rows of a reply of JSON objects, told apart by their first key: {key: rows}; the fields
+    of the OK are under None."""
     kinds = {}
     for row in [json.loads(line) for line in list(reply)]:
         kinds.setdefault(next(iter(row), ""), []).append(row)
     if reply.fields:
         kinds[None] = [reply.fields]
-    if not kinds and sys.stderr is not None and sys.stdout is not None and sys.stdout.isatty():
-        with contextlib.suppress(OSError):
-            print("none", file=sys.stderr)
-    for number, rows in enumerate(kinds.values()):
+    return kinds
+
+
+def tell_none():
+    """Says on a terminal that there is nothing to list."""
+    if is_terminal(sys.stdout):
+        tell("none")
+
+
+def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
+    """A reply of JSON objects: a table for each kind of row; a record's first is no table. The
+    fields of the OK are one more."""
+    if is_json:
+        show_text(reply)
+        if reply.fields:
+            put_json(reply.fields)
+        return
+    kinds = read_kinds(reply)
+    if not kinds:
+        tell_none()
+    for number, (kind, rows) in enumerate(kinds.items()):
         if number:
             put("")
+        if kind is None and is_too_wide(rows):
+            put_record({name: to_reader(value) for name, value in rows[0].items()})
+            continue
         if not is_record or number:
-            put_table(rows)
+            put_table(rows, show_cell)
             continue
         for index, row in enumerate(rows):
             if index:
@@ -1083,15 +1681,373 @@ def show_document(reply, is_json):
         show_text(reply)
 
 
+def parse_log_line(line):
+    """A line of a log, `TIME STEP/TASK out|err TEXT`, as its parts."""
+    when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
+    step, _, task = place.partition("/")
+    return {"time": when, "step": step, "task": task, "stream": stream, "text": text}
+
+
 def show_log(reply, is_json):
-    """A reply of lines `TIME STEP/TASK out|err TEXT`."""
+    """A reply of lines of a log."""
     for line in reply:
-        if is_json:
-            when, place, stream, text = (line.split(" ", 3) + [""] * 3)[:4]
-            step, _, task = place.partition("/")
-            line = json.dumps({"time": when, "step": step, "task": task, "stream": stream,
-                               "text": text})
-        put(line, is_flushed=True)
+        put(json.dumps(parse_log_line(line)) if is_json else line, is_flushed=True)
+
+
+# ======================================================================================
+# client/pictures.py
+# Replies as people read them best: times from now, a session as a tree, due times folded.
+# ======================================================================================
+
+LONGEST, LEAST = 24, 8      # columns of the longest bar of a tree, with room and without
+BESIDE = 22             # columns of state, duration and gaps
+# fields of a session that its tree has, or that follow from others
+IN_TREE = ("session", "scenario", "version", "status", "message", "duration")
+FOLDED_S = 900.0        # due times of a schedule that follow one another so soon are one line
+MIN_FOLDED = 3          # so many of them at least
+ASKED, LINES = 1000, 10     # due times that are asked for, and lines that are shown of them
+
+
+def show_sessions(reply, is_json):
+    """Sessions; on a terminal their times are told from now."""
+    show_listing(reply, is_json,
+                 show_cell=to_reader_from_now if is_terminal(sys.stdout) else to_reader)
+
+
+class Branch:
+    """One line of a tree: a session, an attempt of a step or of a task."""
+
+    def __init__(self, depth, name, row, now):
+        """`now` is the agent's: the end of what has not ended."""
+        attempt = row.get("attempt") or 1
+        self.name = "  " * depth + printable(name) + (" (attempt %d)" % attempt) * (attempt > 1)
+        self.depth, self.state, self.message = depth, row["status"], row["message"]
+        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+        self.took_s = None if begun is None else max(0.0, (ended or now or begun) - begun)
+
+
+def make_tree(rows):
+    """The rows of STATUS as branches, in their order: [Branch]."""
+    session = rows[0]
+    begun = find_instant(session["begun"])
+    now = None if begun is None else begun + (session["duration"] or 0.0)
+    branches = [Branch(0, "session %s  %s %s" % (session["session"], session["scenario"],
+                                                 session["version"]), session, now)]
+    for row in rows[1:]:
+        if "step" in row:
+            branches.append(Branch(1, "%d %s" % (row["step"], row["name"]), row, now))
+        elif "task" in row:
+            branches.append(Branch(2, " ".join(filter(None, (row["task"], row["type"],
+                                                             row["name"]))), row, now))
+    return branches
+
+
+def put_tree(branches):
+    """Writes a tree: names, states, durations and bars, and below them what there is to say."""
+    is_coloured, blocks = has_colours(sys.stdout), has_blocks(sys.stdout)
+    wide = max(len(branch.name) for branch in branches)
+    width = (find_width() or 100) - BESIDE
+    wide = min(wide, max(10, width - LEAST))
+    longest_s = max([branch.took_s or 0.0 for branch in branches]) or 1.0
+    room = min(LONGEST, max(LEAST, width - wide))
+    for place, branch in enumerate(branches):
+        name = branch.name if len(branch.name) <= wide else branch.name[:wide - 1] + "~"
+        took = "" if branch.took_s is None else show_duration(branch.took_s)
+        bar = "" if branch.took_s is None else draw_length(branch.took_s / longest_s, room, blocks)
+        put_safe("  ".join((name.ljust(wide), paint_state(branch.state.ljust(7), is_coloured),
+                            took.rjust(9), bar)).rstrip())
+        if branch.message and not branch.message.endswith(tuple(list_said(branches[place:]))):
+            put_safe(paint("  " * (branch.depth + 1) + printable(branch.message), DIM,
+                           is_coloured))
+
+
+def list_said(branches):
+    """The messages of those that hang on the first of some branches."""
+    for branch in branches[1:]:
+        if branch.depth <= branches[0].depth:
+            return
+        if branch.message:
+            yield branch.message
+
+
+def show_status(reply, is_json):
+    """A session as a tree of its steps and their tasks, with bars for how long they took; then what
+    else is known of it, and its variables."""
+    if is_json:
+        show_record(reply, is_json)
+        return
+    rows = [json.loads(line) for line in list(reply)]
+    put_tree(make_tree(rows))
+    put("")
+    put_record({name: to_reader(value) if find_instant(value) else value
+                for name, value in rows[0].items() if name not in IN_TREE})
+    others = {}
+    for row in rows[1:]:
+        others.setdefault(next(iter(row)), []).append(row)
+    for kind in (name for name in others if name not in ("step", "task")):
+        put("")
+        put_table(others[kind])
+
+
+def fold(rows, is_cut):
+    """Coming due times, in order: those of one schedule that follow one another soon, and with the
+    same to say of them, are one row with the last of them (`until`) and how many there are.
+    `is_cut`: there are more of them than these."""
+    runs, newest = [], {}
+    for row in rows:
+        key = (row["schedule"], row.get("repository"), row["note"])
+        due, run = find_instant(row["due"]), newest.get(key)
+        if run and due is not None and due - find_instant(run[-1]["due"]) <= FOLDED_S:
+            run.append(row)
+        else:
+            newest[key] = [row]
+            runs.append(newest[key])
+    last = rows[-1]["due"] if is_cut and rows else None
+    return [row for run in runs for row in fold_run(run, last)]
+
+
+def fold_run(run, last):
+    """Due times of one schedule as rows. Those that go on up to `last`, where the listing was cut,
+    have no known end."""
+    if len(run) < MIN_FOLDED:
+        return run
+    goes_on = last is not None and (find_instant(last) - find_instant(run[-1]["due"]) <= FOLDED_S)
+    return [dict({"schedule": run[0]["schedule"], "due": run[0]["due"],
+                  "until": None if goes_on else run[-1]["due"],
+                  "times": "%d%s" % (len(run), " or more" * goes_on)}, **run[0])]
+
+
+def show_coming(reply, is_json, lines=None):
+    """Coming due times; for people those that repeat soon are one line, and there are so many lines
+    at most (None: all)."""
+    if is_json:
+        show_listing(reply, is_json)
+        return
+    rows = [json.loads(line) for line in list(reply)]
+    rows = fold(rows, len(rows) == ASKED)
+    rows = sorted(rows, key=lambda row: find_instant(row["due"]) or 0.0)[:lines]
+    if rows:
+        put_table(rows)
+    else:
+        tell_none()
+
+
+def show_next(reply, is_json):
+    """Coming due times, where the client has asked for more than it shows."""
+    show_coming(reply, is_json, LINES)
+
+
+# ======================================================================================
+# client/board.py
+# What top shows: how an agent is now, and that as a page of any size.
+# ======================================================================================
+
+QUICK_ANSWER_S = 5.0    # an agent that is silent for longer is lost
+MOST = 100              # rows of a part that are asked for
+COMING = 300            # due times, before they are folded
+USUAL_BAR = 10          # columns
+HISTORY_S = 60.0        # how long the usual durations are believed
+
+
+class Section(NamedTuple):
+    """A part of the page: its title, how many there are, and its rows."""
+    title: str
+    count: str
+    keys: list              # of the rows: ("session", 1001, ...), ("schedule", "NIGHT", ...)
+    rows: list              # [{column: value}]
+
+
+class PageLine(NamedTuple):
+    """A line of the page; `key` is that of its row, None of others."""
+    text: str
+    is_heading: bool
+    key: tuple = None
+
+
+class Board:
+    """The agent as it was a moment ago. Nothing is kept but what sessions usually take."""
+
+    def __init__(self, has_bars):
+        self.ping, self.parts = {}, []
+        self._has_blocks, self._clock = has_bars, Clock()
+        self._usual, self._believed_to = {}, 0.0
+
+    def read(self, connection):
+        """Asks the agent anew. Raises ClientError."""
+        if self._clock.monotonic() > self._believed_to:
+            self._usual, self._believed_to = {}, self._clock.monotonic() + HISTORY_S
+        reply = connection.ask("PING -JSON", QUICK_ANSWER_S)
+        list(reply)
+        self.ping = reply.fields
+        schedules = ask_for(connection, "SCHED LIST")
+        self.parts = [
+            self._make_running(connection),
+            self._make_sessions("QUEUE", ask_for(connection, "SESSIONS -STATUS=WAITING,QUEUED "
+                                                 "-LIMIT=%d" % MOST)[::-1], "start_at"),
+            self._make_sessions("FAILED", ask_for(connection, "SESSIONS -STATUS=ERROR,STOPPED "
+                                                  "-LIMIT=%d" % MOST), "ended"),
+            make_coming(ask_for(connection, "SCHED NEXT -COUNT=%d" % COMING)),
+            make_holds([row for row in schedules if row["hold"]])]
+
+    @property
+    def is_held(self):
+        """Whether the whole agent is held."""
+        return self.ping.get("hold") is True
+
+    def _make_running(self, connection):
+        """What runs, against what is usual."""
+        sessions = ask_for(connection, "SESSIONS -STATUS=RUNNING -LIMIT=%d" % MOST)
+        rows = []
+        for row in sessions:
+            usual_s = self._find_usual(connection, row["scenario"])
+            took_s = row["duration"] or 0.0
+            bar = draw_bar(took_s / usual_s, USUAL_BAR, self._has_blocks) if usual_s else ""
+            rest = "" if not usual_s else (
+                "%s over" % show_duration(took_s - usual_s) if took_s > usual_s
+                else "%s to go" % show_duration(usual_s - took_s))
+            rows.append({"session": row["session"], "scenario": row["scenario"],
+                         "name": row["name"], "took": show_duration(took_s), "bar": bar,
+                         "left": rest, "message": row["message"]})
+        return make_section("RUNNING", "session", rows)
+
+    def _find_usual(self, connection, scenario):
+        """The median duration of past sessions; None: there is none."""
+        if scenario not in self._usual:
+            rows = ask_for(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
+                           % (quote(scenario), PAST_SESSIONS))
+            self._usual[scenario] = median(
+                [row["duration"] for row in rows if row["duration"] is not None])
+        return self._usual[scenario]
+
+    @staticmethod
+    def _make_sessions(title, sessions, when):
+        rows = [{"session": row["session"], "scenario": row["scenario"], "name": row["name"],
+                 "status": row["status"], "when": tell_when(row[when]), "message": row["message"]}
+                for row in sessions]
+        return make_section(title, "session", rows)
+
+    def make_head(self):
+        """The lines above all parts."""
+        ping = self.ping
+        lines = ["%s %s  %s  up %s  running %s  queued %s  repositories %s  %s" % (
+            ping["agent"], ping["version"], ping["status"], show_duration(ping["uptime"]),
+            ping["running"], ping["queued"], ping["repositories"],
+            show_instant(self._clock.now())[11:])]
+        if self.is_held:
+            until = tell_when(ping.get("hold_until"))
+            lines.append("HELD%s%s%s" % (
+                " by %s" % ping["hold_by"] if ping.get("hold_by") else "",
+                " until %s" % until if until else "",
+                ": %s" % ping["hold_reason"] if ping.get("hold_reason") else ""))
+        return [printable(line) for line in lines]
+
+    def list_keys(self):
+        """The keys of all rows, in their order."""
+        return [key for part in self.parts for key in part.keys]
+
+    def make_page(self, height, width, chosen=None):
+        """The page without its head, in so many lines: [PageLine]. The row of the chosen key is
+        among them."""
+        parts = [part for part in self.parts if part.rows or part.title == "RUNNING"]
+        shares = share_lines([len(part.rows) for part in parts], height - len(parts))
+        lines = []
+        for part, share in zip(parts, shares):
+            more = "" if share >= len(part.rows) else "  (%d of them here)" % share
+            lines.append(PageLine(("%s %s%s" % (part.title, part.count, more)).rstrip(), True))
+            texts = make_table(part.rows, width - 2)[1:] if part.rows else []
+            begin = 0
+            if chosen in part.keys:
+                begin = max(0, part.keys.index(chosen) - share + 1)
+            lines += [PageLine("  " + text, False, key) for key, text in
+                      list(zip(part.keys, texts))[begin:begin + share]]
+        return [line._replace(text=line.text[:width]) for line in lines[:max(0, height)]]
+
+
+def ask_for(connection, request):
+    """The JSON objects of a reply. Raises ClientError."""
+    return [json.loads(line) for line in list(connection.ask(request + " -JSON", QUICK_ANSWER_S))]
+
+
+def make_section(title, kind, rows):
+    """A Section whose rows have what they are in a column of this name."""
+    count = "%d%s" % (len(rows), " or more" if len(rows) == MOST else "")
+    names = [row[kind] for row in rows]
+    keys = [(kind, name) if kind == "session" else (kind, name, title, names[:place].count(name))
+            for place, name in enumerate(names)]        # a session is in one section at a time
+    return Section(title, count, keys, rows)
+
+
+def tell_when(value):
+    """A time of the agent as how far away it is, or nothing."""
+    instant = find_instant(value)
+    return "" if instant is None else show_relative(instant)
+
+
+def make_coming(due):
+    """The coming due times as a part."""
+    rows = []
+    for row in fold(due, len(due) == COMING):
+        times = row.get("times", "").replace(" or more", "+")
+        rows.append({"schedule": row["schedule"], "when": tell_when(row["due"]),
+                     "due": show_instant(find_instant(row["due"]))[5:],
+                     "times": "x " + times if times else "", "note": row["note"]})
+    return make_section("NEXT", "schedule", rows)._replace(count="")
+
+
+def make_holds(schedules):
+    """The schedules that are held as a part."""
+    rows = [{"schedule": row["name"], "until": tell_when(row.get("hold_until")),
+             "message": row.get("hold_reason") or ""} for row in schedules]
+    return make_section("HELD SCHEDULES", "schedule", rows)
+
+
+def share_lines(wanted_lines, room):
+    """How many lines each part gets, one after the other in turn, until all have what they want or
+    there is no room: [count]."""
+    shares = [0] * len(wanted_lines)
+    while room > 0 and shares != wanted_lines:
+        for place, wish in enumerate(wanted_lines):
+            if room > 0 and shares[place] < wish:
+                shares[place] += 1
+                room -= 1
+    return shares
+
+
+# ======================================================================================
+# client/command.py
+# What a command of the client is, and what an option of one.
+# ======================================================================================
+
+class Command(NamedTuple):
+    """One row of the command table."""
+    name: str               # the verb in lower case; `sched add` is one
+    arguments: str          # as usage shows them; [] may be left out
+    meanings: list          # [(argument, what it means)]
+    options: list           # [Choice]
+    show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
+    help: str
+    is_listing: bool = False        # its reply is asked for as JSON
+    # of the client's own: (options, arguments, words of requests) -> exit status
+    perform: Optional[Callable] = None
+
+
+class Choice(NamedTuple):
+    """One option of a command."""
+    name: str               # in the protocol, without its dash
+    shown: str              # its value; nothing for a flag
+    meaning: str
+    has_default: bool = False       # without a value it makes a field default again
+    is_own: bool = False            # it is for the client, not for the agent
+
+    @property
+    def offered(self):
+        """The option as it is typed."""
+        return spell_option("-" + self.name)
+
+
+def own(name, meaning, shown=""):
+    """An option that is for the client."""
+    return Choice(name, shown, meaning, is_own=True)
 
 
 # ======================================================================================
@@ -1102,46 +2058,28 @@ def show_log(reply, is_json):
 DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
-
-
-class Command(NamedTuple):
-    """One row of the command table."""
-    name: str               # the verb in lower case; `sched add` is one
-    arguments: str          # as usage shows them; [] may be left out
-    meanings: list          # [(argument, what it means)]
-    options: list           # [Choice]
-    show: Callable          # (Reply, is_json)
-    help: str
-
-
-class Choice(NamedTuple):
-    """One option of a command."""
-    name: str               # in the protocol, without its dash
-    shown: str              # its value; nothing for a flag
-    meaning: str
-    has_default: bool = False       # without a value it makes a field default again
-
-    @property
-    def offered(self):
-        """The option as it is typed."""
-        return spell_option("-" + self.name)
-
-
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
+FOLLOW = own("FOLLOW", "show its steps and what it prints until it has ended; its exit status")
 OWN_OPTIONS = {
-    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
+    "RESTART": [FOLLOW],
+    "WAIT": [FOLLOW],
+    "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
-    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
+            "session's",
     "WAIT": "wait for the end of a session; its exit status",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
@@ -1159,11 +2097,14 @@ def make_command(form):
         meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    OWN_MEANINGS.get(form.name, meanings),
-                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help))
+                   options + OWN_OPTIONS.get(form.name, []),
+                   OWN_SHOWS.get(form.name) or SHOWS[form.reply],
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
 
 
-COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
+def list_verb_commands():
+    """The commands of the verbs: [Command]."""
+    return [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
@@ -1177,22 +2118,37 @@ def port_number(text):
 def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+        default = None if defaults else argparse.SUPPRESS
+        parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
+    add("tls", action="store_true", help="connect by TLS, and verify who answers")
+    add("tls-ca", dest="tls_ca", metavar="FILE",
+        help="authorities for --tls (PEM; else those that this host trusts)")
+    add("tls-cert", dest="tls_cert", metavar="FILE",
+        help="certificate that says which user you are (PEM)")
+    add("tls-key", dest="tls_key", metavar="FILE",
+        help="its key (else in the file of --tls-cert)")
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
-def make_parser():
+def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
-    for command in COMMANDS:
+    parser.set_defaults(commands=commands)
+    for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
@@ -1203,6 +2159,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -1221,7 +2180,8 @@ def add_choice(parser, choice):
 
 def describe(command):
     """What a command does, and what its arguments mean."""
-    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    # as argparse does it; a terminal that does not know its size has none, before 3.8
+    width = (shutil.get_terminal_size().columns or 80) - 2
     texts = [textwrap.fill(command.help, width)]
     if command.meanings:
         texts.append("\n".join(["arguments:"] + [
@@ -1240,14 +2200,14 @@ def add_subparsers(parser):
     return subparsers
 
 
-def parse_command_line(words):
-    """The words of a command line -> (Namespace with host, port, json and command, arguments, the
-    options and variables as words of a request). Wrong ones end the client with a message and
-    status 2."""
+def parse_command_line(words, commands):
+    """The words of a command line that names one of these commands -> (Namespace with host, port,
+    json, command and `own`, arguments, the options and variables as words of a request). Wrong
+    ones end the client with a message and status 2."""
     end = words.index("--") if "--" in words else len(words)
     before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
-    parsed, others = make_parser().parse_known_args([word for word in before
+    parsed, others = make_parser(commands).parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
@@ -1256,8 +2216,15 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
+    parsed.own = {choice.name: options.pop(choice.name) for choice in parsed.command.options
+                  if choice.is_own and choice.name in options}
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -1298,7 +2265,7 @@ def check_arguments(parser, form, arguments):
     required = [name for name in form if not name.startswith("[")]
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
-    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+    if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))
 
@@ -1326,29 +2293,89 @@ def reason_of(error):
 
 
 # ======================================================================================
-# client/connection.py
-# One connection to an agent, and a reply as it comes.
+# client/place.py
+# Where the agent is: its port or UNIX socket, by TLS or not.
 # ======================================================================================
 
 CONNECT_S = 10
 
 
-class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
-
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
+def open_socket(options):
+    """(A socket that is connected to the agent of these options, what to call that place).
+    ClientError."""
+    place = options.unix or "%s:%d" % (options.host, options.port)
+    context = make_context(options)
+    try:
+        if options.unix:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(CONNECT_S)
+            connection.connect(options.unix)
+        else:
+            connection = socket.create_connection((options.host, options.port), CONNECT_S)
+    except (OSError, ValueError) as error:              # a name that is none is a ValueError
+        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (place, reason_of(error)))
+    if context is not None:
         try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
-                              % (self.place, reason_of(error)))
+            connection = context.wrap_socket(connection, server_hostname=options.host)
+        except (OSError, ValueError) as error:          # CertificateError was one before 3.7
+            connection.close()
+            raise ClientError(NO_CONNECTION, "cannot connect to %s by TLS: %s"
+                              % (place, _tell_tls(error)))
+    return connection, place
+
+
+def make_context(options):
+    """What verifies the agent by TLS, of module ssl; None: no TLS is wanted. ClientError."""
+    if not (options.tls or options.tls_ca or options.tls_cert):
+        return None
+    if options.unix:
+        raise ClientError(USAGE, "--unix goes without --tls: nobody else reads there")
+    try:
+        import ssl
+    except ImportError:
+        raise ClientError(USAGE, "--tls: this Python has no TLS (no module ssl)")
+    path = options.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=path)
+        if options.tls_cert:
+            path = options.tls_cert
+            context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:                            # SSLError is one
+        raise ClientError(USAGE, "%s: %s" % (path, reason_of(error)))
+    return context
+
+
+def _tell_tls(error):
+    """Why TLS has failed, and what to do."""
+    reason = getattr(error, "verify_message", None)
+    if getattr(error, "reason", None) == "CERTIFICATE_VERIFY_FAILED":
+        return ("its certificate is not valid here: %s (--tls-ca FILE names the authority that has "
+                "signed it)" % (reason or reason_of(error)))
+    if getattr(error, "reason", None) in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return "what answers there speaks no TLS"
+    return reason_of(error)
+
+
+# ======================================================================================
+# client/connection.py
+# One connection to an agent, and a reply as it comes.
+# ======================================================================================
+
+class Connection:
+    """One connection to an agent. Raises ClientError when there is none, or when it is lost."""
+
+    def __init__(self, options):
+        self._socket, self.place = open_socket(options)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 
@@ -1412,6 +2439,256 @@ def as_text(line):
     fields = json.loads(rest)
     session = "session=%d " % fields["session"] if "session" in fields else ""
     return "ERR %s %s%s" % (code, session, fields["message"])
+
+
+# ======================================================================================
+# client/login.py
+# Who the client says that it is: a user's password, from a file or the terminal alone.
+# ======================================================================================
+
+MAX_PASSWORD_FILE = 4096        # bytes of it that are read
+
+
+def connect(options, kind=Connection):
+    """A connection of this kind to the agent, as the user whom the options name. Raises
+    ClientError."""
+    if options.user is None:
+        return kind(options)
+    # before: the agent does not wait long for one whom it does not know
+    password = get_password(options.password_file, "password of %s: " % ascii(options.user)[1:-1])
+    connection = kind(options)
+    try:
+        reply = connection.ask("AUTH %s %s" % (quote(as_typed(options.user)),
+                                               quote(as_typed(password))))
+        list(reply)
+    except ClientError:
+        connection.close()
+        raise
+    if "note" in reply.fields and options.command.name != "users password":
+        complain(spell(reply.fields["note"]))
+    return connection
+
+
+@functools.lru_cache(maxsize=None)
+def get_password(path, prompt):
+    """The first line of a file that nobody else can read, or without a path what is typed at the
+    terminal, once for all connections. Raises ClientError."""
+    return read_password(path) if path is not None else ask_password(prompt)
+
+
+def ask_new_password(path, name):
+    """The new password of a user, typed twice where it does not come from a file. Raises
+    ClientError."""
+    prompt = "new password of %s: " % ascii(name)[1:-1]
+    password = get_password(path, prompt)
+    if path is None and password != get_password(None, "the same again: "):
+        raise ClientError(USAGE, "these were two passwords; nothing was changed")
+    return password
+
+
+def read_password(path):
+    """The first line of a file. Raises ClientError when others may read it too."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ClientError(USAGE, "others can read %s, or change it: chmod 600 makes it "
+                                  "yours alone" % ascii(path))
+            if status.st_uid not in (os.geteuid(), 0):
+                raise ClientError(USAGE, "%s belongs to another user" % ascii(path))
+            line = file.readline(MAX_PASSWORD_FILE)
+        password = line.decode("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (ascii(path), reason_of(error)))
+    except UnicodeDecodeError:
+        raise ClientError(USAGE, "%s is not UTF-8" % ascii(path))
+    if not password:
+        raise ClientError(USAGE, "the first line of %s is empty: no password" % ascii(path))
+    return password
+
+
+def ask_password(prompt):
+    """What is typed at the terminal, which does not show it. Raises ClientError where there is
+    none."""
+    try:
+        if not has_terminal():          # it would be shown
+            raise EOFError
+        return getpass.getpass(prompt)
+    except (EOFError, OSError):
+        raise ClientError(USAGE, "there is no terminal to ask for the password; --password-file "
+                          "FILE reads it (--new-password-file a new one)")
+
+
+def has_terminal():
+    """Whether there is one at which getpass asks."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+        return True
+    except OSError:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+
+# ======================================================================================
+# client/completion.py
+# completion: what may stand next on the command line, for bash and zsh.
+# ======================================================================================
+
+SHELLS = {"bash": r"""_agentcli() {
+    local IFS=$'\n'
+    COMPREPLY=($("${COMP_WORDS[0]/#\~/$HOME}" completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}" \
+        2>/dev/null))
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+}
+complete -o default -F _agentcli PROGRAM
+""", "zsh": r"""#compdef PROGRAM
+_agentcli() {
+    local -a found
+    found=("${(@f)$("${words[1]}" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    if [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
+}
+compdef _agentcli PROGRAM
+"""}
+QUICK_S = 1.0           # how long an agent may take to name what it has
+# argument, or value of an option -> (request, field of its rows)
+ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSIONS -LIMIT=20 -JSON",
+                                                                       "session"),
+               "SCHEDULE": ("SCHED LIST -JSON", "name"), "CONTEXT": ("CONTEXTS -JSON", "context"),
+               "REPO": ("REPOS -JSON", "repository"), "VERSION": ("SCENARIOS -JSON", "version"),
+               "CALENDAR": ("CALENDAR LIST -JSON", "calendar"), "PARENT": (
+                   "SESSIONS -LIMIT=20 -JSON", "session")}
+# command -> of what its NAME is the name
+NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO"}
+
+
+def print_completion(options, arguments, words):
+    """completion bash|zsh prints a script; that asks for `completion words -- WORD...`, which may
+    stand in place of the last -> exit status. Raises ClientError, OSError of stdout."""
+    kind = arguments[0]
+    if kind in SHELLS and len(arguments) == 1:
+        program = os.path.basename(sys.argv[0] or "agentcli.py")
+        put_safe(SHELLS[kind].replace("PROGRAM", program).rstrip("\n"))
+    elif kind == "words":
+        for word in list_completions(options, arguments[1:] or [""]):
+            put_safe(word)
+    else:
+        raise ClientError(USAGE, "completion takes bash or zsh")
+    return WELL
+
+
+def list_completions(options, words):
+    """What may stand in place of the last of some words, which begins so: [word]."""
+    *before, current = words
+    options = with_place(options, before)
+    commands = {command.name: command for command in options.commands}
+    plain, previous = drop_options(before, commands)
+    name = next((name for name in (" ".join(plain[:2]), plain[0] if plain else "")
+                 if name in commands), None)
+    if name is None:
+        group = " ".join(plain) + " " * bool(plain)
+        found_names = {each[len(group):].split()[0] for each in commands if each.startswith(group)}
+        candidates = sorted(found_names) + list(list_common()) * (not plain)
+    elif previous:
+        candidates = list_values(options, commands[name], previous)
+    elif current.startswith("-"):
+        candidates = [choice.offered for choice in commands[name].options] + list(list_common())
+    else:
+        candidates = list_arguments(options, commands[name], plain[len(name.split()):])
+    return [word for word in candidates if word.startswith(current)]
+
+
+def with_place(options, words):
+    """The options, with the agent that some words of a command line name."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    add_common(parser)
+    try:
+        places, _ = parser.parse_known_args(words)
+    except SystemExit:                  # of a value that is none
+        return options
+    return argparse.Namespace(**dict(vars(options), **vars(places)))
+
+
+def list_common():
+    """The options that every command has: {name: its value as it is shown, nothing for a flag}."""
+    parser = Parser(add_help=False)
+    add_common(parser)
+    return {action.option_strings[0]: action.metavar or "" for action in parser._actions}
+
+
+def drop_options(words, commands):
+    """Words without options and their values -> (the others, the option that waits for its value
+    or None)."""
+    takes = list_common()
+    for command in commands.values():
+        for choice in command.options:
+            takes[choice.offered] = takes.get(choice.offered) or choice.shown
+    plain, waiting = [], None
+    for word in words:
+        if waiting is not None:
+            waiting = None
+        elif takes.get(word):
+            waiting = word
+        elif not word.startswith("-"):
+            plain.append(word)
+    return plain, waiting
+
+
+def list_values(options, command, offered):
+    """What an option of a command may have as its value: [text]."""
+    for choice in command.options:
+        if choice.offered == offered:
+            if choice.name == "STATUS":
+                return list(STATES)
+            return (ask_names(options, choice.name)
+                    or choice.shown.split("|") * ("|" in choice.shown))
+    return []
+
+
+def list_arguments(options, command, before):
+    """What an argument of a command may be, behind some others: [text]."""
+    names = re.findall(r"[A-Z]+", re.sub(r"\[?VARIABLE=.*?(\]|$)", "", command.arguments))
+    candidates = []
+    if len(before) < len(names):
+        name = names[len(before)]
+        candidates = ask_names(options, NAMES_OF.get(command.name.split()[0], name)
+                               if name == "NAME" else name)
+        if name == "VERSION":           # of the scenario before it
+            candidates = [row["version"] for row in ask_quickly(options, "SCENARIOS -JSON")
+                          if row["scenario"] == before[-1]]
+    if "VARIABLE=" in command.arguments and before and names[:1] == ["SCENARIO"]:
+        candidates += [name + "=" for row in ask_quickly(options, "SCENARIOS -JSON")
+                       if row["scenario"] == before[0]
+                       for name in row["variables"].split(",") if name]
+    if command.name == "completion":
+        candidates = sorted(SHELLS)
+    return sorted(set(candidates))
+
+
+def ask_names(options, kind):
+    """What the agent has of a kind: [text]; nothing where no agent answers soon."""
+    if kind not in ASKED_NAMES:
+        return []
+    request, field = ASKED_NAMES[kind]
+    return sorted({str(row[field]) for row in ask_quickly(options, request)})
+
+
+def ask_quickly(options, request):
+    """The JSON objects of a reply; nothing where no agent answers soon, or a password would have to
+    be typed."""
+    if options.user is not None and options.password_file is None:
+        return []
+
+    def give_up(number, frame):
+        raise ClientError(NO_CONNECTION, "no answer")
+    before = signal.signal(signal.SIGALRM, give_up)     # a name server may be slow, too
+    signal.setitimer(signal.ITIMER_REAL, QUICK_S)
+    try:
+        with connect(options) as connection:
+            return [json.loads(line) for line in list(connection.ask(request, QUICK_S))]
+    except (ClientError, ValueError):
+        return []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # ======================================================================================
@@ -1826,7 +3103,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -1860,7 +3137,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -1920,7 +3197,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)
@@ -2019,36 +3296,1105 @@ def tell_gone(connection, crontabs, names, words, is_pruning):
 
 
 # ======================================================================================
+# client/documents.py
+# check, diff: a definitions document against the rules of the agent and against what it has.
+# ======================================================================================
+
+# the lists of a document, and what one of their entries is
+KINDS = {"scenarios": "scenario", "schedules": "schedule", "contexts": "context",
+         "data_servers": "data_server", "logical_schemas": "logical_schema",
+         "calendars": "calendar", "engines": "engine", "notices": "notice"}
+ONLY_THERE = "only there"
+CHANGE_COLOURS = {"new": GREEN, "changed": YELLOW, ONLY_THERE: CYAN}
+MARK_COLOURS = {"+": GREEN, "-": RED, "@": CYAN}
+
+
+class Rehearsal:
+    """What an IMPORT -DRY_RUN -REPLACE says of a document: `changes` (fields of each definition),
+    `warnings` and `faults` [(place, what is wrong)]; `error`: why it would be refused, or None."""
+
+    def __init__(self, connection, text, words):
+        """Asks. Raises ClientError, where it is not the document that is refused."""
+        self.changes, self.warnings, self.faults, self.error = [], [], [], None
+        reply = connection.ask(" ".join(["IMPORT", quote(text), "-DRY_RUN", "-REPLACE"] + words))
+        try:
+            for line in reply:
+                self._take(line)
+        except ClientError as error:
+            if error.status != REFUSED or not self.faults and not str(error).startswith(
+                    ("ERR BAD_REQUEST", "ERR EXISTS", "ERR CONFLICT", "ERR TOO_LONG")):
+                raise
+            self.error = error
+
+    def _take(self, line):
+        """One data line of the reply."""
+        fields = parse_fields(line) if _FIELD.match(line) else None
+        if fields is None:
+            place, _, reason = line.partition(": ")
+            if reason.startswith("warning: "):
+                self.warnings.append((place, reason[len("warning: "):]))
+            else:
+                self.faults.append((place, spell(reason)))
+        elif "warning" in fields:
+            self.warnings.append((fields["path"], spell(fields["warning"])))
+        else:
+            self.changes.append(fields)
+
+    def tell(self, name):
+        """Says on stderr what is wrong with the document of this name, or looks wrong."""
+        for place, reason in self.warnings:
+            complain("%s: %s: warning: %s" % (name, place, reason))
+        for place, reason in self.faults:
+            complain("%s: %s: %s" % (name, place, reason))
+        if self.error is not None and not self.faults:
+            complain("%s: %s" % (name, self.error))
+
+
+def name_of(path):
+    """A file as it is told of."""
+    return "standard input" if path == "-" else printable(path)
+
+
+def check_documents(options, paths, words):
+    """check FILE...: whether the agent would take the documents -> exit status. ClientError."""
+    texts, is_bad = [(path, read_document(path)) for path in paths], False
+    with connect(options) as connection:
+        for path, text in texts:
+            rehearsal = Rehearsal(connection, text, words)
+            is_bad = is_bad or rehearsal.error is not None
+            if options.json:
+                put_json({"file": path, "ok": rehearsal.error is None,
+                          "faults": as_objects(rehearsal.faults),
+                          "warnings": as_objects(rehearsal.warnings)})
+                continue
+            rehearsal.tell(name_of(path))
+            count = len(rehearsal.faults) or (rehearsal.error is not None)
+            put_safe("%s: %s" % (name_of(path), "faults: %d" % count if count else
+                                 "definitions: %d, warnings: %d" % (
+                                     len(rehearsal.changes), len(rehearsal.warnings))))
+    return ENDED_BADLY if is_bad else WELL
+
+
+def as_objects(pairs):
+    """[(place, reason)] as JSON objects."""
+    return [{"path": place, "reason": reason} for place, reason in pairs]
+
+
+def list_definitions(document):
+    """The definitions of a document: {(kind, name, version): definition}; the version of what has
+    none is empty."""
+    definitions = {}
+    for plural, kind in KINDS.items():
+        for entry in document.get(plural, ()):
+            fields = entry if isinstance(entry, dict) else {"name": entry}
+            version = fields.get("version", "") if kind == "scenario" else ""
+            definitions[kind, fields.get("name", ""), version] = entry
+    return definitions
+
+
+def diff_document(options, paths, words):
+    """diff FILE: a document against what the agent has -> exit status: 1 where an import would
+    change something. Raises ClientError."""
+    path, text = paths[0], read_document(paths[0])
+    with connect(options) as connection:
+        rehearsal = Rehearsal(connection, text, words)
+        if rehearsal.error is not None:
+            rehearsal.tell(name_of(path))
+            raise ClientError(USAGE, "%s is not compared: the agent would refuse it"
+                              % name_of(path))
+        exported = list(connection.ask(" ".join(["EXPORT"] + list_repository(words))))
+    ours, theirs = (list_definitions(json.loads(each)) for each in (text, "\n".join(exported)))
+    rows = [{"change": change["change"], "kind": change["kind"], "name": change["name"],
+             "version": change.get("version") or ""} for change in rehearsal.changes]
+    rows += [dict(zip(("change", "kind", "name", "version"), (ONLY_THERE,) + key))
+             for key in theirs if key not in ours]
+    is_coloured = has_colours(sys.stdout)
+    for row in rows:
+        key = row["kind"], row["name"], row["version"]
+        lines = compare(theirs.get(key), ours.get(key)) if row["change"] == "changed" else []
+        if options.json:
+            put_json(dict(row, diff=lines))
+        elif row["change"] != "same":
+            put_safe("%s  %s" % (paint(row["change"], CHANGE_COLOURS[row["change"]], is_coloured),
+                                 " ".join(map(printable, filter(None, key)))))
+            for line in lines:
+                colour = MARK_COLOURS.get(line[:1])
+                put_safe("    " + paint(printable(line), colour, is_coloured and colour))
+    return ENDED_BADLY if any(row["change"] in ("new", "changed") for row in rows) else WELL
+
+
+def compare(theirs, ours):
+    """The lines that differ between what the agent has and what the document says, as a unified
+    diff of their JSON."""
+    texts = [json.dumps(each, indent=1, sort_keys=True, ensure_ascii=False).split("\n")
+             for each in (theirs, ours)]
+    return list(difflib.unified_diff(*texts, lineterm="", n=2))[2:]
+
+
+# ======================================================================================
+# client/screen.py
+# What stands on stderr beside the output: lines that stay, and on a terminal some that live.
+# ======================================================================================
+
+class Screen:
+    """Lines on stderr. Those of draw() are replaced by the next ones; on what is no terminal they
+    are not shown at all."""
+
+    def __init__(self):
+        self.is_live = has_controls(sys.stderr)
+        self.is_coloured = has_colours(sys.stderr)
+        self.has_blocks = has_blocks(sys.stderr)
+        self._shown = []
+
+    @property
+    def width(self):
+        """Columns that a line may have."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+        return 80
+
+    def tell(self, line):
+        """Writes a line that stays; its texts are printable."""
+        self.clear()
+        self._write(line + "\n")
+
+    def draw(self, lines):
+        """Shows lines instead of those before; whoever has colours in them has cut them."""
+        if self.is_live and lines != self._shown:
+            self.clear()
+            self._write("\n".join(lines))
+            self._shown = lines
+
+    def clear(self):
+        """Takes the living lines away, so that something else can be written."""
+        if self._shown:
+            up = "\x1b[%dA" % (len(self._shown) - 1) if len(self._shown) > 1 else ""
+            self._write("\r%s\x1b[J" % up)
+            self._shown = []
+
+    @staticmethod
+    def _write(text):
+        with contextlib.suppress(OSError, AttributeError):      # it is closed
+            sys.stderr.flush()
+            sys.stderr.buffer.write(text.encode(sys.stderr.encoding or "ascii", "backslashreplace"))
+            sys.stderr.buffer.flush()
+
+
+class Interrupts:
+    """Ctrl-C as something to ask for, so that it comes between two requests; a second one before
+    that ends the client."""
+
+    def __init__(self):
+        self._has_come, self._before = False, None
+
+    def __enter__(self):
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number, frame):
+        if self._has_come:
+            raise KeyboardInterrupt
+        self._has_come = True
+
+    def take(self):
+        """Whether Ctrl-C was typed since the last look."""
+        has_come, self._has_come = self._has_come, False
+        return has_come
+
+
+def ask_line(question):
+    """What is typed behind a question on stderr, without blanks and in small letters; None: Ctrl-C
+    or the end of input."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.stderr.write(show_controls(question))
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        return line.strip().lower() if line else None
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ======================================================================================
+# client/editing.py
+# edit: a scenario in the editor of the user.
+# ======================================================================================
+
+def edit_scenario(options, arguments, words):
+    """edit SCENARIO [VERSION] -> exit status. Raises ClientError, OSError of stdout."""
+    name, version = as_typed(arguments[0]), as_typed((arguments[1:] + ["-1"])[0])
+    with connect(options) as connection:
+        scenario = export_scenario(connection, name, version, words)
+        latest = export_scenario(connection, name, "-1", words)
+    before = json.dumps({"scenarios": [scenario]}, indent=2, ensure_ascii=False) + "\n"
+    handle, path = tempfile.mkstemp(".json", "agentcli-")       # of mode 0600
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(before)
+    try:
+        edit_and_import(options, path, before, (scenario, latest), words)
+    except ClientError as error:
+        raise ClientError(error.status, "%s; what was edited is in %s" % (error, printable(path)))
+    os.unlink(path)
+    return WELL
+
+
+def edit_and_import(options, path, before, scenarios, words):
+    """Has the file edited and imports it. `scenarios` are the one that is edited and the latest of
+    its name. Raises ClientError, OSError of stdout."""
+    text = edit_until_well(options, path, before, words)
+    if is_same(text, before):
+        tell("unchanged: nothing is imported")
+    else:
+        if "REPLACE" not in options.own:
+            text = with_new_version(text, *scenarios)
+        import_text(options, text, words + ["-REPLACE"] * ("REPLACE" in options.own))
+
+
+def export_scenario(connection, name, version, words):
+    """A scenario as its definition. Raises ClientError."""
+    request = ["EXPORT", quote(name), quote(version) if version != "-1" else version]
+    text = "\n".join(connection.ask(" ".join(request + list_repository(words))))
+    return json.loads(text)["scenarios"][0]
+
+
+def edit_until_well(options, path, before, words):
+    """Opens the editor until the agent would take what it leaves -> text. Raises ClientError, also
+    where it is given up."""
+    while True:
+        run_editor(path)
+        text = read_document(path)
+        if is_same(text, before):
+            return text
+        with connect(options) as connection:
+            rehearsal = Rehearsal(connection, text, words)
+        rehearsal.tell(printable(path))
+        if rehearsal.error is None:
+            return text
+        if not is_terminal(sys.stdin) or ask_line("Enter edits again, q gives up: ") in (None, "q"):
+            raise ClientError(ENDED_BADLY, "nothing is imported")
+
+
+def run_editor(path):
+    """Waits for the user's editor. Raises ClientError."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)       # it is the editor's
+    try:
+        status = subprocess.call(shlex.split(editor) + [path])
+    except (OSError, ValueError) as error:
+        raise ClientError(USAGE, "cannot run %s (VISUAL, EDITOR): %s" % (
+            printable(editor), reason_of(error)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status:
+        raise ClientError(ENDED_BADLY, "%s ended with %d: nothing is imported"
+                          % (printable(editor), status))
+
+
+def is_same(text, before):
+    """Whether a text has the same definitions as before."""
+    try:
+        return json.loads(text) == json.loads(before)
+    except ValueError:
+        return False
+
+
+def with_new_version(text, scenario, latest):
+    """A document whose scenario has a version of its own: the one that was typed, or else the one
+    after the latest."""
+    document = json.loads(text)
+    for entry in document.get("scenarios", ()):
+        if (entry["name"], entry["version"]) == (scenario["name"], scenario["version"]):
+            entry["version"] = next_version(latest["version"])
+    return json.dumps(document, ensure_ascii=False)
+
+
+def next_version(version):
+    """The version after one: 001 -> 002, 1.9 -> 1.10, a -> a.1."""
+    match = re.fullmatch(r"(.*?)(\d+)", version)
+    if not match:
+        return version + ".1"
+    return match.group(1) + str(int(match.group(2)) + 1).rjust(len(match.group(2)), "0")
+
+
+def import_text(options, text, words):
+    """Imports what was edited. Raises ClientError, OSError of stdout."""
+    with connect(options) as connection:
+        show_acknowledgement(connection.ask(" ".join(["IMPORT", quote(text)] + words)),
+                             options.json)
+
+
+# ======================================================================================
+# client/live.py
+# Connections of two kinds: one waits for a reply, one takes it in as it comes.
+# ======================================================================================
+
+ANSWER_S = 30       # an agent that hangs is to be noticed by what asks it again and again
+PIECE = 65536       # bytes that are taken in at once
+
+
+class LiveConnection(Connection):
+    """One whose replies are taken in line by line, without waiting for their end."""
+    _pending = b""
+
+    def begin(self, request):
+        """Sends a request. Raises ClientError."""
+        try:
+            self._socket.settimeout(ANSWER_S)
+            self._socket.sendall(request.encode() + b"\n")
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+
+    def poll(self, wait_s):
+        """The whole lines that come within so many seconds, at most: [text]. ClientError."""
+        try:
+            self._socket.settimeout(wait_s)
+            data = self._socket.recv(PIECE)
+        except socket.timeout:
+            return []
+        except OSError as error:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s: %s"
+                              % (self.place, reason_of(error)))
+        if not data:
+            raise ClientError(NO_CONNECTION, "lost the agent at %s" % self.place)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+
+# ======================================================================================
+# client/follow.py
+# A session as it goes on: its output as it comes, its steps, how long they take.
+# ======================================================================================
+
+POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
+LOOK_S = 1.0        # between two questions how the session is
+BAR = 20            # columns of a bar
+QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
+            "Enter follows on: ")
+
+
+def follow_session(options, session, after=None):
+    """Follows a session to its end -> exit status. `after`: the last line of its log that was there
+    already, and is not shown again. Raises ClientError, OSError of stdout."""
+    with Interrupts() as interrupts, connect(options) as asker, \
+            connect(options, LiveConnection) as stream:
+        follower = Follower(asker, stream, str(session), options.json)
+        try:
+            return follower.run(interrupts, after)
+        except ClientError as error:
+            follower.screen.clear()
+            if error.status != NO_CONNECTION:
+                raise
+            raise ClientError(NO_CONNECTION, "%s; session %s goes on, if the agent does: wait %s "
+                              "--follow follows it again" % (error, session, session))
+        finally:
+            follower.screen.clear()
+
+
+class Follower:
+    """One session that is followed, and what is known of it by now."""
+
+    def __init__(self, asker, stream, session, is_json):
+        self.screen = Screen()
+        self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
+        self._clock = Clock()
+        self._row, self._steps = {}, []     # as the last look has them, and when that was
+        self._looked_at = None
+        self._told = {}                     # place of an attempt of a step -> its state, as told
+        self._history, self._end = History(), None
+        self._place = None                  # where the last line of output is from
+
+    def run(self, interrupts, after=None):
+        """Shows all until the session has ended -> exit status."""
+        self._look()
+        if self.screen.is_live:
+            self._history = read_history(self._asker, self._row["scenario"], ANSWER_S)
+        since = " -SINCE=" + after.split(" ", 1)[0] if after else ""
+        self._log.begin("LOG %s -FOLLOW%s" % (self._session, since))
+        while self._end is None:
+            for line in self._log.poll(POLL_S):
+                if after is None or not line.startswith("* "):
+                    self._take(line)
+                elif line[2:] == after:
+                    after = None
+            if interrupts.take():
+                self._interrupt()
+            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
+                self._look()
+            self.screen.draw(self._list_living())
+        self._look_at_end()
+        self._tell_end()
+        return ENDED_BADLY if self._row["status"] in RESTARTABLE else WELL
+
+    def _take(self, line):
+        """One line of the reply to LOG."""
+        first, _, rest = line.partition(" ")
+        if first == "*":
+            entry = parse_log_line(rest)
+            if (entry["step"], entry["task"]) != self._place:
+                self._place = entry["step"], entry["task"]
+                self._look()
+            self._put(entry)
+        elif first == "OK":
+            self._end = parse_fields(rest)
+        else:
+            code, _, message = as_text(line)[len("ERR "):].partition(" ")
+            if code == "STOPPING":
+                raise ClientError(NO_CONNECTION, "the agent stops")
+            raise ClientError(REFUSED, "ERR %s %s" % (code, spell(message)))
+
+    def _put(self, entry):
+        """A line that a task has printed: to where it has printed it."""
+        if self._is_json:
+            self._make_room(sys.stdout)
+            put_json(entry)
+        elif entry["stream"] == "err":
+            self.screen.tell(entry["text"])
+        else:
+            self._make_room(sys.stdout)
+            put_safe(entry["text"], is_flushed=True)
+
+    def _make_room(self, stream):
+        """Takes the living lines away, where others come between them."""
+        if is_terminal(stream):
+            self.screen.clear()
+
+    def _look(self):
+        """Asks how the session is, and tells what has changed."""
+        rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
+        before, self._row = self._row, rows[0]
+        self._looked_at = self._clock.monotonic()
+        self._steps = [row for row in rows if "step" in row]
+        if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
+                before.get("message") != self._row["message"]):
+            self._tell("session %s" % self._session, self._row["status"], self._row["message"])
+        for place, step in enumerate(self._steps):
+            if self._told.get(place) != step["status"]:
+                self._told[place] = step["status"]
+                took = "" if step["status"] not in ENDED else "after " + show_duration(
+                    self._elapsed(step))
+                self._tell(name_step(step), step["status"], took, step["message"])
+
+    def _look_at_end(self):
+        """The last look; an agent that has gone meanwhile has told the state before."""
+        try:
+            self._look()
+        except ClientError as error:
+            if error.status != NO_CONNECTION:
+                raise
+            self._row = dict(self._row, status=self._end["status"])
+
+    def _tell(self, what, state, *others):
+        """A line that stays: what is in which state."""
+        texts = [paint(printable(what), DIM, self.screen.is_coloured),
+                 paint_state(state, self.screen.is_coloured)]
+        self.screen.tell("  ".join(texts + [printable(text) for text in others if text]))
+
+    def _elapsed(self, row):
+        """How long a session or an attempt of a step has taken, by the agent's clock."""
+        begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+        if begun is None:
+            return 0.0
+        if ended is None:       # now, by the agent's clock
+            session_begun = find_instant(self._row["begun"]) or begun
+            ended = (session_begun + (self._row["duration"] or 0.0)
+                     + self._clock.monotonic() - self._looked_at)
+        return max(0.0, ended - begun)
+
+    def _list_living(self):
+        """The lines that live: the steps that run, and the session."""
+        rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
+                for step in self._steps if step["status"] == "RUNNING"]
+        rows.append(("session " + self._session, self._row, self._history.session_s))
+        wide = max(len(name) for name, _, _ in rows)
+        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+
+    def _render(self, name, row, usual_s):
+        """One line that lives: name, state, elapsed, and what is usual as a bar."""
+        elapsed_s = self._elapsed(row)
+        parts = [row["status"], show_duration(elapsed_s) if row["begun"] else ""]
+        if usual_s and row["status"] == "RUNNING":
+            left_s = usual_s - elapsed_s
+            parts += [draw_bar(elapsed_s / usual_s, BAR, self.screen.has_blocks),
+                      "about %s to go" % show_duration(left_s) if left_s > 0
+                      else "%s over the usual" % show_duration(-left_s)]
+        text = ("  ".join([name] + [part for part in parts if part]))[:self.screen.width]
+        return text[:len(name) + 2] + paint_state(text[len(name) + 2:], self.screen.is_coloured)
+
+    def _tell_end(self):
+        """The line below all others."""
+        if self._is_json:
+            put_json({name: self._row[name] for name in
+                      ("session", "status", "duration", "message")})
+        self._tell("session %s" % self._session, self._row["status"],
+                   "after " + show_duration(self._elapsed(self._row)), self._row["message"])
+
+    def _interrupt(self):
+        """Ctrl-C: asks what is to become of the session, where there is somebody to ask."""
+        self.screen.clear()
+        if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+            self._leave()
+        while True:
+            answer = ask_line(QUESTION % self._session)
+            if answer in (None, "l", "leave"):
+                self._leave()
+            if answer in ("s", "stop", "t"):
+                self._stop(" -IMMEDIATE" if answer != "t" else "")
+            if answer in ("", "g", "s", "stop", "t"):
+                return
+
+    def _stop(self, how):
+        """Stops the session; its end is waited for. That it has ended by itself is no matter."""
+        try:
+            list(self._asker.ask("STOP %s%s" % (self._session, how), ANSWER_S))
+        except ClientError as error:
+            if error.status != REFUSED:
+                raise
+            self.screen.tell(str(error))
+
+    def _leave(self):
+        """Ends the client, not the session."""
+        raise ClientError(INTERRUPTED, "session %s goes on: wait %s --follow follows it again"
+                          % (self._session, self._session))
+
+
+def name_step(step):
+    """What an attempt of a step is called."""
+    attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
+    return "step %d %s%s" % (step["step"], step["name"], attempt)
+
+
+def find_last_line(options, session):
+    """The last line of what a session has printed so far; None: nothing. Raises ClientError."""
+    with connect(options) as connection:
+        lines = list(connection.ask("LOG %s -TAIL=1" % session, ANSWER_S))
+    return lines[-1] if lines else None
+
+
+def follow_command(options, arguments, words):
+    """exec, restart or wait with --follow -> exit status. Raises ClientError, OSError of stdout."""
+    name, words = options.command.name, [word for word in words if word != "-SYNC"]
+    if name == "wait":
+        if words:
+            raise ClientError(USAGE, "wait --follow takes no time: Ctrl-C ends it")
+        return follow_session(options, arguments[0])
+    after = find_last_line(options, arguments[0]) if name == "restart" else None
+    return follow_session(options, acknowledge(options, " ".join(
+        [name.upper()] + arguments + words)), after)
+
+
+def acknowledge(options, request):
+    """Sends a request that makes a session, or opens one again, and tells its number on stderr ->
+    that number. Raises ClientError."""
+    with connect(options) as connection:
+        reply = connection.ask(request)
+        list(reply)
+    if options.json:
+        put_json(reply.fields)
+    else:
+        tell(render_fields(reply.fields))
+    return reply.fields["session"]
+
+
+# ======================================================================================
+# client/leaving.py
+# shutdown --wait: until the agent is gone.
+# ======================================================================================
+
+PAUSE_S = 0.2
+
+
+def wait_until_gone(connection, options):
+    """Returns when the agent that was asked to stop has closed its connection, and its port answers
+    no more or another agent has it. Raises ClientError."""
+    try:
+        while True:
+            connection.read_line()
+    except ClientError:
+        pass                            # it has closed it
+    while True:
+        try:
+            with connect(options) as other:
+                reply = other.ask("PING", ANSWER_S)
+                list(reply)
+                if reply.fields.get("status") != "STOPPING":
+                    return
+        except ClientError as error:
+            if error.status == NO_CONNECTION:
+                return
+        time.sleep(PAUSE_S)
+
+
+# ======================================================================================
+# client/running.py
+# run: a bare command as a session.
+# ======================================================================================
+
+RUN_PREFIX = "RUN."         # of the names of the scenarios that commands become
+_OF_SHELL = re.compile(r"[\s;|&<>()$`*?~]")
+
+
+def run_command(options, arguments, words):
+    """run -- COMMAND...: imports a scenario that is named after the command, and starts it where
+    the client was called -> exit status. Raises ClientError, OSError of stdout."""
+    scenario = make_scenario([as_typed(word) for word in arguments])
+    document = json.dumps({"scenarios": [scenario]})
+    with connect(options) as connection:
+        list(connection.ask(" ".join(["IMPORT", quote(document)] + list_repository(words))))
+    request = ["EXEC", quote(scenario["name"]), "001", "FOLDER=" + quote(as_typed(os.getcwd())),
+               "SEARCH=" + quote(as_typed(os.environ.get("PATH", os.defpath)))] + words
+    if "FOLLOW" in options.own:
+        return follow_session(options, acknowledge(options, " ".join(request)))
+    with connect(options) as connection:
+        reply = connection.ask(" ".join(request + ["-SYNC"] * ("WAIT" in options.own)))
+        show_acknowledgement(reply, options.json)
+    return ENDED_BADLY if reply.fields.get("status") in RESTARTABLE else WELL
+
+
+def make_scenario(command):
+    """A command as a scenario: its words, or one word that only a shell understands. The same
+    command is the same scenario, wherever it is called. It lives through a restart of the agent."""
+    is_shell = len(command) == 1 and _OF_SHELL.search(command[0]) is not None
+    text = command[0] if is_shell else " ".join(map(shlex.quote, command))
+    stem = stem_of(text, "shell" if is_shell else "")
+    if "_" in text and stem == "_".join(text.split()):      # a b and a_b are not the same
+        stem = mark(stem, text)
+    task = {"type": "os", "cwd": "${FOLDER}", "env": {"PATH": "${SEARCH}"},
+            "command": quote_literal(text) if is_shell else [quote_literal(word)
+                                                             for word in command]}
+    return {"name": RUN_PREFIX + stem, "version": "001", "on_stale": "adopt",
+            "description": text, "variables": {"FOLDER": "", "SEARCH": ""},
+            "steps": [{"name": "main", "tasks": [task]}]}
+
+
+# ======================================================================================
+# client/topscreen.py
+# The live screen of top: what is shown, what keys do. Its module curses is handed in.
+# ======================================================================================
+
+KEPT_LINES = 5000       # of a log that is looked at
+TAKEN_S = 0.2           # between two looks at the keyboard while a log is followed
+KEYS = "arrows choose  Enter log  s stop  r restart  h hold  u release  H U all  q quit"
+LOG_KEYS = "arrows, PgUp, PgDn, End scroll  q back"
+
+
+class TopScreen:
+    """The whole screen: a board, the row that is chosen, and what was said last."""
+
+    def __init__(self, curses_module, window, options, every_s):
+        self._curses, self._window, self._options = curses_module, window, options
+        self._every_s, self._clock = every_s, Clock()
+        self._board, self._connection = Board(has_blocks(sys.stdout)), None
+        self._chosen, self._place, self._is_missing = None, 0, False
+        self._said, self._trouble = "", ""
+        self._read_at = None
+        self._colours = self._make_colours()
+        try:
+            curses_module.curs_set(0)
+        except curses_module.error:
+            pass                        # it always has one
+
+    def _make_colours(self):
+        """{colour of a state: attribute of curses}."""
+        curses_module = self._curses
+        if not has_colours(sys.stdout) or not curses_module.has_colors():
+            return {}
+        curses_module.use_default_colors()
+        colours = {DIM: curses_module.A_DIM}
+        for number, (colour, code) in enumerate((
+                (RED, curses_module.COLOR_RED), (GREEN, curses_module.COLOR_GREEN),
+                (YELLOW, curses_module.COLOR_YELLOW), (MAGENTA, curses_module.COLOR_MAGENTA),
+                (CYAN, curses_module.COLOR_CYAN)), 1):
+            curses_module.init_pair(number, code, -1)
+            colours[colour] = curses_module.color_pair(number)
+        return colours
+
+    def run(self):
+        """Shows the board and obeys keys, until q."""
+        while True:
+            now = self._clock.monotonic()
+            if self._read_at is None or now - self._read_at >= self._every_s:
+                self._read()
+            self._draw()
+            wait_s = max(0.05, self._every_s - (self._clock.monotonic() - self._read_at))
+            self._window.timeout(int(wait_s * 1000))
+            if not self._obey(self._window.getch()):
+                return
+
+    def _read(self):
+        """Asks the agent anew; where it does not answer, that is said, and tried again."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._options)
+            self._board.read(self._connection)
+            self._trouble = ""
+        except ClientError as error:
+            self._trouble = str(error)
+            self._let_go()
+        self._read_at = self._clock.monotonic()
+        self._choose(self._board.list_keys())
+
+    def _choose(self, keys):
+        """Keeps what is chosen, also where it is missing once, on its way from one section to
+        another; then what has its place."""
+        if self._chosen in keys:
+            self._place, self._is_missing = keys.index(self._chosen), False
+        elif self._chosen is None or self._is_missing:
+            self._chosen = keys[min(self._place, len(keys) - 1)] if keys else None
+        else:
+            self._is_missing = True
+
+    def _let_go(self):
+        """Closes the connection; the next question makes another."""
+        if self._connection is not None:
+            self._connection.__exit__()
+            self._connection = None
+
+    # -- what is shown --
+
+    def _draw(self):
+        """Draws the page as large as the window is now."""
+        height, width = self._window.getmaxyx()
+        self._window.erase()
+        head = self._board.make_head() if self._board.ping else []
+        if self._trouble:
+            head.insert(0, self._trouble)
+        for place, line in enumerate(head):
+            self._put(place, line, self._curses.A_BOLD)
+        page = self._board.make_page(height - len(head) - 2, width - 1, self._chosen)
+        for place, line in enumerate(page, len(head)):
+            text, style = line.text, self._curses.A_BOLD if line.is_heading else 0
+            if line.key is not None and line.key == self._chosen:
+                text, style = (">" + text[1:]).ljust(width - 1), self._curses.A_REVERSE
+            self._put(place, text, style)
+        self._put(height - 2, self._said)
+        self._put(height - 1, KEYS, self._curses.A_DIM)
+        self._window.refresh()
+
+    def _put(self, place, text, style=0):
+        """Writes one line, as far as the window goes; the states in it are coloured."""
+        height, width = self._window.getmaxyx()
+        if not 0 <= place < height:
+            return
+        encoding = sys.stdout.encoding or "ascii"
+        text = show_controls(text.replace("\t", " ")).encode(
+            encoding, "backslashreplace").decode(encoding)
+        try:
+            self._window.addnstr(place, 0, text, width - 1, style)
+            for match in STATE_WORD.finditer(text[:width - 1]):
+                colour = self._colours.get(STATE_COLOURS[match.group()])
+                if colour is not None and style != self._curses.A_REVERSE:
+                    self._window.chgat(place, match.start(), len(match.group()), colour | style)
+        except self._curses.error:
+            pass                        # the window has shrunk meanwhile
+
+    # -- what keys do --
+
+    def _obey(self, key):
+        """Does what a key means; whether to go on."""
+        self._said = self._said if key == -1 else ""
+        if key in (ord("q"), ord("Q")):
+            return False
+        if key in (self._curses.KEY_DOWN, ord("j"), self._curses.KEY_UP, ord("k")):
+            self._move(1 if key in (self._curses.KEY_DOWN, ord("j")) else -1)
+        elif key in (10, 13, self._curses.KEY_ENTER, ord("f"), ord("l")):
+            self._follow()
+        elif key in map(ord, "srhuHU"):
+            self._act(chr(key))
+        elif key == ord(" "):
+            self._read_at = None
+        return True
+
+    def _move(self, step):
+        keys = self._board.list_keys()
+        if keys:
+            place = keys.index(self._chosen) if self._chosen in keys else self._place
+            self._chosen = keys[min(max(place + step, 0), len(keys) - 1)]
+
+    def _act(self, letter):
+        """Asks whether to stop, restart, hold or release, and does it."""
+        kind, name = (self._chosen or ("", ""))[:2]
+        if letter in "sr" and kind != "session":
+            self._said = "a session is to be chosen for that"
+            return
+        of_all = letter in "HU" or kind != "schedule"
+        where, what = ("", "the agent") if of_all else (" -SCHEDULE=" + quote(name),
+                                                        "schedule " + name)
+        if letter == "s":
+            answer = self._ask("stop session %s: t after its task, n now, any other key: not "
+                               % name)
+            request = {"t": "STOP %s" % name, "n": "STOP %s -IMMEDIATE" % name}.get(answer)
+        else:
+            what = "session %s" % name if letter == "r" else what
+            verb = {"r": "restart", "h": "hold", "u": "release"}[letter.lower()]
+            answer = self._ask("%s %s: y, any other key: not " % (verb, what))
+            request = (verb.upper() + (" %s" % name if letter == "r" else where)
+                       if answer == "y" else None)
+        self._said = "" if request is None else self._send(request)
+        self._read_at = None
+
+    def _ask(self, question):
+        """The key that is typed behind a question."""
+        height, _ = self._window.getmaxyx()
+        self._window.move(max(0, height - 2), 0)
+        self._window.clrtoeol()
+        self._put(height - 2, question, self._curses.A_BOLD)
+        self._window.refresh()
+        self._window.timeout(-1)
+        key = self._window.getch()
+        return chr(key) if 0 < key < 128 else ""
+
+    def _send(self, request):
+        """Sends a request -> what the agent says."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._options)
+            reply = self._connection.ask(request, QUICK_ANSWER_S)
+            list(reply)
+            return "%s: %s" % (spell(request), render_fields(reply.fields))
+        except ClientError as error:
+            if error.status == NO_CONNECTION:
+                self._let_go()
+            return str(error)
+
+    def _follow(self):
+        """Shows the log of the chosen session as it grows, until q."""
+        kind, name = (self._chosen or ("", ""))[:2]
+        if kind != "session":
+            self._said = "a session is to be chosen for that"
+            return
+        try:
+            with connect(self._options, LiveConnection) as stream:
+                LogScreen(self._curses, self._window, self._put, name).run(stream)
+        except ClientError as error:
+            self._said = str(error)
+        self._read_at = None
+
+
+class LogScreen:
+    """The log of a session, with its end in sight until somebody scrolls."""
+
+    def __init__(self, curses_module, window, put_line, session):
+        """`put_line` is a callable: (place, text, style)."""
+        self._curses, self._window, self._put = curses_module, window, put_line
+        self._session, self._above = session, 0         # lines below the last one that is shown
+        self._lines, self._end = collections.deque(maxlen=KEPT_LINES), ""
+
+    def run(self, stream):
+        """Shows what comes and obeys keys, until q or Esc. Raises ClientError."""
+        stream.begin("LOG %s -FOLLOW -TAIL=%d" % (self._session, KEPT_LINES))
+        self._window.timeout(0)
+        while True:
+            if not self._end:
+                for line in stream.poll(TAKEN_S):
+                    self._take(line)
+            else:
+                self._window.timeout(int(TAKEN_S * 1000))
+            self._draw()
+            key = self._window.getch()
+            if key in (ord("q"), ord("Q"), 27, self._curses.KEY_LEFT):
+                return
+            self._scroll(key)
+
+    def _take(self, line):
+        first, _, rest = line.partition(" ")
+        if first == "*":
+            self._lines.append(rest)
+            self._above += 1 if self._above else 0
+        elif first == "OK":
+            self._end = "session %s has ended: %s" % (self._session, rest.partition("=")[2])
+        else:
+            self._end = as_text(line)
+
+    def _scroll(self, key):
+        """Moves in the lines; the end comes into sight again with End, or by scrolling to it."""
+        page = max(1, self._window.getmaxyx()[0] - 3)
+        steps = {self._curses.KEY_UP: 1, self._curses.KEY_DOWN: -1, self._curses.KEY_PPAGE: page,
+                 self._curses.KEY_NPAGE: -page, self._curses.KEY_HOME: KEPT_LINES,
+                 self._curses.KEY_END: -2 * KEPT_LINES}
+        most = max(0, len(self._lines) - page)
+        self._above = min(max(0, self._above + steps.get(key, 0)), most)
+
+    def _draw(self):
+        """Draws the lines in sight."""
+        height, _ = self._window.getmaxyx()
+        self._window.erase()
+        self._put(0, "session %s" % self._session, self._curses.A_BOLD)
+        shown = list(self._lines)[:len(self._lines) - self._above][-max(1, height - 3):]
+        for place, line in enumerate(shown, 1):
+            when, _, text = line.partition(" ")
+            self._put(place, "%s %s" % (when[11:19], text))
+        self._put(height - 2, self._end or ("below are %d lines" % self._above
+                                            if self._above else ""), self._curses.A_BOLD)
+        self._put(height - 1, LOG_KEYS, self._curses.A_DIM)
+        self._window.refresh()
+
+
+# ======================================================================================
+# client/top.py
+# top: a live screen of an agent, or plain pages where there is no terminal for one.
+# ======================================================================================
+
+EVERY_S = 2.0
+PLAIN_HEIGHT, PLAIN_WIDTH = 60, 100     # of a page, where there is no terminal
+
+
+def show_top(options, arguments, words):
+    """top -> exit status. Raises ClientError, OSError of stdout."""
+    every_s, pages = read_number(options, "EVERY", EVERY_S), read_number(options, "COUNT", None)
+    screen = None if "PLAIN" in options.own or pages is not None else find_curses()
+    try:
+        with connect(options):          # whoever cannot connect at all is told so as ever
+            pass
+        if screen is None:
+            show_pages(options, every_s, pages)
+        else:
+            os.environ.setdefault("ESCDELAY", "50")         # ms: Esc is a key here
+            screen.wrapper(lambda window: TopScreen(screen, window, options, every_s).run())
+    except KeyboardInterrupt:
+        pass                            # as q
+    return WELL
+
+
+def read_number(options, name, default):
+    """The value of an option that takes a number. Raises ClientError."""
+    text = options.own.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = 0.0
+    if value is not None and not 0.1 <= value <= 86400:
+        raise ClientError(USAGE, "--%s takes a number from 0.1 on" % name.lower())
+    return value
+
+
+def find_curses():
+    """The module curses; None: this is no terminal for it, or this Python lacks it."""
+    if not (has_controls(sys.stdout) and has_controls(sys.stdin)):
+        return None
+    try:
+        import curses
+    except ImportError:
+        return None
+    try:
+        curses.setupterm()
+    except curses.error:                # nothing is known of this terminal
+        return None
+    return curses
+
+
+def show_pages(options, every_s, pages):
+    """Writes a page of text every so many seconds, so many of them or for ever."""
+    board, number = Board(has_blocks(sys.stdout)), 0
+    while pages is None or number < pages:
+        if number:
+            time.sleep(every_s)
+            put_safe("")
+        with connect(options) as connection:
+            board.read(connection)
+        width = find_width() or PLAIN_WIDTH
+        for line in board.make_head():
+            put_safe(line[:width])
+        for line in board.make_page(PLAIN_HEIGHT, width):
+            put_safe(line.text, is_flushed=True)
+        number += 1
+
+
+# ======================================================================================
+# client/own.py
+# The commands that are the client's own: no verb stands behind them.
+# ======================================================================================
+
+REPOSITORY = Choice("REPO", "name", "work repository (the one of the lowest id)")
+DOCUMENT_MEANING = [("FILE", "a definitions document; - is standard input")]
+OWN_COMMANDS = [
+    Command("check", "FILE...", DOCUMENT_MEANING, [REPOSITORY], None,
+            "have the agent check definitions documents, as an import would; nothing is written; "
+            "exit status 1 where something is wrong", perform=check_documents),
+    Command("diff", "FILE", DOCUMENT_MEANING, [REPOSITORY], None,
+            "what an import of a definitions document would change, as a diff of JSON, and what "
+            "the agent has beside it; exit status 1 where it would change something",
+            perform=diff_document),
+    Command("edit", "SCENARIO [VERSION]", [
+        ("SCENARIO", "name of the scenario"), ("VERSION", "its version; -1, or nothing, is the "
+                                               "latest")],
+            [REPOSITORY, own("REPLACE", "import it under the same version")], None,
+            "edit a scenario in VISUAL or EDITOR, and import it under the version after the latest",
+            perform=edit_scenario),
+    Command("run", "COMMAND...", [
+        ("COMMAND", "behind --: a program and its arguments, or one word for the shell")],
+            [own("FOLLOW", "show what it prints until it has ended; its exit status"),
+             own("WAIT", "reply when it has ended; its exit status"), REPOSITORY,
+             Choice("NAME", "text", "a name for the session, which listings show"),
+             Choice("TIMEOUT", "s", "the session is ended after so long")], None,
+            "start a bare command as a session, in the folder of the caller; it is logged, and "
+            "goes on when the caller has gone", perform=run_command),
+    Command("top", "", [], [
+        own("EVERY", "seconds between two pictures (2)", "s"),
+        own("PLAIN", "pages of text one after the other, as where there is no terminal"),
+        own("COUNT", "so many pages of text, and no more", "n")], None,
+            "a live screen: what runs, waits, has failed, comes next and is held; keys follow a "
+            "log, stop, restart, hold, release", perform=show_top),
+    Command("completion", "SHELL [WORD...]", [
+        ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
+            "print a script that completes commands, options and names; eval "
+            "\"$(agentcli.py completion bash)\" takes it", perform=print_completion),
+]
+
+
+# ======================================================================================
 # client/main.py
 # One command: the request, its reply, the exit status.
 # ======================================================================================
 
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
+COMMANDS = list_verb_commands() + OWN_COMMANDS
 
 
 def perform(options, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
+    command = options.command
+    if command.perform:
+        return command.perform(options, arguments, words)
     if options.crontab:
         return import_crontabs(options, arguments, words)
-    command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
-    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    request = (command.name.upper().split()
-               + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options.host, options.port) as connection:
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
+    arguments = [quote(as_typed(argument)) for argument in arguments]
+    if "FOLLOW" in options.own:
+        return follow_command(options, arguments, words)
+    if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
+        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
+    request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
+        if command.name == "shutdown" and "WAIT" in options.own:
+            wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def has_option(words, name):
+    """Whether an option stands among words of a request."""
+    return any(word.partition("=")[0].upper() == name for word in words)
 
 
 def main(words=None):
     """The client -> exit status."""
     try:
-        status = perform(*parse_command_line(sys.argv[1:] if words is None else words))
+        status = perform(*parse_command_line(
+            sys.argv[1:] if words is None else words, COMMANDS))
         if sys.stdout is not None:
             sys.stdout.flush()
         return status

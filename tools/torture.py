@@ -7,15 +7,19 @@
 A round: the agent is started, works under load for S seconds on average (0.7), and is killed with -9; in one of five
 it is killed while it starts, too. The load: sessions of every `on_stale`, children, a limit, schedules `every 1s`,
 processes that leave their group and ignore SIGTERM, EXEC with keys and for later, STOP, RESTART, and another program
-that locks the files and commits to them. After the last round all that is open has to end, and this is counted:
+that locks the files and commits to them. An owner asks, and by TLS (plainly where there is no openssl) an operator, one
+who is narrowed, a monitor, and an administrator, who adds, changes and deletes users, holds and releases the agent, and
+switches a schedule. After the last round all that is open has to end, and this is counted:
 
-    acknowledged        requests whose OK was read: EXEC, RESTART, STOP, and commits of the other program
+    acknowledged        requests whose OK was read: EXEC, RESTART, STOP, USERS, HOLD, RELEASE, SCHED ON and OFF, and
+                        commits of the other program
     lost                what of these is not on disk; due times of schedules that nobody decided
     doubled             tasks that began more often than is recorded, or beside themselves; a second session for a key,
                         a due time, or a parent's task
     left alive          processes of sessions that have ended
     open for ever       sessions that do not end
-    faults              tracebacks, damaged files, starts and stops that failed
+    faults              tracebacks, damaged files, starts and stops that failed, broken links of the audit's chain,
+                        users who were let in to what is not theirs, or not to what is
 
 Each 50 rounds a line tells how far it is. SIGINT and SIGTERM end it after the round, and what it has is counted.
 
@@ -30,6 +34,7 @@ import collections
 import contextlib
 import functools
 import glob
+import hashlib
 import json
 import os
 import random
@@ -38,6 +43,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -46,10 +52,17 @@ import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIMIT_S = 60            # for what takes a second on a quiet machine
-CLIENTS = 3
 SLOTS = 24
 ENOUGH = 60             # sessions that run or wait: no more is asked for
 SCHEDULES = {"EACH": "ONCE", "BESIDE": "AGAIN", "ALL": "LIMITED"}
+SWITCHED = "SWITCHED"   # a schedule that is switched on and off
+NARROWED = "NARROWED"
+USERS = collections.OrderedDict((           # name: (role, its scenarios); the password of each is made of its name
+    ("OPERATOR", ("operator", "")), (NARROWED, ("operator", "*KEPT,BAD")), ("MONITOR", ("monitor", "")),
+    ("OFFICER", ("administrator", ""))))
+ASKING = None, "OPERATOR", NARROWED         # users for whom a Client asks; None: the owner
+LOOKS = ("PING", "SESSIONS -LIMIT=20", "SCENARIOS", "SCHED LIST", "SCHED WHY EACH -LIMIT=10", "METRICS", "EXPORT")
+REFUSED = ("EXEC ONCE", "HOLD", "USERS LIST", "USERS DEL OFFICER", "SCHED OFF EACH", "SHUTDOWN -IMMEDIATE", "AUDIT")
 COUNTS = "rounds", "acknowledged", "lost", "doubled", "left alive", "open for ever", "faults"
 # what EXEC is asked for, as often as it stands here; a TREE that a kill leaves costs the next start two seconds
 SCENARIOS = 4 * ("ONCE", "AGAIN", "KEPT", "LIMITED", "BAD", "CALLS_AGAIN", "CALLS_KEPT", "CALLS_LIMITED") + ("TREE",)
@@ -101,11 +114,30 @@ def make_document():
         scenario("TREE", make_steps([TREE]), timeout=2)]
     scenarios += [scenario("CALLS_" + name, make_steps([WORK, (name,)], [WORK]), on_stale="restart")
                   for name in ("AGAIN", "KEPT", "LIMITED")]
-    schedules = [dict({"name": name, "scenario": scenario, "version": "-1", "context": "GLOBAL", "rule": "every 1s",
+    every = [dict({"name": name, "scenario": scenario, "version": "-1", "context": "GLOBAL", "rule": "every 1s",
                        "timezone": "UTC"}, **options)
                  for (name, scenario), options in zip(sorted(SCHEDULES.items()), (
                      {"misfire": "all", "overlap": "skip"}, {"overlap": "parallel"}, {}))]
-    return {"scenarios": scenarios, "schedules": schedules}
+    return {"scenarios": scenarios, "schedules": every + [dict(every[0], name=SWITCHED, scenario="KEPT")]}
+
+
+def make_certificate(folder):
+    """The path of a certificate with its key, made by openssl; None: that is not there."""
+    path = os.path.join(folder, "agent.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+               "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+               "-keyout", path + ".key", "-out", path]
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return path
+
+
+def password_of(user):
+    """What a user says in AUTH."""
+    return "the word of %s" % user
 
 
 class Agent:
@@ -114,10 +146,12 @@ class Agent:
     def __init__(self, folder, program, python, is_plain):
         self.folder, self.process, self.port = folder, None, None
         program = shutil.copy(program, folder)      # that which is there now, whatever comes of it meanwhile
-        self.work = os.path.join(folder, "workrep.db")
+        self.work, self.master = (os.path.join(folder, name) for name in ("workrep.db", "master.db"))
+        self.certificate = make_certificate(folder)
         self._command = [python] + ["-c", BOOT] * (not is_plain) + [
-            program, "--port", "0", "--master", os.path.join(folder, "master.db"), "--create",
-            "--max-sessions", str(SLOTS)]
+            program, "--port", "0", "--master", self.master, "--create", "--max-sessions", str(SLOTS)]
+        if self.certificate:
+            self._command += ["--tls-cert", self.certificate, "--tls-key", self.certificate + ".key"]
 
     def begin(self):
         """Starts it and waits for nothing."""
@@ -152,15 +186,33 @@ class Agent:
         wait_for(lambda: self.process.poll() is not None)
         return self.process.poll()
 
-    def converse(self):
-        """A connection: ask(line) -> its lines; OSError when the agent is gone."""
+    def converse(self, user=None, password=None):
+        """A connection: ask(line) -> its lines; OSError when the agent is gone. A user comes by TLS where he can, and
+        says who he is; Refused when that is not taken."""
         if self.port is None:
             raise OSError("there is no agent")
-        return Connection(self.port)
+        connection = Connection(self.port, self.certificate if user else None)
+        if user:
+            try:
+                line = connection.ask("AUTH %s '%s'" % (user, password or password_of(user)))[-1]
+                if not line.startswith("OK"):
+                    raise Refused("AUTH of %s: %s" % (user, line))
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     def query(self, sql, *values):
         """Rows of the work repository, as another program reads them."""
-        with contextlib.closing(sqlite3.connect(self.work, timeout=LIMIT_S)) as connection:
+        return self._query(self.work, sql, values)
+
+    def query_master(self, sql, *values):
+        """Rows of the master."""
+        return self._query(self.master, sql, values)
+
+    @staticmethod
+    def _query(path, sql, values):
+        with contextlib.closing(sqlite3.connect(path, timeout=LIMIT_S)) as connection:
             return connection.execute(sql, values).fetchall()
 
 
@@ -168,11 +220,22 @@ class Fault(Exception):
     """What ends the driving at once."""
 
 
-class Connection:
-    """One connection to an agent."""
+class Refused(Exception):
+    """A user was not let in."""
 
-    def __init__(self, port):
+
+class Connection:
+    """One connection to an agent; with the path of its certificate by TLS."""
+
+    def __init__(self, port, certificate=None):
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+        if certificate:
+            context = ssl.create_default_context(cafile=certificate)
+            try:
+                self._socket = context.wrap_socket(self._socket, server_hostname="localhost")
+            except BaseException:
+                self._socket.close()
+                raise
         self._file = self._socket.makefile("rb")
 
     def ask(self, line):
@@ -213,24 +276,28 @@ class Ledger:
         self.restarted = {}             # session -> when its newest acknowledged RESTART was asked for
         self.touched = set()            # RESTART was asked for, acknowledged or not
         self.notes = set()              # numbers of commits of the other program
+        self.states = {}                # (what, name) -> the state that was acknowledged last; not while it is changed
+        self.faults = []                # what was allowed that must not be, or refused
 
 
-class Client(threading.Thread):
-    """Asks for sessions, stops and restarts those of its own; goes on at the next start of the agent."""
+class Asker(threading.Thread):
+    """Asks for something as a user (None: the owner) again and again; goes on at the next start of the agent."""
 
-    def __init__(self, agent, number, ledger, moments, pause_s):
+    def __init__(self, agent, user, ledger, moments, pause_s):
         super().__init__(daemon=True)
         self.is_over = False
-        self._agent, self._number, self._ledger, self._moments = agent, number, ledger, moments
-        self._pause_s, self._sessions = pause_s, []
-        self._connection, self._count, self._key = None, 0, None
+        self._agent, self._user, self._ledger, self._moments = agent, user, ledger, moments
+        self._pause_s, self._connection = pause_s, None
 
     def run(self):
         """Until is_over."""
         while not self.is_over:
             try:
-                self._connection = self._connection or self._agent.converse()
+                self._connection = self._connection or self._agent.converse(self._user)
                 self._act()
+            except Refused as error:
+                self._ledger.faults.append(str(error))
+                return
             except OSError:
                 if self._connection:
                     self._connection.close()
@@ -239,6 +306,92 @@ class Client(threading.Thread):
             time.sleep(self._moments.random() * 2 * self._pause_s)
         if self._connection:
             self._connection.close()
+
+    def _act(self):
+        """Asks for one thing."""
+        raise NotImplementedError
+
+    def _must(self, line, wanted):
+        """Asks, and notes a reply that does not begin as it must."""
+        reply = self._connection.ask(line)[-1]
+        if not re.match(wanted, reply):
+            self._ledger.faults.append("%s asked %s: %s" % (self._user, line, reply))
+
+
+class Monitor(Asker):
+    """Looks, which is allowed, and asks for what is not."""
+
+    def _act(self):
+        if self._moments.random() < 0.5:
+            self._must(self._moments.choice(LOOKS), "OK")
+        else:
+            self._must(self._moments.choice(REFUSED), "ERR DENIED")
+
+
+class Officer(Asker):
+    """An administrator: adds, changes and deletes users, holds and releases the agent, switches a schedule."""
+
+    def __init__(self, *more):
+        super().__init__(*more)
+        self._count, self._is_held = 0, True        # it may have been, when the agent was killed
+
+    def _act(self):
+        moments = self._moments
+        draw = 1.0 if self._is_held and moments.random() < 0.5 else moments.random()       # it is held for short times
+        users = [name for (what, name), state in list(self._ledger.states.items())
+                 if what == "role" and state and name not in USERS]
+        if draw < 0.2 or not users:
+            self._count += 1
+            role = moments.choice(("monitor", "operator", "administrator"))
+            self._change("USERS ADD u%d -ROLE=%s" % (self._count, role), "role", "u%d" % self._count, role)
+        elif draw < 0.35:
+            name, role = moments.choice(users), moments.choice(("monitor", "operator"))
+            self._change("USERS SET %s -ROLE=%s -SCENARIOS=BAD" % (name, role), "role", name, role)
+        elif draw < 0.5:
+            name, password = moments.choice(users), "a word %06d" % moments.randrange(10 ** 6)
+            self._change("USERS PASSWORD %s '%s'" % (name, password), "password", name, password)
+        elif draw < 0.6:
+            name = moments.choice(users)
+            self._ledger.states.pop(("password", name), None)
+            self._change("USERS DEL %s" % name, "role", name, None)
+        elif draw < 0.7:
+            self._prove()
+        elif draw < 0.85:
+            word = moments.choice(("ON", "OFF"))
+            self._change("SCHED %s %s" % (word, SWITCHED), "switch", SWITCHED, word == "ON")
+        else:
+            self._is_held = not self._is_held
+            self._change("HOLD torture" if self._is_held else "RELEASE", "hold", "AGENT", self._is_held)
+
+    def _change(self, line, what, name, state):
+        """Asks, and notes the state that it was told."""
+        states = self._ledger.states
+        states.pop((what, name), None)
+        reply = self._connection.ask(line)[-1]
+        if reply.startswith("OK"):
+            self._ledger.acknowledged += 1
+            states[what, name] = state
+        elif not reply.startswith("ERR BUSY"):
+            self._ledger.faults.append("%s asked %s: %s" % (self._user, line, reply))
+
+    def _prove(self):
+        """Somebody who got a password is let in by it, with his role."""
+        states = self._ledger.states
+        for (what, name), password in sorted(states.items(), key=str):
+            if what == "password" and states.get(("role", name)) is not None:
+                with contextlib.closing(self._agent.converse(name, password)) as connection:
+                    line = connection.ask("AUTH %s '%s'" % (name, password))[-1]
+                if not line.endswith("role=" + states["role", name]):
+                    self._ledger.faults.append("%s is let in as: %s" % (name, line))
+                return
+
+
+class Client(Asker):
+    """Asks for sessions, stops and restarts those of its own."""
+
+    def __init__(self, *more):
+        super().__init__(*more)
+        self._sessions, self._count, self._key = [], 0, None
 
     def _act(self):
         draw = self._moments.random()
@@ -265,15 +418,18 @@ class Client(threading.Thread):
                 options += time.strftime(" -AT=%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + moments.randint(1, 3)))
             if moments.random() < 0.3:
                 self._count += 1
-                options += " -KEY=k%d.%d" % (self._number, self._count)
+                options += " -KEY=k%s.%d" % (self._user, self._count)
             if moments.random() < 0.2:
                 options += " -PRIORITY=%d" % moments.randint(-2, 2)
             request = "EXEC %s%s" % (moments.choice(SCENARIOS), options)
         else:
             request = key
         self._key = request if "-KEY" in request else None
-        match = re.match(r"OK session=(\d+)", self._connection.ask(request)[-1])
+        line = self._connection.ask(request)[-1]
+        match = re.match(r"OK session=(\d+)", line)
         self._key = None
+        if self._user == NARROWED and line.startswith("OK") != bool(re.match(r"EXEC (\w*KEPT|BAD)\b", request)):
+            ledger.faults.append("%s asked %s: %s" % (self._user, request, line))
         if match:
             session = int(match.group(1))
             ledger.acknowledged += 1
@@ -318,7 +474,7 @@ class OtherProgram(threading.Thread):
         while not self.is_over:
             time.sleep(self._moments.random() * 0.6)
             number += 1
-            path = self._moments.choice((self._agent.work, self._agent.work.replace("workrep", "master")))
+            path = self._moments.choice((self._agent.work, self._agent.master))
             with contextlib.suppress(sqlite3.OperationalError), \
                     contextlib.closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as connection:
                 connection.execute("begin immediate")
@@ -336,8 +492,8 @@ class Load:
     """All that asks something of an agent, while it is open."""
 
     def __init__(self, agent, ledger, seed, pause_s=0.03):
-        self._threads = [Client(agent, number, ledger, random.Random("%s.%d" % (seed, number)), pause_s)
-                         for number in range(CLIENTS)]
+        self._threads = [kind(agent, user, ledger, random.Random("%s.%s" % (seed, user)), pause_s) for kind, user in
+                         [(Client, user) for user in ASKING] + [(Monitor, "MONITOR"), (Officer, "OFFICER")]]
         self._threads.append(OtherProgram(agent, ledger, random.Random("%s.other" % seed)))
 
     def __enter__(self):
@@ -401,6 +557,15 @@ def find_lost(agent, ledger):
     return lost + find_lost_due(agent, rows)
 
 
+def find_lost_states(agent, states):
+    """What was acknowledged of users, the schedule that is switched, and the hold, and is otherwise on disk."""
+    found = {("role", name): role for name, role in agent.query_master("select name, role from user")}
+    found["switch", SWITCHED] = agent.query("select enabled from schedule where name=?", SWITCHED) == [(1,)]
+    found["hold", "AGENT"] = agent.query_master("select 1 from agent where hold_since is not null") != []
+    return ["%s of %s: %s, not %s" % (key + (found.get(key), state)) for key, state in sorted(states.items(), key=str)
+            if key[0] != "password" and found.get(key) != state]
+
+
 def find_lost_due(agent, sessions):
     """Due times without a decision between the first and the last of a schedule, sessions of them that are gone."""
     lost = []
@@ -460,12 +625,34 @@ def find_faults(agent):
     """What the log and the files show of the agent's own faults."""
     with open(os.path.join(agent.folder, "agent.log"), encoding="utf-8", errors="replace") as log:
         faults = [line.strip() for line in log if re.search(r"Traceback|fault of the agent| ERROR keeper", line)]
-    for path in (agent.work, agent.work.replace("workrep", "master")):
+    for path in (agent.work, agent.master):
         with contextlib.closing(sqlite3.connect(path, timeout=LIMIT_S)) as connection:
             for text, in connection.execute("pragma integrity_check").fetchall():
                 if text != "ok":
                     faults.append("%s: %s" % (path, text))
     return faults
+
+
+class Audit:
+    """The chain of the audit, as far as it was seen: it only ever grows at its end, whatever was killed."""
+
+    def __init__(self, path):
+        self._path, self._end = path, (0, "")       # number and hash of the newest row
+
+    def walk_on(self):
+        """Follows the chain from there on -> what is wrong with it."""
+        with contextlib.closing(sqlite3.connect(self._path, timeout=LIMIT_S)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute("select * from audit where n>=? order by n", (self._end[0],)).fetchall()
+        if self._end[0] and (not rows or rows.pop(0)["hash"] != self._end[1]):
+            return ["the audit has lost row %d" % self._end[0]]
+        for row in map(dict, rows):
+            digest = row.pop("hash")
+            text = json.dumps(row, sort_keys=True, separators=(",", ":"))
+            if (row["n"] - 1, row["previous"]) != self._end or hashlib.sha256(text.encode()).hexdigest() != digest:
+                return ["the audit is broken at row %d" % row["n"]]
+            self._end = row["n"], digest
+        return []
 
 
 # ---- driving ---------------------------------------------------------------------------------------------------------
@@ -480,6 +667,7 @@ class Driver:
         self.agent, self.ledger = Agent(folder, program, python, is_plain), Ledger()
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
         self._uuid, self._is_last = None, False
+        self._audit = Audit(self.agent.master)
 
     def prepare(self):
         """The first start, with all definitions."""
@@ -488,9 +676,15 @@ class Driver:
         self._uuid, = agent.query("select uuid from repository")[0]
         with contextlib.closing(agent.converse()) as connection:
             word = "'%s'" % json.dumps(make_document()).replace("'", "\\u0027")
-            line = connection.ask("IMPORT " + word)[-1]
-        if not line.startswith("OK"):
-            raise Fault("IMPORT: " + line)
+            lines = ["IMPORT " + word]
+            for user, (role, scenarios) in USERS.items():
+                lines += ["USERS ADD %s -ROLE=%s -SCENARIOS=%s" % (user, role, scenarios),
+                          "USERS PASSWORD %s '%s'" % (user, password_of(user))]
+            for line in lines:
+                reply = connection.ask(line)[-1]
+                if not reply.startswith("OK"):
+                    raise Fault("%s: %s" % (line.split()[0], reply))
+        self.ledger.states.update({("role", user): role for user, (role, _) in USERS.items()})
 
     def end(self, *_):
         """The round that runs is the last (a handler of signals, too)."""
@@ -518,7 +712,8 @@ class Driver:
         report["acknowledged"] = self.ledger.acknowledged
         report["lost"] += find_lost(agent, self.ledger)
         report["doubled"] += find_doubled(agent, self.ledger)
-        report["faults"] += find_faults(agent)
+        report["lost"] += find_lost_states(agent, self.ledger.states)
+        report["faults"] += self.ledger.faults + find_faults(agent) + self._audit.walk_on()
         self._clear()
         return report
 
@@ -531,6 +726,8 @@ class Driver:
             agent.begin()
             time.sleep(moments.random() * 0.8)
             agent.kill()
+        self.report["faults"] += self._audit.walk_on()
+        self.report["lost"] += find_lost_states(agent, dict(self.ledger.states))
         agent.start()
         self._note_left_alive()
 
@@ -542,8 +739,9 @@ class Driver:
         """Nothing new comes: all ends, and the agent stops in good order."""
         agent, report = self.agent, self.report
         with contextlib.closing(agent.converse()) as connection:
-            for name in SCHEDULES:
-                connection.ask("SCHED OFF " + name)
+            for line in ["RELEASE"] + ["SCHED OFF " + name for name in list(SCHEDULES) + [SWITCHED]]:
+                connection.ask(line)
+        self.ledger.states.update({("hold", "AGENT"): False, ("switch", SWITCHED): False})
         wait_for(lambda: not list_open(agent), 2 * LIMIT_S)
         report["open for ever"] += ["session %d" % session for session in list_open(agent)]
         code = agent.stop()
@@ -618,6 +816,8 @@ def main():
     seed = random.randrange(10 ** 6) if settings.seed is None else settings.seed
     print("seed %d in %s" % (seed, folder), flush=True)
     driver = Driver(folder, seed, settings.seconds)
+    if driver.agent.certificate is None:
+        print("without TLS: openssl makes no certificate here", flush=True)
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(number, driver.end)
     report = driver.run(settings.rounds, functools.partial(print, flush=True))

@@ -165,6 +165,8 @@ def test_what_waits_in_a_file_put_in_the_place_of_another_begins_though_its_numb
     shutil.move(str(copy), str(inside.work))
     wait_for(lambda: repository_of_or_none(inside) not in (None, before), "the new file to be attached")
     wait_for(lambda: not inside.agent.places.list_all()[0].reason, "it to be usable")
+    wait_for(lambda: "is held by the agent" in inside.log(), "the copy to be held")
+    inside.ok("RELEASE -REPO=WORKREP")
     flag.write_text("")
     wait_for(lambda: inside.status(1001)["status"] == "DONE", "the session of the new file to run")
 

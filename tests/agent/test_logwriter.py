@@ -20,7 +20,7 @@ def make_writer():
     writers = []
 
     def make(descriptor):
-        writers.append(program.LogWriter(descriptor))
+        writers.append(program.LogWriter(program.Terminal(descriptor)))
         return writers[-1]
     yield make
     for writer in writers:

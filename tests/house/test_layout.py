@@ -26,8 +26,9 @@ NO_NAMES = {"found", "told", "made", "left", "it", "then", "given", "known", "wa
 # floors that are built into both products, or into one: a name hides what its own product has
 CLIENT_FLOORS = {"client", "base"}
 # attributes of the standard library's own objects
-NOT_OURS = {"__cause__", "__context__", "__name__", "compress_type", "crontab", "external_attr", "extra", "file_size", "is_creating", "name",
-            "raiseExceptions", "row_factory"}
+NOT_OURS = {"__cause__", "__context__", "__name__", "compress_type", "crontab", "external_attr", "extra", "file_size", "is_creating",
+            "minimum_version", "name", "num_tickets", "options", "own", "raiseExceptions", "row_factory", "text_factory",
+            "verify_mode"}
 
 # who may import a module of the standard library: floors, and single modules
 MAY_IMPORT = {

@@ -14,7 +14,7 @@ BY_NAME = {form.name: form for form in program.VERB_FORMS}
 TABLES = dict(program.FIELD_TABLES, **{"type " + name: kind.fields
                                        for name, kind in program.TASK_TYPES.items()})
 # numbers that are nobody's business but the agent's own
-INNER = {"MIN_LINE", "MAX_BATCH", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S", "TRY_S"}
+INNER = {"MIN_LINE", "DRAIN_S", "FLOOD_S", "ATTACH_S", "GLANCE_S", "TRY_S"}
 
 
 def manual(*topic):
@@ -68,7 +68,8 @@ def test_an_unknown_topic_is_one_line_that_lists_them():
 def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
     assert topics == ["start", "example", "sessions", "definitions", "tasks", "schedules",
-                      "protocol", "verbs", "client", "crontab", "options", "operating", "limits",
+                      "protocol", "verbs", "users", "connections", "client", "crontab", "options", "operating",
+                      "backup", "host", "audit", "limits",
                       "guarantees", "troubleshooting", "changes"]
     for name, about in program.list_topics():
         assert program.make_manual(name).startswith("## %s: %s\n" % (name, about))
@@ -95,13 +96,19 @@ def test_every_field_is_told_with_its_kind_and_meaning(name):
         assert ("; required" in match.group().partition("): ")[0]) == kind.required
 
 
+VALUES_OF_OPTIONS = {"--allow-types": "sql,copy", "--unix-mode": "0660"}
+BESIDE_OPTIONS = {"--create": ["--master", "/tmp/m.db"], "--root": ["--allow-types", "sql"],
+                  "--tls-key": ["--tls-cert", "/tmp/c.pem"], "--tls-client-ca": ["--tls-cert", "/tmp/c.pem"]}
+
+
 def test_every_option_of_the_command_line_is_told_and_taken():
     text = one_line(program.make_manual("options"))
     for option in program.COMMAND_OPTIONS:
         assert "`%s`" % option.words in text and option.help_text in text
         if option.name not in ("--help", "--version"):
-            words = [option.name] + (["1024"] if option.shown else [])
-            words += ["--master", "/tmp/m.db"] * (option.name == "--create")
+            value = VALUES_OF_OPTIONS.get(option.name) or (option.choices or ["1024"])[-1]
+            words = [option.name] + ([value] if option.shown else [])
+            words += BESIDE_OPTIONS.get(option.name, [])
             settings = vars(program.parse_arguments(words))
             attribute = option.attribute or option.name[2:].replace("-", "_")
             before = vars(program.parse_arguments([]))[attribute]

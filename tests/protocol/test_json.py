@@ -50,9 +50,18 @@ CLEAN
 ATTACH SECOND second.db -CREATE
 DETACH SECOND
 PURGE -DAYS=9
+BACKUP kept
+AUDIT
 METRICS
 HELP
 DROP B 1
+USERS ADD alice -ROLE=administrator -SCENARIOS=
+USERS ADD bob -ROLE=monitor
+USERS LIST
+USERS SET alice -RESET
+USERS PASSWORD alice 'correct horse'
+USERS DEL bob
+AUTH alice 'correct horse'
 QUIT
 """
 
@@ -68,7 +77,7 @@ def test_every_verb_takes_it(inside):
     places, asked = {"document": DOCUMENT_TEXT, "day": "2099-01-01"}, set()
     for request in REQUESTS.strip().split("\n"):
         words = request.split()
-        asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR") else words[0])
+        asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR", "USERS") else words[0])
         for name, value in places.items():
             request = request.replace("{%s}" % name, str(value))
         rows, last = objects_of(inside.ask(request + " -JSON"))

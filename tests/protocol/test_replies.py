@@ -1,12 +1,12 @@
 """The lines of replies: what the forms say of them is what a real agent sends."""
 import json
 import time
-from types import SimpleNamespace
 
 import pytest
 
 import agent as program
 from conftest import fields_of, wait_for
+from support.audit import Notes
 
 BY_NAME = {form.name: form for form in program.VERB_FORMS}
 LINES = {line for form in BY_NAME.values() for line in form.oks + form.lines}
@@ -82,8 +82,20 @@ SCHED DEL S
 EXPORT A
 DROP A 1
 PURGE -DAYS=0
+AUDIT
+PURGE -AUDIT -DAYS=0
 METRICS
+BACKUP kept
+HOLD -REPO=WORKREP
+RELEASE -REPO=WORKREP
 HELP
+USERS ADD alice -ROLE=administrator -SCENARIOS=
+USERS ADD bob -ROLE=monitor
+USERS LIST
+USERS SET alice -RESET
+USERS PASSWORD alice 'correct horse'
+USERS DEL bob
+AUTH alice 'correct horse'
 SHUTDOWN -MAX_WAIT=1
 """
 
@@ -196,7 +208,7 @@ def test_only_an_exec_is_pipelined():
     row = program.VERBS["PING"]._replace(is_pipelined=True, run=lambda *_: made.append(1))
     program.VERBS["PING"], before = row, program.VERBS["PING"]
     try:
-        conversation = program.Conversation(SimpleNamespace(), program.Client(program.ADMINISTRATOR, "test"))
+        conversation = program.Conversation(Notes(), program.Client(program.ADMINISTRATOR, "test"))
         reply = conversation.begin(b"PING")
         reply.start()
         assert made == [1] and list(reply.chunks()) == ["OK"]

@@ -133,7 +133,7 @@ def test_what_is_over_is_not_interrupted_and_leaving_ends_a_wait():
 
 def test_what_is_noted_while_the_repository_is_locked_is_kept_in_its_order(repository):
     ticket = ask(repository, step("a", "true"))
-    journal, progress = program.Journal(repository, ticket.session, program.Clock()), repository.progress
+    journal, progress = program.Journal(repository, ticket.session, "S", program.Clock()), repository.progress
     journal.set_begun()
     with foreign_lock(repository.path) as other:
         run = journal.note_begin(progress.begin_step, 0, "a", 1)
@@ -153,7 +153,7 @@ def test_what_is_noted_while_the_repository_is_locked_is_kept_in_its_order(repos
 
 
 def test_a_secret_is_masked_with_each_of_its_lines(repository):
-    journal = program.Journal(repository, 1001, program.Clock())
+    journal = program.Journal(repository, 1001, "S", program.Clock())
     journal.hide("first line\nabc\nfirst line and more")
     assert journal.mask("first line and more, abc, first line") == "***, abc, ***"
 
@@ -186,7 +186,7 @@ def test_a_secret_file_that_cannot_be_read_ends_the_session_in_error(repository,
 def test_a_stop_before_a_minder_starts_leaves_no_spool(repository, ends):
     ticket = ask(repository, step("a", "true"))
     control = program.Control(program.Clock(), "%s/%d" % (repository.db.uuid, ticket.session))
-    journal = program.Journal(repository, ticket.session, program.Clock())
+    journal = program.Journal(repository, ticket.session, "S", program.Clock())
     execution = program.Execution(1, {}, control, journal, ends.around, True)
     control.stop(program.IMMEDIATE, "stopped")
     with pytest.raises(program.Interrupted):

@@ -51,7 +51,7 @@ class World(Site):
         self.inbox, self._slots, self._durations = Later(), slots, durations
         self.is_stopping, self.settings = False, types.SimpleNamespace(max_queue=1000)
         self.name, self._desk = "AGENT", None
-        self.waits = types.SimpleNamespace(of_ticket=lambda ticket: None)      # nobody asks
+        self.waits = types.SimpleNamespace(of_ticket=lambda ticket, patterns: None)      # nobody asks
         super().__init__(folder)
 
     def make_queue(self):

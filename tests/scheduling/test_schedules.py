@@ -47,8 +47,8 @@ def fire(agent, name, count):
     -> its sessions, the newest first."""
     for number in range(len(sessions_of(agent, name)) + 1, count + 1):
         agent.let_pass(1)
-        rows = wait_fired(agent, name, number)
-    return rows
+        wait_fired(agent, name, number)
+    return wait_fired(agent, name, count)
 
 
 # -- the verb --------------------------------------------------------------------------

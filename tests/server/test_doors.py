@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 import agent as program
+from support.audit import Notes
 from support.wire import codes, converse
 
 SECRET = "hunter2-is-it"
@@ -96,7 +97,7 @@ def test_a_first_line_of_a_wrong_form_closes(with_password, verb):
         lines = converse(with_password, (verb + wrong + "\nEXEC HELLO\nPING\n").encode(), is_ended=False)
         assert len(codes(lines)) == 1 and codes(lines)[0].startswith("ERR "), lines
     for role in (None, "monitor"):
-        conversation = program.Conversation(None, program.Client(role))
+        conversation = program.Conversation(Notes(), program.Client(role))
         list(conversation.begin(verb.encode() + b" -NO_SUCH_OPTION").chunks())
         assert conversation.is_over
 
@@ -154,7 +155,7 @@ def test_what_was_hidden_is_told_where_it_may_be_a_slip(with_password):
 def test_an_unexpected_fault_is_logged_without_values(with_password, caplog):
     class Broken:
         """An agent whose every part fails with what it was asked."""
-        name = "A"
+        name, audit = "A", Notes()
 
         def execute(self, request, repository):
             raise KeyError("%s and %r" % (request.variables, request))

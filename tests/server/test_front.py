@@ -17,7 +17,7 @@ LIMIT_S = 60
 
 @pytest.fixture
 def server(inside):
-    server = program.Server(inside.agent, "127.0.0.1", 0, 300, 65536)
+    server = program.Server(inside.agent, "127.0.0.1", 0, program.WireLimits(300))
     server.listen()
     yield server
     server.close()

@@ -54,14 +54,18 @@ class NoAgent:
     """What a Server wants of an agent that nobody asks anything."""
     connections = None
 
+    def __init__(self):
+        self.access = program.Access(program.parse_arguments([]), None)
+        self.reached = program.Reached()
+
 
 @pytest.fixture
 def bind():
     """Servers that are bound and do not listen yet: bind(port)."""
     servers = []
 
-    def make(port=0):
-        servers.append(program.Server(NoAgent(), "127.0.0.1", port, 10, 1024))
+    def make(port=0, host="127.0.0.1", **limits):
+        servers.append(program.Server(NoAgent(), host, port, program.WireLimits(10, 1024, **limits)))
         return servers[-1]
     yield make
     for server in servers:
@@ -109,6 +113,16 @@ def test_one_agent_of_a_user_has_a_port(bind):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract names are Linux's")
+def test_all_addresses_are_those_of_others_too(bind):
+    """The kernel would let one user share them."""
+    one, every = bind(), bind(host="0.0.0.0")
+    for port, host in ((one.port, "0.0.0.0"), (every.port, "127.0.0.1"), (every.port, "127.0.0.2")):
+        with pytest.raises(program.CannotStart, match="cannot be taken"):
+            bind(port, host)
+    bind(one.port, "127.0.0.2")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="abstract names are Linux's")
 @pytest.mark.parametrize("uid", [os.geteuid(), pytest.param(STRANGER, marks=needs_root)])
 @pytest.mark.parametrize("is_listening", [False, True])
 def test_the_name_of_the_agent_held_by_a_stranger(bind, uid, is_listening):
@@ -150,10 +164,9 @@ def test_strangers_never_keep_the_owner_out(make_agent):
 
 
 @needs_root
-def test_a_stranger_has_so_long_for_a_line(bind, monkeypatch):
+def test_a_stranger_has_so_long_for_a_line(bind):
     """Not so long for each byte of it."""
-    monkeypatch.setattr(program, "STRANGER_S", 0.5)
-    server = bind()
+    server = bind(stranger_s=0.5)
     server.listen()
     with subprocess.Popen([sys.executable, "-c", CROWD, str(STRANGER), str(server.port), "1"], cwd="/",
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as crowd:

@@ -15,6 +15,7 @@ import pytest
 import agent as program
 import conftest
 from conftest import fields_of, resident_mb, wait_for
+from support.audit import Notes
 from support.wire import codes, converse
 
 SESSION_LINE = ("* session=%s scenario=* version=* context=* status=* name=* keywords=* schedule=* due=* start_at=* created=*"
@@ -523,12 +524,13 @@ def test_roles():
     def of(role):
         return {name for name, row in program.VERBS.items() if row.role == role}
     assert {"HELP", "QUIT"} <= of(None) <= {"HELP", "QUIT", "AUTH"}
-    assert of("operator") == {"EXEC", "STOP", "RESTART", "CLEAN", "HOLD", "RELEASE"}
+    assert of("operator") == {"EXEC", "STOP", "RESTART", "CLEAN", "HOLD", "RELEASE", "SCHED ON", "SCHED OFF"}
     looks = set("PING SESSIONS STATUS LOG WAIT SCENARIOS REPOS CONTEXTS EXPORT METRICS".split())
     assert looks <= of("monitor")
     assert {"SCHED LIST", "SCHED SHOW", "SCHED NEXT", "SCHED WHY"} <= of("monitor")
     changes = {"SHUTDOWN", "IMPORT", "DROP", "ATTACH", "DETACH", "PURGE"} | {
-        "SCHED " + verb for verb in "ADD SET DEL ON OFF UPDATE".split()}
+        "SCHED " + verb for verb in "ADD SET DEL UPDATE".split()} | {
+        "USERS " + verb for verb in "LIST ADD SET DEL".split()}
     assert changes <= of("administrator")
 
 
@@ -536,7 +538,7 @@ def test_each_role_may_do_what_the_table_says():
     ranks = ("monitor", "operator", "administrator")
     for role in (None,) + ranks:
         for name, row in program.VERBS.items():
-            reply = program.Conversation(None, program.Client(role)).begin(name.encode() + b" x y z u v w -NOPE")
+            reply = program.Conversation(Notes(), program.Client(role)).begin(name.encode() + b" x y z u v w -NOPE")
             (last,) = reply.chunks()
             if row.role is None or role and ranks.index(role) >= ranks.index(row.role):
                 assert last.startswith("ERR BAD_REQUEST"), (role, name, last)

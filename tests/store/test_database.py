@@ -18,7 +18,7 @@ import pytest
 
 import agent
 from conftest import LIMIT_S, TOP, wait_for
-from support.outside import foreign_lock, move_repository
+from support.outside import foreign_lock, move_repository, spoil_schema
 
 TABLES = """
 create table repository (kind text primary key, uuid text not null);
@@ -774,3 +774,16 @@ def test_many_other_files_in_its_folder_cost_no_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert agent.list_beginning(str(tmp_path / "gone" / "x")) == []
+
+
+def test_a_schema_of_which_sqlite_cannot_tell_in_utf8(inside):
+    """It is told as any damage is."""
+    inside.stop()
+    spoil_schema(inside.work)
+    inside.start()
+    assert inside.ok("PING")["status"] == "DEGRADED"
+    assert inside.rows("REPOS")[0]["message"] == "work repository WORKREP: its schema is malformed"
+    inside.stop()
+    spoil_schema(inside.master)
+    with pytest.raises(agent.CannotStart, match="^master repository: its schema is malformed$"):
+        inside.start()

@@ -12,7 +12,7 @@ from agent import (DONE, DOWN, Entry, Hold, Missed, Schedule, StoredSchedule, fi
 from support.clock import NOON, FakeClock
 
 HOUR, DAY = 3600, 86400
-Owner = collections.namedtuple("Owner", "id")
+Owner = collections.namedtuple("Owner", "id hold")
 HELD = Hold("", "me", NOON, None)
 
 
@@ -32,7 +32,7 @@ def make_entry(rule, decided=0, since=0, why=DOWN, misfire="once", grace=None, j
     policy = {"misfire": misfire, "grace": grace, "jitter": jitter}
     schedule = Schedule(name, "AGENT", "J", "-1", "GLOBAL", rule or "", zone, True, {}, policy)
     stored = StoredSchedule(schedule, revision, NOON + decided, None, hold, timetable)
-    return Entry(Owner(repository), stored, Missed(NOON + since, *why))
+    return Entry(Owner(repository, None), stored, Missed(NOON + since, *why))
 
 
 def late(due, jitter, name="S"):

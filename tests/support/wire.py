@@ -1,6 +1,7 @@
 """Bytes to an agent, as any program may send them."""
 import re
 import socket
+import threading
 
 
 def converse(running, data, is_ended=True):
@@ -21,3 +22,8 @@ def codes(lines):
     """The last lines of replies: OK, or ERR and its code."""
     return [" ".join(line.split()[:2]) if line.startswith("ERR") else line.split()[0]
             for line in lines if re.match(r"(OK|ERR)\b", line)]
+
+
+def client_threads():
+    """The threads of this process that serve a connection each."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("client ")]

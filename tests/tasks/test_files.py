@@ -302,12 +302,12 @@ def test_a_file_system_that_does_not_answer_holds_nothing_up(monkeypatch):
         """They are on it."""
         answered, is_cleared = threading.Event(), threading.Event()
 
-        def clear(self, path):
+        def clear(self, path, discard):
             self.answered.wait()
             self.is_cleared.set()
     notes = Notes()
     monkeypatch.setattr(module, "KILL_S", 0.05)
-    module.clear_notes(notes, ["a note"])
+    module.clear_notes(notes, ["a note"], module.remove_all)
     assert not notes.is_cleared.is_set()
     notes.answered.set()
     assert notes.is_cleared.wait(60)

@@ -915,3 +915,22 @@ def test_seconds_around_a_change(set_tz, zone, first, hours):
                 expected.append(instant)
         assert list_due(table, at(first), 10 ** 6, at(first) + hours * HOUR) == expected
         assert table.count(at(first), at(first) + hours * HOUR) == len(expected)
+
+
+def test_many_firings_whose_repetitions_overlap_cost_little():
+    """960 of them are under way at any time; each second of a day is due once. A count of one hour took 3 s."""
+    table = make_timetable("hourly at 12:18", "UTC", {"repeat_every": 1, "repeat_for": 40 * 24 * HOUR})
+    begin = at("2026-06-01 00:00")
+    count, turns = turns_of(lambda: table.count(begin, begin + 24 * HOUR))
+    assert count == 24 * HOUR and turns < 2 * 10 ** 6
+    dues, turns = turns_of(lambda: list_due(table, begin, 500))
+    assert dues == list(range(begin + 1, begin + 501)) and turns < 2 * 10 ** 6
+
+
+def test_what_is_excluded_first_is_found_without_a_look_at_all_years():
+    """Of a rule that its window never lets be due: it took a minute."""
+    table = make_timetable("every 1d", "UTC", {"hours": "08:00-18:00", "exclude_monthdays": "31"})
+    begin = at("2026-06-01 00:00")
+    excluded, turns = turns_of(lambda: table.excluded_between(begin, at("9998-01-01 00:00"), 30))
+    assert [instant for instant, *_ in excluded] == [begin + (day + 1) * 24 * HOUR for day in range(30)]
+    assert turns < 2 * 10 ** 6

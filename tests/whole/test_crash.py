@@ -283,6 +283,8 @@ def test_a_session_of_another_host_is_left_alone_until_it_is_said_to_be_gone(mak
     read_pid(first.folder / "runs")
     first.kill()
     second = make_agent("--host-id", "two").start()
+    assert second.ok("CLEAN -HOST=one") == {"cleaned": "0"}     # nor before the file is said to go on here
+    second.ok("RELEASE -REPO=WORKREP")
     assert second.status(session)["status"] == "RUNNING"
     assert second.ok("CLEAN") == {"cleaned": "0"}
     assert "another host, one" in second.log()

@@ -136,7 +136,7 @@ def test_a_name_makes_no_child(agent):
 
 def ended_total(running):
     """{status: how many} of METRICS."""
-    return {line.split('"')[1]: int(line.split()[-1]) for line in running.ask("METRICS") if "ended_total{" in line}
+    return {line.split('"')[1]: int(line.split()[-1]) for line in running.ask("METRICS") if "agent_sessions_ended_total{" in line}
 
 
 def secret_scenario(name, command="true", **fields):

@@ -47,6 +47,8 @@ def test_an_agent_on_a_copy_leaves_the_live_ones_processes_alone(make_agent):
     copy.start()
     assert is_alive(pid) and agent.status(1001)["status"] == "RUNNING"
     assert copy.status(1001)["status"] == "RUNNING"     # of a process that lives
+    assert "copy: it is not the file" in copy.rows("REPOS")[0]["message"]
+    copy.ok("RELEASE -REPO=WORKREP")
     agent.ok("STOP 1001 -IMMEDIATE")
     assert copy.ok("CLEAN")["cleaned"] == "0"           # its agent lives
     assert agent.stop() == 0

@@ -6,31 +6,24 @@ import select
 import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 import time
 
 from conftest import wait_for
-from support.outside import foreign_lock, move_repository, no_wal_of, query
+from support.outside import copy_repository, foreign_lock, move_repository, no_wal_of, query
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
 
 
-def copy_repository(path, target):
-    """A copy as `sqlite3 path '.backup target'` makes it."""
-    code = ("import sqlite3, sys; a = sqlite3.connect(sys.argv[1], timeout=30);"
-            "a.execute('pragma wal_checkpoint(truncate)').fetchall(); a.close()")
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-    shutil.copy(str(path), str(target))
-
-
 def replace_work(agent, copy):
-    """Puts a copy in the place of the work repository, and waits until the agent works with it."""
+    """Puts a copy in the place of the work repository, waits until the agent has opened it, and says that it is to go
+    on with it."""
     os.rename(str(copy), str(agent.work))
     for name in ("-wal", "-shm"):
         with contextlib.suppress(OSError):
             os.unlink(str(agent.work) + name)
     wait_for(lambda: "replaced" in agent.log(), "the agent to see it")
     wait_ping(agent, status="READY")
+    wait_for(lambda: "WORKREP is held by the agent" in agent.log(), "the copy to be held")
+    assert agent.ok("RELEASE -REPO=WORKREP") == {"repository": "WORKREP", "hold": "no"}
 
 
 # -- repositories that come and go ------------------------------------------------------
@@ -80,6 +73,7 @@ def test_attach_takes_the_id_that_the_file_has(agent, make_agent):
     shutil.copy(str(path), str(agent.folder / "carried.db"))
     shutil.copy(str(other.work), str(agent.folder / "first.db"))
     assert agent.ok("ATTACH carried carried.db")["id"] == "2"
+    agent.ok("RELEASE -REPO=carried")       # it is a copy
     assert agent.err("ATTACH first first.db") == "EXISTS"
     assert agent.ok("PING")["repositories"] == "2/2"
     assert agent.ok("EXEC SECOND -SYNC")["session"] == "1002"
@@ -254,7 +248,7 @@ def test_a_work_repository_replaced_by_a_copy_under_the_agent(make_agent):
     lost = agent.ok("EXEC HELLO")["session"]            # only in the old file
     replace_work(agent, agent.folder / "copy.db")
     assert agent.err("STATUS %s" % lost) == "NOT_FOUND"
-    assert agent.status(queued)["status"] == "QUEUED"
+    agent.wait_status(queued, "QUEUED")
     go(agent)
     assert agent.wait_status(queued, "DONE")
     assert "stale" in agent.wait_status(running, "ERROR")["message"]

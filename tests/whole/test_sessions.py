@@ -878,7 +878,7 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
             on_recorded(None)
 
     class Repository:
-        id = 1
+        id, hold = 1, None
 
         class db:
             trouble = ""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..base.vocabulary import (IMMEDIATE, KILL_S, SESSIONS_PER_CORE, STOP_S, TERM_S, WAKE,
                                WRITE_S)
+from ..base.errors import CannotStart
 from ..base.program import log
 from ..base.times import Clock
 from ..store.endings import tell_stop
@@ -17,19 +18,24 @@ from ..processes.limits import FileLimit
 from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
+from ..runtime.bounds import make_bounds
 from ..runtime.session import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
 from ..scheduling.changes import ScheduleChanges
 from ..scheduling.listing import ScheduleListing
 from ..scheduling.schedules import Schedules
+from .access import Access
+from .audit import Audit
 from .opening import open_master, open_work
 from .place import Care
 from .places import Places
+from .holds import RepositoryHolds
 from .housekeeping import Cleaner, Keeper
 from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .reached import Reached
 from .inbox import Inbox
 from .exchange import export_from, import_into, list_dues
 
@@ -37,6 +43,7 @@ from .exchange import export_from, import_into, list_dues
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
 
@@ -72,16 +79,18 @@ class Agent:
     Start, cleaning and firing touch only sessions and schedules of its own name.
     """
 
-    def __init__(self, settings, clock=None, file_limit=None):
+    def __init__(self, settings, clock=None, file_limit=None, umask=None):
+        """`umask`: of the processes of tasks, None: the agent's own. CannotStart."""
         self.settings, self.name = settings, settings.name
+        self.bounds = make_bounds(settings, umask)
         self._file_limit = file_limit or FileLimit()
         self.clock = clock or Clock()
         self.hold = None
         self.is_stopping = False
-        self.connections = lambda: 0            # set by the server
+        self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.desk = self.changes = self.listing = None
-        self.waits = Waits(self)
+        self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
+        self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -91,29 +100,38 @@ class Agent:
 
     # -- life cycle --------------------------------------------------------------------
 
-    def start(self, host, port):
-        """Connects, takes over what its name owns in every repository, computes the schedule."""
+    def start(self, host, port, needs_user=False):
+        """Connects, takes over what its name owns in every repository, computes the schedule.
+        CannotStart."""
         settings, clock = self.settings, self.clock
         self.master = open_master(settings, clock)
+        self.access.open(self.master)
+        if needs_user and not self.access.has_users():
+            raise CannotStart("--host %s: there is no user, so nobody could do anything; start on "
+                              "loopback and USERS ADD one (--insecure starts without)" % host)
         identity = own_identity(settings.host_id, self.master.db.uuid)
         self.master.register(self.name, host, port, str(identity), self.clock.now())
         self.hold = self.master.find_hold(self.name)
+        self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
-                              dict(os.environ), Looks())
+                              self.bounds.surround(os.environ), Looks(self.bounds.users),
+                              self.bounds)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
             self.desk.is_flooded, clock)
-        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended)
+        self._cleaner = Cleaner(self.name, identity, self.queue, clock, self.desk.ended,
+                                self.bounds)
         self._inbox = Inbox()
+        self.repository_holds = RepositoryHolds(self, self._clean)
         self.places = Places(self.master, Care(
             functools.partial(open_work, clock=clock, inbox=self._inbox,
-                              is_insecure_fs=settings.is_insecure_fs),
+                              is_insecure_fs=settings.is_insecure_fs, home=identity.home),
             self._take_over, self._let_go, self._clean, settings.clean_every_s, clock))
         self.watch = Watch(self.places, clock)
         self.schedules = Schedules(self.name, self.places, self.master, clock, self.queue,
@@ -128,10 +146,12 @@ class Agent:
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
+        self.audit.note_own("AGENT START")
 
     def _take_over(self, place):
         """Cleans stale sessions, queues outstanding ones, reads the schedules: in this order."""
         repository = place.repository
+        self.repository_holds.look(repository)
         self._clean(repository)
         numbers = repository.db.read(repository.sessions.list_outstanding, self.name)
         self.schedules.keep_held(repository)
@@ -140,11 +160,13 @@ class Agent:
             if not self.queue.has(ticket.session, repository):
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
+        self.repository_holds.settle(repository)
         self.watch.look(repository)
 
     def _clean(self, repository):
-        self._cleaner.clean(repository)
-        clear_notes(repository.parts, repository.forget_strays())
+        if not repository.is_copy:      # what lies beside it may be another's
+            self._cleaner.clean(repository)
+            clear_notes(repository.parts, repository.forget_strays(), self.bounds.discard)
 
     def _let_go(self, repository):
         self.schedules.forget(repository)
@@ -159,19 +181,25 @@ class Agent:
         self._stop_request = StopRequest(by, is_immediate, max_wait_s, self.clock.monotonic())
         self._wake_main()
 
-    def run_until_stopped(self, wake_fd, wake):
+    def run_until_stopped(self, wake_fd, wake, on_hangup=lambda: None, on_stopping=lambda: None):
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
-        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGCHLD,
-        and whenever it wakes, orphans are reaped.
+        One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
+        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
-            word, rest = split_stop(os.read(wake_fd, SIGNALS_AT_ONCE))
+            data = os.read(wake_fd, SIGNALS_AT_ONCE)
+            if HANGUP in data:
+                on_hangup()
+            word, rest = split_stop(data)
+        if word in STOPS:
+            self.audit.note_own("SIGNAL", STOPS[word])
         if self._stop_request is None:
             self.request_stop(STOPS.get(word, ""))
+        on_stopping()
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
@@ -187,6 +215,7 @@ class Agent:
                 rest += os.read(wake_fd, SIGNALS_AT_ONCE)
             second, rest = split_stop(rest)
             if second in STOPS:
+                self.audit.note_own("SIGNAL", STOPS[second])
                 reason = tell_stop("at once", "%s, after %s" % (STOPS[second],
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
@@ -216,8 +245,13 @@ class Agent:
             self.queue.join()
         if self._output:
             self._output.close()
+        self.access.close()
         if self.master:
             self.master.heartbeat(self.name, self.clock.now(), is_stopped=True)
+        if self.audit:                  # should the master be locked, both wait together
+            self.audit.note_own("AGENT STOP")
+            self.audit.close()
+        if self.master:
             self.master.db.close()
 
     # -- definitions -------------------------------------------------------------------
@@ -226,7 +260,7 @@ class Agent:
         """Imports a definitions document, or does as if -> Imported."""
         target = self.places.get(repository)
         imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry)
+                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
         if is_dry:
             return imported
         document = imported.document
@@ -241,11 +275,12 @@ class Agent:
         """{schedule: when it would be due next, or None} of a document."""
         return list_dues(document, self.master.calendars(), self.clock.now())
 
-    def export(self, repository, name, version):
-        """The definitions of a repository, of a scenario, or of one version, as a document."""
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
         source = self.places.get(repository) if name is None else \
             self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version)
+        return export_from(self.master, source, name, version, patterns)
 
     def drop_scenario(self, name, version, repository):
         """Deletes a scenario version. NotFound, Conflict."""
@@ -273,13 +308,15 @@ class Agent:
         a locked master delays its record."""
         if self.hold is hold:
             self.master.set_hold(self.name, None)
+            self.audit.note_own("RELEASE")
             self._change_hold(None)
 
     def _change_hold(self, hold):
         self.hold = hold
         for repository in self.places.list_open():
-            repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
-                                 self.clock.now())
+            if hold is not None or repository.hold is None:
+                repository.db.submit(repository.sessions.set_waiting, self.name, hold is not None,
+                                     self.clock.now())
         self._apply_hold()
         if hold is None:
             self.schedules.released()

@@ -6,6 +6,7 @@ import time
 from ..base.vocabulary import (ENDED, FLOOD_S, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, OUTSTANDING,
                                RUNNING, STOPPED, TERM_S, WAITING, WRITE_S, YIELD_REQUESTS, ERROR)
 from ..base.errors import Busy, Changed, Conflict, NotFound, Stopping, WaitTimeout
+from ..base.program import log
 from ..store.endings import by_schedule, tell_stop
 from .tally import Tally
 
@@ -98,13 +99,16 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
                 repository, request.variables, repository.scenarios.find_secrets,
                 request.scenario, request.version))
         return request
+
+    def _is_held(self, repository):
+        return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
     def _put_aside(repository, variables, find_secrets, *place):
@@ -138,11 +142,11 @@ class Desk:
             if secret_file:
                 is_used = ticket is not None and ticket.has_secrets and ticket.ending is None
                 repository.secrets.settle(secret_file, is_used)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, acknowledgement.request.patterns)
 
-    def _with_wait(self, ticket):
+    def _with_wait(self, ticket, patterns):
         """A Ticket with what it says of its waiting, where it has to."""
-        return ticket._replace(wait=self._agent.waits.of_ticket(ticket)) \
+        return ticket._replace(wait=self._agent.waits.of_ticket(ticket, patterns)) \
             if ticket.status == WAITING else ticket
 
     def queue_ticket(self, repository, ticket):
@@ -164,7 +168,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not agent.hold:
+        if not is_free and ticket.status == WAITING and not self._is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -174,7 +178,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._agent.hold is not None:
+        if self._is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -194,6 +198,7 @@ class Desk:
             if ending.secret_file:
                 repository.secrets.forget(ending.secret_file)
             self.tally.add(ending)
+            tell_ending(ending)
             self._agent.watch.ended(ending.session)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
@@ -249,8 +254,9 @@ class Desk:
             time.sleep(0.02)
         status = repository.db.read(repository.sessions.get, number)["status"]
         if status == RUNNING:
-            raise Conflict("session %d is shown as running, but nothing runs it here; CLEAN mends "
-                           "that" % number)
+            raise Conflict("session %d is shown as running, but nothing runs it here; %s mends "
+                           "that" % (number, "RELEASE -REPO=" + repository.name
+                                     if repository.is_copy else "CLEAN"))
         raise Conflict("session %d has ended: %s" % (number, status))
 
     def restart(self, request):
@@ -268,7 +274,7 @@ class Desk:
         if ticket.spent_file:
             repository.secrets.forget(ticket.spent_file)
         self.queue_ticket(repository, ticket)
-        return self._with_wait(ticket)
+        return self._with_wait(ticket, request.patterns)
 
     def _reopen(self, repository, request):
         """Writes a RestartRequest down -> Ticket. What the writer refuses."""
@@ -278,8 +284,19 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._agent.hold is not None))
+                secret_file=secret_file, is_held=self._is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
         return ticket
+
+
+def tell_ending(ending):
+    """The line of the log for the end of a session."""
+    duration_s = ending.duration_s and round(ending.duration_s, 3)
+    took = "" if duration_s is None else " after %g s" % duration_s
+    reason = ": " + ending.message if ending.message else ""
+    log.info("session %d of %s ends %s%s%s", ending.session, ending.scenario, ending.status, took,
+             reason, extra={"fields": {
+                 "session": ending.session, "scenario": ending.scenario, "event": "end",
+                 "status": ending.status, "duration": duration_s}})

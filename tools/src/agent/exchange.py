@@ -3,6 +3,7 @@ import math
 from typing import List, NamedTuple
 
 from ..base.errors import BadRequest, Changed, Exists, RepositoryError, Unreadable
+from ..base.patterns import is_any_match
 from ..base.vocabulary import SAME
 from ..definitions.model import Document, schedule_document
 from ..definitions.reader import Definitions, faulty
@@ -24,14 +25,15 @@ class Imported(NamedTuple):
         return sum(change.kind == kind and change.change != SAME for change in self.changes)
 
 
-def import_into(master, repository, text, agent, now, is_replacing, changes=None,
-                is_dry=False):
+def import_into(master, repository, text, agent, now, is_replacing, changes=None, is_dry=False,
+                tell_forbidden=None):
     """One transaction in the master, one in the work repository -> Imported; `is_dry`: as if,
     nothing is written. BadRequest and Exists carry all the faults.
 
-    `changes`: the ScheduleChanges of the agent that is running, if one is.
+    `changes`: the ScheduleChanges of the agent that is running, if one is. `tell_forbidden`: as of
+    Definitions.
     """
-    definitions = Definitions()
+    definitions = Definitions(tell_forbidden=tell_forbidden)
     document = definitions.collect(text)
     faults = definitions.faults + master.topology_faults(document)
     arguments = document, agent, now, is_replacing
@@ -93,18 +95,21 @@ def list_dues(document, calendars, now):
     return {schedule.name: find_next(schedule) for schedule in document.schedules}
 
 
-def export_from(master, repository, name, version):
-    """The definitions of a repository, or of a scenario or one version of it, as a document."""
+def export_from(master, repository, name, version, patterns=()):
+    """The definitions of a repository, or of a scenario or one version of it, as a document; with
+    patterns the scenarios that one of them fits, their schedules, and nothing else."""
     with repository.db.reading() as connection:
         if name is not None:
             latest = repository.scenarios.get(connection, name, version or "-1")["version"]
             version = latest if version == "-1" else version
         scenarios = repository.scenarios.list_versions(connection, name, version)
     schedules = [repository.schedules.read_definition(row) for row in repository.list_schedules()]
-    document = {"scenarios": [_read_body(row) for row in scenarios],
+    def is_wanted(scenario):
+        return name in (None, scenario) and (not patterns or is_any_match(patterns, scenario))
+    document = {"scenarios": [_read_body(row) for row in scenarios if is_wanted(row["name"])],
                 "schedules": [schedule_document(schedule) for schedule in schedules
-                              if name is None or schedule.scenario == name]}
-    if name is None:
+                              if is_wanted(schedule.scenario)]}
+    if name is None and not patterns:
         document.update(master.topology())
     return {key: value for key, value in document.items() if value}
 

@@ -41,6 +41,8 @@ def metrics(agent):
     yield from _gauge("uptime_seconds", "since its start", round(now - agent.started, 1))
     yield from _gauge("hold", "1: nothing new begins", int(agent.hold is not None))
     yield from _gauge("connections", "that are open", agent.connections())
+    yield from _family("limits_reached_total", "counter", "how often limits were reached", [
+        ("", {"limit": limit}, count) for limit, count in agent.reached.list_counts()])
     yield from _gauge("sessions_running", "sessions that run", running)
     yield from _gauge("sessions_outstanding", "sessions that have not begun", outstanding)
     yield from _gauge("sessions", "open sessions by state; those outstanding by the state of "
@@ -59,9 +61,13 @@ def metrics(agent):
                                                   scenario, histogram in tally.list_durations()])
     yield from _histograms("schedule_lateness_seconds", "from the due time of a session to its "
                            "begin", [({}, tally.lateness)])
+    yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
+                      agent.audit.count_waiting())
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
+    yield from _gauge("repositories_held", "those in which nothing new begins", sum(
+        repository.hold is not None for repository in agent.places.list_open()))
     yield from _gauge("repository_usable", "1: it can be used", [
         ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
     open_ones = [("master", agent.master)] + [

@@ -12,7 +12,8 @@ from ..base.program import Told, log, tell_traceback
 from ..processes.remains import clear_notes
 from ..store.database import do_nothing
 from ..store.records import PurgeFilter
-from ..processes.alive import Identity, lives, start_time
+from ..processes.alive import Identity, has_ended, lives
+from ..processes.looks import Looks
 from ..processes.tree import Tree
 
 
@@ -20,7 +21,8 @@ class Cleaner:
     """Finds stale sessions by fact, ends what they left running, deletes what they left half
     written, and closes or queues them."""
 
-    def __init__(self, name, identity, session_queue, clock, on_closed):
+    def __init__(self, name, identity, session_queue, clock, on_closed, bounds):
+        self._bounds = bounds           # the Bounds of tasks, whose processes and files these are
         self._name, self._identity, self._queue, self._clock = name, identity, session_queue, clock
         self._on_closed = on_closed     # on_closed(repository, Ending) after the commit
         self._reported = set()          # sessions of other hosts
@@ -30,6 +32,8 @@ class Cleaner:
     def clean(self, repository, host=None):
         """Ends what stale sessions left running, then closes or queues them -> how many. What is
         wrong with one of them costs that one alone: it is told, and looked at again."""
+        if repository.is_copy:          # what runs of it may be another's
+            return 0
         # a second one would end what the first has begun anew
         with self._locks[repository.id]:
             rows = repository.db.read(repository.sessions.list_running, self._name)
@@ -41,7 +45,7 @@ class Cleaner:
             stale = self._end_processes(repository, stale, roots)
             sessions = {row["id"] for row in stale}
             clear_notes(repository.parts, [path for path, session in repository.parts.list_all()
-                                           if session in sessions])
+                                           if session in sessions], self._bounds.discard)
             pendings = [(row, repository.db.submit(repository.endings.close_stale, row,
                                                    self._clock.now(), within_s=WRITE_S))
                         for row in stale]
@@ -77,14 +81,14 @@ class Cleaner:
         roots[row["id"]] = repository.find_roots(row["id"]) if is_here else {}
         return True
 
-    @staticmethod
-    def _end_processes(repository, rows, roots):
+    def _end_processes(self, repository, rows, roots):
         """Ends what stale sessions left running -> the rows of those of which nothing is left."""
         def tree(rows):
             numbers = {}
             for row in rows:
                 numbers.update(roots[row["id"]])
-            return Tree(["%s/%d" % (repository.db.uuid, row["id"]) for row in rows], numbers)
+            return Tree(["%s/%d" % (repository.mark, row["id"]) for row in rows], numbers,
+                        looks=Looks(self._bounds.users))
         count = tree(rows).end()
         if not count:
             return rows
@@ -117,10 +121,9 @@ class Cleaner:
                 return True
             return self._report(row, "runs on another host, %s; CLEAN -HOST= closes those "
                                 "of a host that is gone" % runner.host)
-        if runner.boot != me.boot:
-            return True
-        if runner.pid_ns == me.pid_ns:      # a copy of the master has another lock: ask the kernel
-            return start_time(runner.pid) != runner.started
+        is_over = has_ended(runner, me)     # a copy of the master has another lock: ask the kernel
+        if is_over is not None:
+            return is_over
         if runner.master == me.master:      # a container before this one: this agent has its lock
             return True
         return self._report(row, "runs in another pid namespace of this host")
@@ -170,11 +173,12 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
+            agent.access.look()
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):
             for repository in agent.places.list_open():
-                if not repository.db.trouble:
+                if not (repository.db.trouble or repository.is_copy):
                     with contextlib.suppress(RepositoryError):      # the next hour's turn
                         self._purge_old(repository, settings.keep_days)
 
@@ -209,6 +213,7 @@ class Keeper:
             count = self._purge(repository, PurgeFilter(
                 self._agent.clock.now() - days * 86400))
             if count:
+                self._agent.audit.note_own("PURGE", "-REPO=" + repository.name)
                 log.info("%s: %d sessions older than %d days are purged",
                          repository.db.label, count, days)
 

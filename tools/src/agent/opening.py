@@ -9,6 +9,7 @@ from ..base.files import OF_ANOTHER
 from ..store.files import network_file_system, tell_doors, whole_database
 from ..store.locks import open_lock
 from ..store.master import Master
+from ..store.restore import check_restored
 from ..store.work import WorkRepository
 
 
@@ -52,6 +53,7 @@ def check_owner(path):
 def open_master(settings, clock):
     """The Master of these settings, made when that is wanted. CannotStart."""
     path = settings.master
+    check_restored(path)
     try:
         is_there = os.path.exists(path)
         if not is_there and not settings.is_creating:
@@ -74,13 +76,13 @@ def check_file_system(path, is_insecure_fs):
                               "be trusted; --insecure-fs says you know better" % (path, kind))
 
 
-def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False):
+def open_work(attachment, clock, inbox, is_insecure_fs, is_creating=False, home=None):
     """Opens the work repository of an Attachment, whose id and uuid may be None: those of the
-    file; or makes it, with OSError. RepositoryError."""
+    file; or makes it, with OSError. `home` as of WorkRepository. RepositoryError."""
     number, name, path, expected_uuid = attachment
     check_file_system(path, is_insecure_fs)
     if is_creating:
-        return WorkRepository.create(number, name, path, clock, inbox)
+        return WorkRepository.create(number, name, path, clock, inbox, home)
     if not os.path.exists(path):
         raise RepositoryError("work repository %s: %s does not exist" % (name, path))
-    return WorkRepository(number, name, path, clock, inbox).open(expected_uuid)
+    return WorkRepository(number, name, path, clock, inbox, home).open(expected_uuid)

@@ -186,6 +186,9 @@ class Places:
             else:
                 raise NotFound("%s does not exist; -CREATE makes it" % path)
             try:
+                if repository.db.uuid in (a.uuid for a in attached):
+                    raise Conflict("%s is a copy of a work repository that is attached: both would "
+                                   "run the same sessions" % path)
                 place = self._take_in(repository, name, path)
             except AgentError:
                 repository.db.close()

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ..base.vocabulary import (AT_TIME, FOR_CHILDREN, FOR_SLOT, HELD, LIMIT, LOST, OUTSTANDING,
                                RUNNING)
+from ..base.patterns import is_any_match
 from ..base.times import find_time
 
 
@@ -23,23 +24,32 @@ class Waits:
     def __init__(self, agent):
         self._agent = agent
 
-    def of_row(self, row):
-        """The Wait of a row of session."""
+    def of_row(self, row, patterns=()):
+        """The Wait of a row of session; it names no session but of scenarios that one of the
+        patterns fits, if there are any."""
         if row["status"] in OUTSTANDING:
-            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"])
+            return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
+                              patterns)
         child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        return NO_WAIT if child is None else Wait(FOR_CHILDREN, "waits for session %d" % child)
+        if child is None:
+            return NO_WAIT
+        return Wait(FOR_CHILDREN, "waits for " + (
+            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
 
-    def of_ticket(self, ticket):
-        """The Wait of a session that was just acknowledged."""
-        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule) \
-            if ticket.status in OUTSTANDING else NO_WAIT
+    def of_ticket(self, ticket, patterns=()):
+        """The Wait of a session that was just acknowledged; as of_row()."""
+        return self._find(ticket.session, ticket.agent, ticket.start_at, ticket.schedule,
+                          patterns) if ticket.status in OUTSTANDING else NO_WAIT
+
+    def _is_seen(self, number, patterns):
+        session = patterns and self._agent.queue.find(number)
+        return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
     def _find_child(self, number):
         session = self._agent.queue.find(number)
         return session and session.child
 
-    def _find(self, number, owner, start_at, schedule):
+    def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
         far as that can be told."""
         agent, now = self._agent, self._agent.clock.now()
@@ -52,15 +62,18 @@ class Waits:
             return Wait(LOST, place.reason)
         if agent.hold is not None:
             return Wait(HELD, tell_hold(agent.hold, now))
-        entry = schedule and place and place.repository \
-            and agent.schedules.find(place.repository, schedule)
+        repository = place and place.repository
+        if repository is not None and repository.hold is not None:
+            return Wait(HELD, "repository %s is %s" % (repository.name,
+                                                       tell_hold(repository.hold, now)))
+        entry = schedule and repository and agent.schedules.find(repository, schedule)
         if entry and entry.hold is not None:
             return Wait(HELD, "schedule %s is %s" % (schedule, tell_hold(entry.hold, now)))
         if agent.is_stopping:
             return Wait("", "the agent is stopping: its next start begins it")
-        return self._find_obstacle(number)
+        return self._find_obstacle(number, patterns)
 
-    def _find_obstacle(self, number):
+    def _find_obstacle(self, number, patterns):
         """The Wait for a place at a limit, or for a slot."""
         sessions = self._agent.queue
         obstacle = sessions.find_obstacle(number)
@@ -69,16 +82,20 @@ class Waits:
         if obstacle.gate is not None:
             kind, _, name = obstacle.gate
             name = "schedule " + name if kind == "schedule" else name
-            return Wait(LIMIT, tell_limit(obstacle.limit, name, obstacle.keys))
+            return Wait(LIMIT, tell_limit(obstacle.limit, name, [
+                key for key in obstacle.keys if self._is_seen(key, patterns)]))
         # those that wait for a child have lent their slot
         running = [key for key in obstacle.keys if self._find_child(key) is None]
-        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", running)) \
-            if running else NO_WAIT
+        return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
+            key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 
 
 def tell_limit(limit, name, numbers):
-    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`."""
+    """Which sessions fill a limit, in words: `limit 1 of LOAD: session 3001 runs`; of none that
+    may be named the limit alone."""
     names = [str(number) for number in sorted(numbers)]
+    if not names:
+        return "limit %d of %s" % (limit, name)
     if len(names) > MAX_NAMED:
         names[MAX_NAMED - 1:] = ["%d more" % (len(names) - MAX_NAMED + 1)]
     return "limit %d of %s: session%s %s run%s" % (

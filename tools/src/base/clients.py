@@ -1,6 +1,7 @@
 """Who is at the other end of a connection, and what he may do."""
 from typing import NamedTuple, Optional, Tuple
 
+from .patterns import is_any_match
 from .vocabulary import ADMINISTRATOR
 
 
@@ -20,8 +21,19 @@ class Client(NamedTuple):
     user: str = ""                  # the user of the agent that he is; "" the owner, or nobody
     peer: Peer = Peer()
     scenarios: Tuple[str, ...] = ()     # patterns of those that are there for him; (): all
+    stamp: str = ""         # of the password by which he is known; "" by none: the host says it
+    is_temporary: bool = False          # that is for one use: to set another
 
     @property
     def is_administrator(self):
         """Whether he may do everything."""
-        return self.role == ADMINISTRATOR
+        return self.role == ADMINISTRATOR and not self.scenarios and not self.is_temporary
+
+    @property
+    def is_narrowed(self):
+        """Whether some scenarios are not there for him."""
+        return bool(self.scenarios)
+
+    def sees(self, scenario):
+        """Whether a scenario of this name is there for him, if it is at all."""
+        return not self.scenarios or is_any_match(self.scenarios, scenario)

@@ -9,6 +9,11 @@ UTF8_LOCALES = ("C.UTF-8", "C.utf8", "en_US.UTF-8", "en_US.utf8", "UTF-8")
 LOCALE_BEFORE = "AGENT_LC_ALL"          # in the environment: LC_ALL as it was
 
 
+def to_bytes(text):
+    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def utf8_flags():
     """Flags of Python; before 3.7 it takes the locale's word, so see utf8_environment."""
     return ["-X", "utf8"] if sys.version_info >= (3, 7) else []

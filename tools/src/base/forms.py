@@ -1,16 +1,20 @@
 """The forms of all requests, as data: words, kinds, roles, help, and the lines of their replies."""
 import re
 
+from .audit_forms import AUDIT_FORMS, AUDIT_PURGED_LINE
+from .backup_forms import BACKUP_FORMS
 from .form import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, Form, KIND_WORDS,
                    Part, WORD_MEANINGS)
 from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       CALENDAR_NAME_LINE, CHANGE_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE,
                       DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
                       LOGGED_LINE, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE,
-                      PING_LINE, PLANNED_LINE, PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE,
-                      SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE, SCHEDULE_SET_LINE,
-                      SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
-                      TICKET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE, WARNING_LINE)
+                      PING_LINE, PLANNED_LINE, PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE,
+                      SCENARIO_LINE, SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
+                      SCHEDULE_SET_LINE, SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE,
+                      STOPPED_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE, VARIABLE_LINE,
+                      VISIT_LINE, WARNING_LINE)
+from .user_forms import USER_FORMS
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
 # the options of SCHED ADD and SET that are fields of a schedule -> a value as HELP shows it, and
@@ -103,16 +107,17 @@ VERB_FORMS = (
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
          meanings={"-HOST": "those of this host too, which is gone for good"}),
     Form("HOLD", "[REASON] [-SCHEDULE=name] [-REPO=name] [-UNTIL=time]", OPERATOR,
-         "begin nothing new, or nothing of one schedule, until RELEASE",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         "begin nothing new, or nothing of one schedule or repository, until RELEASE",
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"REASON": "why, for those who look; quote it when it has spaces",
                    "-SCHEDULE": "hold this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule",
+                   "-REPO": "work repository of the schedule; alone: hold this repository",
                    "-UNTIL": "when the hold ends by itself (never); a date alone: at its end"}),
     Form("RELEASE", "[-SCHEDULE=name] [-REPO=name]", OPERATOR, "end a hold",
-         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE),
+         oks=(AGENT_HOLD_LINE, SCHEDULE_HOLD_LINE, REPOSITORY_HOLD_LINE),
          meanings={"-SCHEDULE": "release this schedule (the whole agent)",
-                   "-REPO": "work repository of the schedule"}),
+                   "-REPO": "work repository of the schedule; alone: release this repository, "
+                            "which says of a copy that it goes on here"}),
     Form("SHUTDOWN", "[-IMMEDIATE] [-MAX_WAIT=s] [-LEAVE]", ADMINISTRATOR,
          "stop the agent: running sessions may end, are stopped, or are left to the next start",
          meanings={"-IMMEDIATE": "stop what runs at once",
@@ -171,14 +176,16 @@ VERB_FORMS = (
                    "-CREATE": "make a new file"}),
     Form("DETACH", "NAME", ADMINISTRATOR, "detach a work repository; its file stays",
          meanings={"NAME": "name of the work repository"}),
-    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-DRY_RUN]", ADMINISTRATOR,
-         "delete ended sessions older than DAYS, and beyond the newest KEEP", oks=(PURGED_LINE,),
+    Form("PURGE", "[-DAYS=n] [-KEEP=n] [-STATUS=a,b] [-SCENARIO=name] [-AUDIT] [-DRY_RUN]",
+         ADMINISTRATOR, "delete ended sessions older than DAYS, and beyond the newest KEEP",
+         oks=(PURGED_LINE, AUDIT_PURGED_LINE),
          kinds={"-STATUS": "ends"},
          meanings={"-DAYS": "only those that ended more than so many days ago",
                    "-KEEP": "only those that are not among the newest so many of a repository, of "
                             "those that the other options name",
                    "-STATUS": "only those that ended in one of these states",
                    "-SCENARIO": "only those of this scenario",
+                   "-AUDIT": "not sessions, but the rows of the audit older than DAYS",
                    "-DRY_RUN": "only count them"}),
     Form("METRICS", "", MONITOR, "figures in Prometheus' text format", AS_TEXT),
     Form("HELP", "[VERB] [SECOND]", None, "the verbs, or one of them", AS_TEXT,
@@ -207,9 +214,9 @@ VERB_FORMS = (
     Form("SCHED DEL", "NAME [-REPO=name]", ADMINISTRATOR,
          "delete a schedule; what it decided is kept until purged", oks=(SCHEDULE_NAME_LINE,),
          meanings=_SCHEDULE_PLACE),
-    Form("SCHED ON", "NAME [-REPO=name]", ADMINISTRATOR, "enable a schedule",
+    Form("SCHED ON", "NAME [-REPO=name]", OPERATOR, "enable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
-    Form("SCHED OFF", "NAME [-REPO=name]", ADMINISTRATOR, "disable a schedule",
+    Form("SCHED OFF", "NAME [-REPO=name]", OPERATOR, "disable a schedule",
          oks=(ENABLED_LINE,), meanings=_SCHEDULE_PLACE),
     Form("SCHED NEXT", "[NAME] [-COUNT=n] [-FROM=time] [-TO=time] [-ALL] [-REPO=name] [-JSON]",
          MONITOR, "coming due times, in order; nothing fires", AS_ROWS, lines=(COMING_LINE,),
@@ -246,7 +253,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-)
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
 
 
 def _list_ok_names(*kinds):

@@ -1,5 +1,6 @@
 """What this program is: its own file, its code and its own log."""
 import contextlib
+import errno
 import functools
 import logging
 import marshal
@@ -55,15 +56,19 @@ def program_path():
 @functools.lru_cache(maxsize=None)
 def open_code():
     """A descriptor of a file without a name that has the byte-code of this program: helpers and
-    minders start from it fast, and from the code that the agent began with."""
+    minders start from it fast, and from the code that the agent began with. It is for reading
+    alone, as a helper may be another user's process."""
     code = globals().get("CODE_FD")
     if code is not None:
         os.set_inheritable(code, False)
         return code
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         file.write(marshal.dumps(_find_code()))
         file.flush()
-        return os.dup(file.fileno())
+        descriptor = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW)
+        if not os.path.samestat(os.fstat(descriptor), os.fstat(file.fileno())):
+            raise OSError(errno.EPERM, "is another file now", file.name)
+        return descriptor
 
 
 def _find_code():

@@ -86,6 +86,7 @@ LOGGED_LINE = ReplyLine("the session", (
 CLEANED_LINE = ReplyLine("what was cleaned", (
     number_key("cleaned", "stale sessions that were closed or queued again"),))
 AGENT_HOLD_LINE = ReplyLine("the agent", (text_key("agent", "name of the agent"), _HOLD))
+REPOSITORY_HOLD_LINE = ReplyLine("the work repository (with -REPO alone)", (_REPOSITORY, _HOLD))
 SCHEDULE_HOLD_LINE = ReplyLine("the schedule (with -SCHEDULE)", (_NAME, _HOLD))
 SESSION_LINE = ReplyLine("a session", (
     _SESSION,
@@ -101,7 +102,8 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE))
+             "repository; one that has: children"), _MESSAGE,
+    text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
     text_key("name", "name of the step"), _ATTEMPT, _STATUS, _BEGUN, _ENDED, _MESSAGE))
@@ -128,7 +130,7 @@ REPOSITORY_LINE = ReplyLine("a work repository", (
     number_key("id", "its id, 1 to 999: the last three digits of its session numbers"),
     text_key("path", "its file"),
     text_key("status", "ATTACHED, or TROUBLE"),
-    text_key("message", "what is wrong with it")))
+    text_key("message", "what is wrong with it, or who holds it and why")))
 CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))

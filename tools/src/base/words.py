@@ -20,6 +20,17 @@ def check_name(text):
     return text
 
 
+_USER_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+
+
+def check_user_name(text):
+    """A name of a user, which may be an address of mail too, or ValueError."""
+    if not _USER_NAME.fullmatch(text) or len(text) > MAX_NAME:
+        raise ValueError("must be a name of a user: letters, digits, _ . @ + - (not first: . @ + "
+                         "-), at most %d characters" % MAX_NAME)
+    return text
+
+
 def tell_near(name, names):
     """Words on the one of some names (None among them is none) that is nearly this one, or
     nothing."""
@@ -49,6 +60,17 @@ class Word(NamedTuple):
         return self.kind == "variable" or "=" in (self.value or "")
 
 
+PASSWORD_VERBS = (("AUTH",), ("USERS", "PASSWORD"))
+# place of the first word that may be a password, or a piece of one that was not quoted
+_PASSWORD_PLACES = {"AUTH": 1, "USERS": 3}
+
+
+def is_about_password(words):
+    """Whether a request is one with a password, as far as its words are known."""
+    return any(tuple(capitals(word.value or "") for word in words[:len(beginning)]) == beginning
+               for beginning in PASSWORD_VERBS)
+
+
 _PART = re.compile(r"""[^ \t"']+|"(?:[^"\\]|\\.)*"|'[^']*'""")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -74,6 +96,8 @@ def split_words(line):
 def _tell_start(text, words):
     """How an error names a word that cannot be read: by what stands before its first quote, if that
     cannot be a piece of a value."""
+    if is_about_password(words):
+        return "word %d" % (len(words) + 1)
     bare = re.match("[^ \t\"']*", text).group()
     variable = VARIABLE.match(bare)
     if variable and bare[variable.end():variable.end() + 1] == "=":
@@ -106,12 +130,17 @@ def list_hidden(words):
     give them, the longest first: values of variables, and what stands behind one and may belong to
     it."""
     hidden, is_behind = set(), False
-    for word in words:
+    is_secret = is_about_password(words)
+    for index, word in enumerate(words):
         is_behind = is_behind or word.has_value
-        if word.has_value or is_behind and word.kind == "argument":
-            value = word.value
-            for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
-                hidden |= {text, text[:SHORT]}
+        value = word.value
+        if is_secret and index >= _PASSWORD_PLACES[capitals(words[0].value)]:
+            value = word.name + (value or "")       # an unquoted one may begin with a dash
+            hidden.add(word.value or word.name)
+        elif not word.has_value and not (is_behind and word.kind == "argument"):
+            continue
+        for text in (value, " ".join(value.split()), json.dumps(value)[1:-1]):
+            hidden |= {text, text[:SHORT]}
     return sorted((text for text in hidden if len(text) >= MIN_SECRET), key=len, reverse=True)
 
 

@@ -4,60 +4,43 @@ import os
 import re
 import shutil
 import textwrap
-from typing import Callable, NamedTuple
 
 from ..base.controls import Parser
 from ..base.vocabulary import DEFAULT_PORT, VERSION
 from ..base.form import AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT
 from ..base.forms import VERB_FORMS, list_parts
 from .words import as_typed, quote, render_option
-from .spelling import spell, spell_option
+from .command import Choice, Command, own
+from .spelling import spell
+from .pictures import show_coming, show_sessions, show_status
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
 
 DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
-
-
-class Command(NamedTuple):
-    """One row of the command table."""
-    name: str               # the verb in lower case; `sched add` is one
-    arguments: str          # as usage shows them; [] may be left out
-    meanings: list          # [(argument, what it means)]
-    options: list           # [Choice]
-    show: Callable          # (Reply, is_json)
-    help: str
-
-
-class Choice(NamedTuple):
-    """One option of a command."""
-    name: str               # in the protocol, without its dash
-    shown: str              # its value; nothing for a flag
-    meaning: str
-    has_default: bool = False       # without a value it makes a field default again
-
-    @property
-    def offered(self):
-        """The option as it is typed."""
-        return spell_option("-" + self.name)
-
-
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
-NO_COMMANDS = ("QUIT",)             # they mean something on a connection that lasts
+OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
+NO_COMMANDS = ("QUIT", "AUTH")      # they mean something on a connection that lasts
 NO_OPTIONS = ("-JSON", "-SYNC")     # the client's own words stand for these: --json, --wait
 CRONTAB_OPTIONS = ("CRONTAB", "SYSTEM", "PRUNE")        # the client's own
+FOLLOW = own("FOLLOW", "show its steps and what it prints until it has ended; its exit status")
 OWN_OPTIONS = {
-    "EXEC": [Choice("SYNC", "", "reply when the session has ended")],
+    "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
+    "RESTART": [FOLLOW],
+    "WAIT": [FOLLOW],
+    "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
                Choice("PRUNE", "", "delete the schedules that the crontab no longer has")]}
-OWN_ARGUMENTS = {"IMPORT": "FILE..."}
-OWN_MEANINGS = {"IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
+OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
+                "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
-    "EXEC": "start a session of a scenario; with --wait the exit status is the session's",
+    "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
+            "session's",
     "WAIT": "wait for the end of a session; its exit status",
     "SCHED ADD": "add a schedule, effective at once; VERSION -1 is the latest",
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
@@ -75,11 +58,14 @@ def make_command(form):
         meanings.append(VARIABLE_MEANING)
     return Command(form.name.lower(), OWN_ARGUMENTS.get(form.name, form.usage),
                    OWN_MEANINGS.get(form.name, meanings),
-                   options + OWN_OPTIONS.get(form.name, []), SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help))
+                   options + OWN_OPTIONS.get(form.name, []),
+                   OWN_SHOWS.get(form.name) or SHOWS[form.reply],
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
 
 
-COMMANDS = [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
+def list_verb_commands():
+    """The commands of the verbs: [Command]."""
+    return [make_command(form) for form in VERB_FORMS if form.name not in NO_COMMANDS]
 
 
 def port_number(text):
@@ -93,22 +79,37 @@ def port_number(text):
 def add_common(parser, **defaults):
     """The options that every command has, before and behind its name."""
     def add(name, **keywords):
-        parser.add_argument("--" + name, default=defaults.get(name, argparse.SUPPRESS), **keywords)
+        default = None if defaults else argparse.SUPPRESS
+        parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
     add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
+    add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
+    add("tls", action="store_true", help="connect by TLS, and verify who answers")
+    add("tls-ca", dest="tls_ca", metavar="FILE",
+        help="authorities for --tls (PEM; else those that this host trusts)")
+    add("tls-cert", dest="tls_cert", metavar="FILE",
+        help="certificate that says which user you are (PEM)")
+    add("tls-key", dest="tls_key", metavar="FILE",
+        help="its key (else in the file of --tls-cert)")
+    add("user", metavar="NAME", help="the user of the agent that you are; the password is asked "
+        "for")
+    add("password-file", metavar="FILE", help="its first line is the password of --user; nobody "
+        "else may read it")
     add("json", action="store_true", help="JSON objects, one a line")
 
 
-def make_parser():
+def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False)
+               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
+               **{"password-file": None})
     places = {"": add_subparsers(parser)}
-    for command in COMMANDS:
+    parser.set_defaults(commands=commands)
+    for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
             places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
@@ -119,6 +120,9 @@ def make_parser():
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
         for choice in command.options:
             add_choice(sub, choice)
+        if command.name == "users password":
+            sub.add_argument("--new-password-file", metavar="FILE", help="its first line is the "
+                             "new password, which is asked for otherwise")
         add_common(sub)
         sub.set_defaults(command=command, parser=sub)
     return parser
@@ -137,7 +141,8 @@ def add_choice(parser, choice):
 
 def describe(command):
     """What a command does, and what its arguments mean."""
-    width = shutil.get_terminal_size().columns - 2      # as argparse does it
+    # as argparse does it; a terminal that does not know its size has none, before 3.8
+    width = (shutil.get_terminal_size().columns or 80) - 2
     texts = [textwrap.fill(command.help, width)]
     if command.meanings:
         texts.append("\n".join(["arguments:"] + [
@@ -156,14 +161,14 @@ def add_subparsers(parser):
     return subparsers
 
 
-def parse_command_line(words):
-    """The words of a command line -> (Namespace with host, port, json and command, arguments, the
-    options and variables as words of a request). Wrong ones end the client with a message and
-    status 2."""
+def parse_command_line(words, commands):
+    """The words of a command line that names one of these commands -> (Namespace with host, port,
+    json, command and `own`, arguments, the options and variables as words of a request). Wrong
+    ones end the client with a message and status 2."""
     end = words.index("--") if "--" in words else len(words)
     before, literal = join_distances(map(with_dashes, words[:end])), words[end + 1:]
     raw = [match for match in map(_OPTION.fullmatch, before) if match]
-    parsed, others = make_parser().parse_known_args([word for word in before
+    parsed, others = make_parser(commands).parse_known_args([word for word in before
                                                      if not _OPTION.fullmatch(word)])
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
@@ -172,8 +177,15 @@ def parse_command_line(words):
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
+    if parsed.command.name == "users password" and len(arguments) > 1:
+        parsed.parser.error("the new password is asked for, or read with --new-password-file: on a "
+                            "command line others could read it")
     check_arguments(parsed.parser, [name for name in form if "=" not in name], arguments)
     options = {name[1:]: value for name, value in vars(parsed).items() if name.startswith("-")}
+    if parsed.password_file is not None and parsed.user is None:
+        parsed.parser.error("--password-file is for --user")
+    parsed.own = {choice.name: options.pop(choice.name) for choice in parsed.command.options
+                  if choice.is_own and choice.name in options}
     parsed.crontab = {name: options.pop(name) for name in CRONTAB_OPTIONS if name in options}
     if parsed.crontab and "CRONTAB" not in parsed.crontab:
         parsed.parser.error("--system and --prune are for --crontab")
@@ -214,6 +226,6 @@ def check_arguments(parser, form, arguments):
     required = [name for name in form if not name.startswith("[")]
     if len(arguments) < len(required):
         parser.error("%s is missing" % required[len(arguments)])
-    if len(arguments) > len(form) and not any(name.endswith("...") for name in form):
+    if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))

@@ -1,30 +1,27 @@
 """One connection to an agent, and a reply as it comes."""
 import json
-import socket
 
 from .errors import ClientError, NO_CONNECTION, REFUSED, WAITED_OUT, reason_of
+from .place import open_socket
 from .words import parse_fields
 from .spelling import spell
 
-CONNECT_S = 10
-
 
 class Connection:
-    """One TCP connection to an agent. Raises ClientError when there is none, or when it is lost."""
+    """One connection to an agent. Raises ClientError when there is none, or when it is lost."""
 
-    def __init__(self, host, port):
-        self.place = "%s:%d" % (host, port)
-        try:
-            self._socket = socket.create_connection((host, port), timeout=CONNECT_S)
-        except (OSError, UnicodeError) as error:
-            raise ClientError(NO_CONNECTION, "cannot connect to %s: %s"
-                              % (self.place, reason_of(error)))
+    def __init__(self, options):
+        self._socket, self.place = open_socket(options)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends it."""
         self._file.close()
         self._socket.close()
 

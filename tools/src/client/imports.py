@@ -7,9 +7,10 @@ import sys
 
 from .errors import ClientError, NO_CONNECTION, REFUSED, USAGE, WELL, reason_of
 from .words import _FIELD, parse_fields, quote
-from .connection import Connection
+from .login import connect
 from .spelling import spell
-from .shown import complain, printable, put_fields, put_json, put_table, show_acknowledgement
+from .shown import complain, put_fields, put_json, show_acknowledgement
+from .tables import printable, put_table
 from .crontab import GUARDS, PREFIX, SEPARATORS, make_crontab, name_entries
 
 # words of a shell that are no programs
@@ -68,7 +69,7 @@ def import_documents(options, paths, words):
     """Imports definitions documents, one after the other -> exit status.
     Raises ClientError, OSError of stdout."""
     texts = [read_document(path) for path in paths]
-    with Connection(options.host, options.port) as connection:
+    with connect(options) as connection:
         for path, text in zip(paths, texts):
             origin = "standard input: " if path == "-" else printable(path) + ": "
             reply = connection.ask(" ".join(["IMPORT", quote(text)] + words))
@@ -102,7 +103,7 @@ def import_crontabs(options, paths, words):
                 tell_notes(crontab)
         show_entries(crontabs, coming, options.json)
     else:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             send_all(connection, options, crontabs, words)
     for crontab in crontabs:
         tell_left_out(crontab)
@@ -162,7 +163,7 @@ def rehearse(options, crontabs, words):
     would be refused."""
     coming = {}
     try:
-        with Connection(options.host, options.port) as connection:
+        with connect(options) as connection:
             rows = list_known(connection, words)
             name_entries(crontabs, {row["name"]: (row["rule"], row["timezone"]) for row in rows})
             names = list_names(crontabs)

@@ -5,37 +5,57 @@ import sys
 from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
-from .connection import Connection
-from .shown import complain, show_listing, show_record
-from .commands import parse_command_line
+from .login import ask_new_password, connect
+from .pictures import ASKED, show_coming, show_next
+from .shown import complain
+from .commands import list_verb_commands, parse_command_line
+from .follow import follow_command
+from .leaving import wait_until_gone
+from .own import OWN_COMMANDS
 from .imports import import_crontabs, import_documents
 
 # an agent that hangs is to be noticed; other verbs may take as long as they want
 PING_S = 30
+COMMANDS = list_verb_commands() + OWN_COMMANDS
 
 
 def perform(options, arguments, words):
     """Asks the agent for what is wanted and shows its reply -> exit status.
     Raises ClientError, OSError of stdout."""
+    command = options.command
+    if command.perform:
+        return command.perform(options, arguments, words)
     if options.crontab:
         return import_crontabs(options, arguments, words)
-    command = options.command
     if command.name == "import":
         return import_documents(options, arguments, words)
-    words = words + ["-JSON"] * (command.show in (show_listing, show_record))
-    request = (command.name.upper().split()
-               + [quote(as_typed(argument)) for argument in arguments] + words)
-    with Connection(options.host, options.port) as connection:
+    if command.name == "users password":
+        arguments = arguments + [ask_new_password(options.new_password_file, arguments[0])]
+    arguments = [quote(as_typed(argument)) for argument in arguments]
+    if "FOLLOW" in options.own:
+        return follow_command(options, arguments, words)
+    if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
+        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
+    request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
+    with connect(options) as connection:
         reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
+        if command.name == "shutdown" and "WAIT" in options.own:
+            wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def has_option(words, name):
+    """Whether an option stands among words of a request."""
+    return any(word.partition("=")[0].upper() == name for word in words)
 
 
 def main(words=None):
     """The client -> exit status."""
     try:
-        status = perform(*parse_command_line(sys.argv[1:] if words is None else words))
+        status = perform(*parse_command_line(
+            sys.argv[1:] if words is None else words, COMMANDS))
         if sys.stdout is not None:
             sys.stdout.flush()
         return status

@@ -41,11 +41,13 @@ class Definitions:
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
-    for safety's sake is told when it runs.
+    for safety's sake is told when it runs. `tell_forbidden(type)` says why tasks of a type may not
+    run where it is imported, or nothing.
     """
 
-    def __init__(self, is_stored=False):
+    def __init__(self, is_stored=False, tell_forbidden=None):
         self.faults = []
+        self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
 
@@ -230,6 +232,8 @@ class Definitions:
             self._fault(path + ".type", "must be one of %s%s" % (
                 ", ".join(sorted(TASK_TYPES)), tell_near(kind, TASK_TYPES)
                 if isinstance(kind, str) else ""))
+        if is_known and self._tell_forbidden(kind):
+            self._fault(path + ".type", self._tell_forbidden(kind))
         if not is_known or variables is None:       # without variables no reference can be judged
             return None
         bound, literal = (getattr(TASK_TYPES[kind], name, ()) for name in ("sql", "literal"))

@@ -20,6 +20,12 @@ class Identity(NamedTuple):
     started: str        # start time of the process in the kernel's words
     master: str         # UUID of the agent's master repository
 
+    @property
+    def home(self):
+        """(host id, what changes when its devices may be numbered anew): the boot, and in a
+        container its start."""
+        return self.host, "%s/%s" % (self.boot, self.pid_ns)
+
     def __str__(self):
         return "/".join(str(part) for part in self)
 
@@ -29,6 +35,16 @@ class Identity(NamedTuple):
         parts = (text or "").split("/")
         is_identity = len(parts) == 6 and parts[3].isdigit()
         return cls(*parts)._replace(pid=int(parts[3])) if is_identity else None
+
+
+def has_ended(runner, me):
+    """Whether the process of an Identity has ended, or None: one that this process cannot ask for,
+    of another host or pid namespace. OSError: it cannot be asked for now."""
+    if runner.host != me.host:
+        return None
+    if runner.boot != me.boot:
+        return True
+    return start_time(runner.pid) != runner.started if runner.pid_ns == me.pid_ns else None
 
 
 def _first_line(path):
@@ -122,13 +138,14 @@ def read_marker(pid):
     return environment[start + len(MARKER) + 2:].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def make_marker(repository_uuid, session, task_run):
-    """The marker of one attempt of a task."""
-    return "%s/%d/%d" % (repository_uuid, session, task_run)
+def make_marker(repository_mark, session, task_run):
+    """The marker of one attempt of a task; the first word is `uuid`, of a repository that was
+    restored `uuid.incarnation`."""
+    return "%s/%d/%d" % (repository_mark, session, task_run)
 
 
 def session_of_marker(marker):
-    """A marker -> `uuid/session`."""
+    """A marker -> the part that all of a session share."""
     return marker.rpartition("/")[0]
 
 

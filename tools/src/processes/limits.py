@@ -1,8 +1,7 @@
 """How many files may be open: as the host has it for what the agent starts, more for itself."""
-import re
 import resource
 
-from ..base.program import alone_command, log
+from ..base.program import log
 
 IDLE_FILES = 64         # more than an agent has open that does nothing
 
@@ -44,22 +43,3 @@ class FileLimit:
     def to_restore(self):
         """The limit that a process has to be given back, or None: it has it."""
         return None if self._raised is None else self._soft
-
-
-def limited_words(words, environment, file_limit):
-    """The words that start a program with this soft limit on open files.
-
-    Between fork and exec nothing of Python may run, as there are threads; a shell does it in half a
-    millisecond. Some shells drop variables whose names are none of theirs."""
-    if all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in environment):
-        return ["/bin/sh", "-c", 'ulimit -Sn "$0"; exec "$@"', str(file_limit)] + words
-    return alone_command(exec_alone, str(file_limit)) + words
-
-
-def exec_alone(file_limit, *words):
-    """In a process by itself: becomes a program with this soft limit on open files."""
-    import os
-    import resource
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (int(file_limit), hard))
-    os.execvp(words[0], words)

@@ -13,9 +13,11 @@ MAX_LISTINGS = 20       # of the process table in one look, while there is someb
 
 
 class Looks:
-    """Finds the members of trees; no two looks at the same time."""
+    """Finds the members of trees; no two looks at the same time. `users`: the numbers of those
+    whose processes they may be, where nothing else tells: this one's, unless others are named."""
 
-    def __init__(self):
+    def __init__(self, users=()):
+        self.users = frozenset(users or [os.geteuid()])
         self._changed = threading.Condition()   # guards all that follows
         self._is_looking = False
         self._searches = []                     # that wait for the next look
@@ -48,8 +50,9 @@ class Looks:
 class Search:
     """What one tree looks for, and has found."""
 
-    def __init__(self, sessions, roots, on_found):
+    def __init__(self, sessions, roots, on_found, users):
         self.sessions = sessions            # `uuid/session`
+        self.users = users                  # as of Looks
         self.roots = roots                  # pid -> start time: members if they are these still
         self.members = {}                   # pid -> ProcessEntry
         self.is_done = self.is_over = False     # over: done, or failed
@@ -129,7 +132,7 @@ class Listing:
         fresh = list(members.values())
         for leader in filter(self._is_gone, search.roots):
             fresh += [entry for entry in self._os_sessions.get(leader, ()) if (
-                read_owner(entry.pid) == os.geteuid() or entry.parent == os.getpid())
+                read_owner(entry.pid) in search.users or entry.parent == os.getpid())
                 and search.add(entry)]
         while fresh:
             member = fresh.pop()

@@ -18,10 +18,11 @@ import time
 from typing import NamedTuple, Optional
 
 from ..base.vocabulary import DRAIN_S, ERR, KILL_S, OUT, TRY_S
+from ..base.encoding import to_bytes
 from ..base.workers import Worker
 from .alive import start_time
 from .tree import signal_group
-from .limits import limited_words
+from .stages import HAS_UMASK, staged
 
 
 def has_process_descriptors():
@@ -47,11 +48,15 @@ class Command(NamedTuple):
     pass_fds: tuple = ()            # descriptors that it has too
     is_captured: bool = False       # its standard output is for a variable
     file_limit: Optional[int] = None    # on open files, the soft one, where the agent has another
+    umask: Optional[int] = None     # where the agent has another
+    user: Optional[list] = None     # uid, gid and groups, where the agent has others
 
     @property
     def is_near(self):
-        """Whether what its start opens hangs only where everything does."""
-        return self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
+        """Whether what its start opens hangs only where everything does; the rest is opened by the
+        process itself where that is another user's (stages)."""
+        return self.user is not None or \
+            self.cwd is None and self.words[0] in ("/bin/sh", sys.executable)
 
 
 class Process:
@@ -113,13 +118,10 @@ class Process:
     def _begin_unless_abandoned(self, command, output):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
         program = to_bytes(command.words[0]) if command.is_near else open_program(command)
-        if command.file_limit is not None and program is not None:
-            command = command._replace(words=limited_words(
-                command.words, command.environment, command.file_limit))
-            program = None
         if self._is_abandoned:
             return
-        self._popen = popen = self._start(command, program)
+        with staged(command, program) as (command, program):
+            self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
             self.started = start_time(self.pid) or ""
@@ -147,12 +149,14 @@ class Process:
         environment = command.environment
         if not IS_UTF8:                 # or Popen does it
             environment = {to_bytes(name): to_bytes(text) for name, text in environment.items()}
+        keywords = {"umask": command.umask} if HAS_UMASK and command.umask is not None else {}
         return subprocess.Popen(
             [to_bytes(word) for word in command.words], executable=program,
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
             stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds, bufsize=0)       # Output reads the descriptors
+            pass_fds=command.pass_fds, bufsize=0,       # Output reads the descriptors
+            **keywords)
 
     # -- its threads, and `output` -----------------------------------------------------
 
@@ -265,11 +269,6 @@ def _read_head(path):
         return os.read(descriptor, 256).split(b"\n")[0]
     finally:
         os.close(descriptor)
-
-
-def to_bytes(text):
-    """Text for the system, whatever the locale of the agent (Python 3.6 takes C's for ASCII)."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def is_passing(error):

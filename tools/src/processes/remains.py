@@ -9,10 +9,12 @@ from ..base.vocabulary import KILL_S
 from ..base.program import log
 
 
-def clear_notes(notes, paths):
-    """Deletes what these files of the PartNotes tell of; of what takes long the rest follows."""
+def clear_notes(notes, paths, discard):
+    """Deletes what these files of the PartNotes tell of, by discard(path); of what takes long the
+    rest follows."""
     for path in paths:
-        thread = threading.Thread(target=notes.clear, args=(path,), name="remains", daemon=True)
+        thread = threading.Thread(target=notes.clear, args=(path, discard), name="remains",
+                                  daemon=True)
         thread.start()
         thread.join(KILL_S)
         if thread.is_alive():

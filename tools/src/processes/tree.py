@@ -36,7 +36,8 @@ class Tree:
         """{pid: ProcessEntry} of the members that live now. Each is sent this signal as soon as it
         is found: what forks and ends must not be gone before. OSError."""
         members = self._looks.find(Search(
-            self._sessions, dict(self._known), functools.partial(self._send, signal_number)))
+            self._sessions, dict(self._known), functools.partial(self._send, signal_number),
+            self._looks.users))
         self._known.update((pid, entry.started) for pid, entry in members.items())
         return members
 
@@ -125,11 +126,12 @@ def signal_group(leader, signal_number):
         return False
 
 
-def follow_group(leader, started):
+def follow_group(leader, started, looks=None):
     """What is left of the group that a process of this start time has led -> {pid: start time}, to
     be found again when its number may be another's."""
     if not signal_group(leader, 0):
         return {}
     if not HAS_PROC or start_time(leader) == started:
         return {leader: started}
-    return {pid: entry.started for pid, entry in Tree([], {leader: started}).find().items()}
+    return {pid: entry.started for pid, entry in Tree(
+        [], {leader: started}, looks=looks).find().items()}

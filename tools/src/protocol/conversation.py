@@ -8,13 +8,19 @@ from ..base.vocabulary import ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
 from ..base.program import log, tell_traceback
 from ..base.controls import one_line, show_controls
-from ..base.words import _CONTROL, list_hidden, mask_all, render_fields, split_words
+from ..base.words import (_CONTROL, is_about_password, list_hidden, mask_all, render_fields,
+                          split_words)
+from ..agent.audit import DONE_WELL
 from ..agent.desk import Acknowledgement
 from .table import check_request, find_verb, wants_json
+from .audit_verbs import is_look, note_outcome
 from .lines import FLUSH, TextLine, ticket_fields
+from .narrow import check_rows, check_words
+from .user_verbs import Introduction
 
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
+CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
 _JSON_WORD = re.compile("(?:^|[ \t])-JSON(?=[ \t\r]|$)", re.I)
 _SESSION_BEFORE = re.compile("(?:session=([0-9]+) )?(.*)", re.S)       # what a message begins with
 
@@ -23,11 +29,13 @@ class Conversation:
     """One connection's requests in order; it knows no sockets.
 
     `begin` reads a request, `Reply.start` begins it, `Reply.chunks` finishes it: an EXEC is under
-    way to its commit while the next request of the same connection is already read.
+    way to its commit while the next request of the same connection is already read. With an Access
+    a change of the users reaches it at once; without one the Client stays as he is, until AUTH.
     """
 
-    def __init__(self, agent, client, has_left=lambda: False):
+    def __init__(self, agent, client, has_left=lambda: False, access=None):
         self._agent, self._client, self._has_left = agent, client, has_left
+        self._access, self._revision = access, access and access.revision
         self._is_first = True
         self.is_over = False
 
@@ -37,7 +45,9 @@ class Conversation:
         A first line that is no well-formed request ends the conversation, and so does any line of
         HTTP: a browser, or whatever else was led here, has nothing of the rest carried out.
         """
-        text, words = "", []
+        text, words, row, request = "", [], None, None
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
         try:
             text = self._decode(data)
             self.is_over = _HTTP_LINE.search(text.rstrip(" \t")[-40:]) is not None
@@ -52,15 +62,61 @@ class Conversation:
             self._is_first = False
             self.is_over = row.name == "QUIT"
             self._check_role(row)
+            if self._client.scenarios:
+                check_words(self._agent, request)
         except Exception as error:
             self.is_over = self.is_over or self._is_first
             self._is_first = False
             # where it cannot be split into words, the text has to tell
             is_json = wants_json(words) if words else _JSON_WORD.search(text) is not None
-            return Reply(error, is_json, words)
-        is_quick = row.is_quick is not None and row.is_quick(self._agent, request)
-        return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
-                     row.is_pipelined, is_quick)
+            return Reply(error, is_json, words,
+                         on_outcome=row and self._noter(row, self._client, request))
+        if row.is_quick is not None:
+            return Reply(functools.partial(row.run, self._agent, request), request.is_json, words,
+                         row.is_pipelined, row.is_quick(self._agent, request),
+                         on_outcome=self._noter_of_change(row, request))
+        look_again = functools.partial(self._look_again, row, request) \
+            if is_look(row) else None
+        return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
+                     row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def _noter(self, row, client, request):
+        """What tells the audit the outcome of a request."""
+        return functools.partial(note_outcome, self._agent, row, client, request)
+
+    def _noter_of_change(self, row, request):
+        """As _noter(); None for what only looks, once it is known that it may."""
+        return None if is_look(row) else self._noter(row, request.client, request)
+
+    def _renew(self):
+        """The users have changed, so this may be another one."""
+        self._revision = self._access.revision
+        self._client = self._access.renew(self._client)
+
+    def _carry_out(self, row, request):
+        """What the verb's function gives. It may change who asks from now on."""
+        if request.client.is_narrowed:
+            check_rows(self._agent, request)
+        outcome = row.run(self._agent, request)
+        if isinstance(outcome, Introduction):
+            self._client = outcome.client
+            return outcome.fields
+        return outcome
+
+    def _look_again(self, row, request):
+        """Before a further line of a reply that may have taken long: AuthError, Denied, when who
+        asks may not see it any more."""
+        if self._access is not None and self._revision != self._access.revision:
+            self._renew()
+        if self._client is request.client:
+            return
+        try:
+            self._check_role(row)
+            if self._client.scenarios != request.client.scenarios:
+                raise Denied("what is there for you has changed: ask again")
+        except AgentError as error:
+            note_outcome(self._agent, row, self._client, request, error.code)
+            raise
 
     def _check(self, row, words):
         """The words behind a verb -> Request. Who may not ask is told that before what is wrong."""
@@ -82,23 +138,39 @@ class Conversation:
             raise BadRequest("the first line has control characters")
         return text
 
-    def refuse(self, error):
-        """A Reply for what is no request; the connection ends with it."""
+    def refuse(self, error, data=b""):
+        """A Reply for what is no request, or for the bytes of a line that is not to be read; the
+        connection ends with it."""
         self.is_over = True
-        return Reply(error)
+        if isinstance(error, AuthError):        # whatever it was to be
+            self._agent.audit.note(self._client, CONNECT, "", error.code)
+        return Reply(error, _JSON_WORD.search(data.decode("utf-8", "replace")) is not None)
+
+    @property
+    def client(self):
+        """Who asks."""
+        return self._client
 
     @property
     def is_administrator(self):
         """Whether it may do everything."""
         return self._client.is_administrator
 
+    @property
+    def is_known(self):
+        """Whether the agent knows who it is."""
+        return self._client.role is not None
+
     def _check_role(self, row):
+        """AuthError, Denied: who asks may not ask for this verb."""
         if row.role is None:
             return
         role = self._client.role
+        if self._client.is_temporary and row.name != "USERS PASSWORD":
+            raise Denied("your password is for one use: USERS PASSWORD %s NEW sets yours"
+                         % self._client.user)
         if role is None:
-            raise AuthError("only the operating-system user that runs the agent, and root, are "
-                            "served; this version knows no other users")
+            raise AuthError("say who you are: AUTH USER PASSWORD")
         if ROLES.index(role) < ROLES.index(row.role):
             raise Denied("%s is for the role %s" % (row.name, row.role))
 
@@ -107,8 +179,11 @@ class Reply:
     """The reply to one request, as it comes. It `is_quick` when nobody has to be waited for, but
     for a commit."""
 
-    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True):
+    def __init__(self, outcome, is_json=False, words=(), is_pipelined=False, is_quick=True,
+                 look_again=None, on_outcome=None):
+        self._on_outcome = on_outcome       # on_outcome(DONE_WELL or a code), once that is known
         self._outcome, self._is_json, self._words = _bare(outcome), is_json, words
+        self._look_again = look_again   # look_again() raises why no further line may be told
         self._is_to_start, self.is_quick = is_pipelined, is_quick
 
     def start(self):
@@ -136,6 +211,11 @@ class Reply:
         nothing."""
         self._outcome.call_when_ready(function)
 
+    def _note(self, outcome):
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
+
     def chunks(self):
         """Yields lines of text without their ends, and FLUSH; the last begins with OK or ERR."""
         self.start()
@@ -153,6 +233,9 @@ class Reply:
         hidden = list_hidden(self._words)
         if not isinstance(error, AgentError):
             error = internal(error, hidden)
+        elif is_about_password(self._words):
+            hidden = []                 # they tell such words by their numbers
+        self._note(error.code)
         faults = [(mask_all(one_line(path), hidden), mask_all(one_line(reason), hidden))
                   for path, reason in error.faults]
         message = one_line(error.message)
@@ -183,13 +266,21 @@ class Reply:
             return ticket_fields(outcome.result())
         if callable(outcome):
             outcome = outcome()
+        if self._look_again:
+            self._look_again()
         if isinstance(outcome, (list, tuple)) or outcome is None:
+            self._note(DONE_WELL)
             return outcome
         while True:
             try:
-                line = next(outcome)
+                line, is_over = next(outcome), False
             except StopIteration as stop:
-                return stop.value
+                line, is_over = stop.value, True
+            if self._look_again:
+                self._look_again()
+            self._note(DONE_WELL)           # a change has been made before its first line
+            if is_over:
+                return line
             if line is FLUSH:
                 yield FLUSH
             elif isinstance(line, TextLine):

@@ -3,6 +3,7 @@ from typing import NamedTuple
 
 from ..base.replies import (END_LINE, FLAG_KEY, SECOND_KEY, SESSION_LINE, TICKET_LINE, TIME_KEY)
 from ..base.times import from_text, local_iso, to_local
+from .narrow import find_parent
 
 FLUSH = object()        # in a reply: send now what there is
 
@@ -53,11 +54,13 @@ def fill_ticket(line, ticket, **more):
     return fill(line, values, **more)
 
 
-def session_fields(agent, row):
-    """The line of a session, from its row and what it waits for."""
-    wait = agent.waits.of_row(row)
+def session_fields(agent, row, client, parents, **more):
+    """The line of a session for a Client, from its row and what it waits for; `parents`: as
+    find_parent() takes it."""
+    wait = agent.waits.of_row(row, client.scenarios)
     return fill(SESSION_LINE, row, session=row["id"], duration=find_duration(agent, row),
-                waits_for=wait.word, message="; ".join(filter(None, (row["message"], wait.text))))
+                parent=find_parent(agent, client, parents, row["parent"]), waits_for=wait.word,
+                message="; ".join(filter(None, (row["message"], wait.text))), **more)
 
 
 def find_duration(agent, row):

@@ -3,17 +3,19 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, KEEP_DAYS,
-                               KILL_S, LATE_S, LINGER_S, MAX_CONNECTIONS, MAX_EXPRESSION,
-                               MAX_IMPORT_LINE, MAX_LINE, MAX_LIST, MAX_LOG_LINE, MAX_MISSED,
-                               MAX_NAME, MAX_OUTPUT, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT,
-                               MAX_VALUE, MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S,
+from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, IDLE_S,
+                               KEEP_DAYS, KILL_S, LATE_S, LINE_S, LINGER_S, MAX_BATCH,
+                               MAX_CONNECTIONS, MAX_EXPRESSION, MAX_IMPORT_LINE, MAX_LINE,
+                               MAX_LIST, MAX_LOG_LINE, MAX_MISSED, MAX_NAME, MAX_OUTPUT,
+                               MAX_PER_ADDRESS, MAX_QUEUE, MAX_REPOSITORIES, MAX_TEXT, MAX_VALUE,
+                               MIN_SECRET, MISSED_S, QUEUED, RUNNING, SEARCH_S, SEND_S,
                                SESSIONS_PER_CORE, STEP_S, STOPPED, STOP_S, STRANGER_S, TERM_S,
                                TRANSITIONS, TRY_S, WAITING, WARNING, WRITE_S, YIELD_S)
 from ..base.errors import (AuthError, BadRequest, Busy, Conflict, Denied, Exists, Internal,
                            NotFound, RepositoryError, Stopping, TooLong, UnknownVerb, WaitTimeout)
 from ..base.form import AS_FIELDS, AS_RECORD, AS_ROWS
 from ..base.forms import VERB_FORMS, list_parts
+from ..base.hashes import MAX_PASSWORD, MIN_PASSWORD
 from ..base.options import COMMAND_OPTIONS
 from ..base.replies import TEXT_KEY
 from ..base.words import shorten
@@ -23,6 +25,9 @@ from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERV
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
+from ..agent.access import ONE_TIME_S
+from ..agent.guesses import FORGET_S, MAX_DELAY_S, MAX_WAITING
+from ..agent.audit import MAX_ACTS, MAX_KINDS, MAX_KINDS_EACH
 from .table import find_kind
 
 WIDTH = 100
@@ -35,18 +40,24 @@ MANUAL_TASKS = ""  # embedded: manual/tasks.md
 MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
 MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
 MANUAL_VERBS = ""  # embedded: manual/verbs.md
+MANUAL_CONNECTIONS = ""  # embedded: manual/connections.md
+MANUAL_USERS = ""  # embedded: manual/users.md
 MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
+MANUAL_BACKUP = ""  # embedded: manual/backup.md
+MANUAL_HOST = ""  # embedded: manual/host.md
+MANUAL_AUDIT = ""  # embedded: manual/audit.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_CLIENT, MANUAL_CRONTAB,
-                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
+                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
+                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -96,7 +107,23 @@ LIMITS = (
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
-    Limit("STRANGER_S", STRANGER_S, "seconds", "that a line of a client who is not known may take"),
+    Limit("STRANGER_S", STRANGER_S, "seconds", "that a client who is not known is waited for "
+          "(`--stranger-timeout`)"),
+    Limit("MAX_BATCH", MAX_BATCH, "", "requests of one connection under way (`--max-requests`)"),
+    Limit("MAX_PER_ADDRESS", MAX_PER_ADDRESS, "", "connections of one address, those of the "
+          "agent's own user aside (`--max-per-address`)"),
+    Limit("IDLE_S", IDLE_S, "seconds", "that a user's connection may be silent "
+          "(`--idle-timeout`)"),
+    Limit("LINE_S", LINE_S, "seconds", "that a line of a user may take (`--line-timeout`)"),
+    Limit("SEND_S", SEND_S, "seconds", "that a user may take for 64 KiB of a reply "
+          "(`--send-timeout`)"),
+    Limit("MIN_PASSWORD", MIN_PASSWORD, "characters", "of a password, at least"),
+    Limit("MAX_PASSWORD", MAX_PASSWORD, "characters", "of a password"),
+    Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
+    Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
+          "passwords"),
+    Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
+    Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
           "is closed"),
     Limit("SILENCE_S", SILENCE_S, "seconds", "that a server of `http` or `mail` may be silent"),
@@ -104,6 +131,9 @@ LIMITS = (
     Limit("CONTENT_S", CONTENT_S, "seconds", "that the content of `http` may take"),
     Limit("MAX_REDIRECTS", MAX_REDIRECTS, "", "redirects of `http`"),
     Limit("MAIL_S", MAIL_S, "seconds", "that a mail may take"),
+    Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
+    Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
+    Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",

@@ -18,6 +18,7 @@ from ..scheduling.preview import explain, list_state
 from ..scheduling.visits import OUTCOMES, Period, STARTS
 from .table import verb
 from .lines import fill
+from .narrow import is_condition_seen
 
 
 def schedule_fields(repository, stored, due):
@@ -31,7 +32,7 @@ def schedule_fields(repository, stored, due):
 
 @verb("SCHED LIST")
 def _sched_list(agent, request):
-    for schedule in agent.listing.list_all(request["-REPO"]):
+    for schedule in agent.listing.seen_by(request.client).list_all(request["-REPO"]):
         yield schedule_fields(*schedule)
 
 
@@ -39,7 +40,8 @@ def _sched_list(agent, request):
 def _sched_show(agent, request):
     """The line of a schedule, then one for each of its options, variables and conditions, and what
     it waits for."""
-    for repository, stored, due in agent.listing.get(request["NAME"], request["-REPO"]):
+    listing = agent.listing.seen_by(request.client)
+    for repository, stored, due in listing.get(request["NAME"], request["-REPO"]):
         yield schedule_fields(repository, stored, due)
         schedule, hold = stored.check().schedule, stored.hold
         for option, value in schedule.options.items():
@@ -49,7 +51,8 @@ def _sched_show(agent, request):
             yield fill(VARIABLE_LINE, {"variable": variable, "value": value})
         for kind, name, met in repository.db.read(
                 repository.schedules.list_conditions, schedule.name):
-            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met})
+            is_seen = is_condition_seen(repository, request.client, kind, name)
+            yield fill(AFTER_LINE, {"after": name, "kind": kind, "met": met if is_seen else None})
         if stored.waiting is not None:
             yield fill(DELAYED_LINE, {"waiting": stored.waiting})
         if hold:
@@ -119,7 +122,7 @@ def _sched_on_off(agent, request):
 @verb("SCHED NEXT")
 def _sched_next(agent, request):
     _check_period(request, request.get("-FROM", agent.clock.now()), request.get("-TO", math.inf))
-    for due, name, repository, note in agent.listing.preview(
+    for due, name, repository, note in agent.listing.seen_by(request.client).preview(
             request["NAME"], request["-REPO"], request["-FROM"], request["-TO"],
             request["-COUNT"] or 10, "-ALL" in request):
         yield fill(COMING_LINE, {"schedule": name, "due": due, "note": note},
@@ -144,13 +147,15 @@ def _sched_why(agent, request):
     """A line for each occurrence, and in the OK what stands in the way now."""
     if request.get("-DUE", math.inf) < math.floor(request.get("-SINCE", 0.0)):
         raise BadRequest("-DUE lies before -SINCE")
-    for repository, row in agent.listing.list_occurrences(
+    client = request.client
+    listing = agent.listing.seen_by(client)
+    for repository, row in listing.list_occurrences(
             request["NAME"], request["-REPO"], request["-LIMIT"] or 50,
             (request.get("-SINCE", 0.0), request["-DUE"])):
         yield fill(OCCURRENCE_LINE, row, message=explain(row), **_origin(agent, repository.id))
     with contextlib.suppress(NotFound):         # deleted since
-        notes = [note for schedule in agent.listing.get(request["NAME"], request["-REPO"])
-                 for note in list_state(*schedule, hold=agent.hold)]
+        notes = [note for schedule in listing.get(request["NAME"], request["-REPO"])
+                 for note in list_state(*schedule, hold=agent.hold, patterns=client.scenarios)]
         return fill(OUTLOOK_LINE, {"note": "; ".join(notes)} if notes else {})
 
 
@@ -163,7 +168,7 @@ def _sched_plan(agent, request):
     period = Period(begin, request.get("-TO", begin + DAY), now, agent.queue.slots, agent.hold)
     _check_period(request, begin, period.end)
     troubles = []
-    end, visits = agent.listing.plan(period, request["-REPO"], troubles)
+    end, visits = agent.listing.seen_by(request.client).plan(period, request["-REPO"], troubles)
     for visit in visits:
         if visit.outcome != STARTS or "-ALL" in request:
             yield visit_fields(visit, **_origin(agent, visit.schedule[0]))

@@ -1,11 +1,13 @@
 """The verb table: a function for each form of a request, and the check of one against it."""
 from typing import Callable, NamedTuple, Optional, Union
 
-from ..base.vocabulary import ENDED, ERR, MAX_LIST, OUT, STATES
+from ..base.vocabulary import ENDED, ERR, MAX_LIST, MAX_NAME, OUT, ROLES, STATES
 from ..base.errors import BadRequest, UnknownVerb
 from ..base.forms import VERB_FORMS, list_parts
 from ..base.clients import Client
-from ..base.words import capitals, tell_word
+from ..base.hashes import MAX_PASSWORD, MIN_PASSWORD
+from ..base.patterns import check_patterns
+from ..base.words import PASSWORD_VERBS, capitals, check_user_name, tell_word
 from ..definitions.kinds import (BOOLEAN, Kind, LABEL, NAMED, PRIORITY, SECONDS, TIMEOUT, _refuse,
                                  between, check_calendar_name, check_dates, choice, list_of,
                                  parse_time)
@@ -83,6 +85,7 @@ class Request(dict):
 
 NEWEST = "-1"
 
+_PASSWORD_LENGTH = "must have %d to %d characters" % (MIN_PASSWORD, MAX_PASSWORD)
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
     "must have 1 to 256 characters"), "1 to 256 characters")
 
@@ -99,6 +102,12 @@ KINDS = {
     "past": TimeKind("a time, or how long ago", is_back=True), "time": TimeKind("a time"),
     "timeout": TIMEOUT, "token": TOKEN,
     "version": SCHEDULE_FIELDS["version"].kind,
+    "user": Kind(None, check_user_name, "a name of a user"), "secret": Kind(None, str, "text"),
+    "role": choice(*ROLES), "patterns": Kind(None, check_patterns, "patterns"),
+    "os_user": Kind(None, lambda text: text if len(text) <= MAX_NAME and text.isprintable()
+                    else _refuse("must be a user of this host"), "a user of this host"),
+    "password": Kind(None, lambda text: text if MIN_PASSWORD <= len(text) <= MAX_PASSWORD
+                     else _refuse(_PASSWORD_LENGTH), _PASSWORD_LENGTH[len("must have "):]),
 }
 
 
@@ -185,7 +194,9 @@ def check_request(row, words, client=Client(), has_left=lambda: False, find_now=
             else:
                 raise ValueError("one too many: %s" % row.form)
         except (ValueError, OverflowError) as error:
-            subject = tell_word(words, index, len(row.name.split()) + index + 1, row.options)
+            number = len(row.name.split()) + index + 1
+            subject = "word %d" % number if tuple(row.name.split()) in PASSWORD_VERBS \
+                else tell_word(words, index, number, row.options)
             dashes = "; an option has one dash" if word.kind == "argument" \
                 and word.value.startswith("--") else ""
             raise BadRequest("%s%s: %s%s" % (subject, place, error, dashes)) from None

@@ -2,21 +2,24 @@
 import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
-from ..base.errors import BadRequest, NotFound, Unreadable
+from ..base.errors import BadRequest, Conflict, NotFound, Unreadable
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
-                            PURGED_LINE, REPOSITORY_LINE, SCENARIO_LINE, SCHEDULE_HOLD_LINE,
-                            STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE, VARIABLE_LINE,
-                            WARNING_LINE)
+                            PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE, SCENARIO_LINE,
+                            SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
+                            VARIABLE_LINE, WARNING_LINE)
 from ..base.times import to_local
 from ..base.controls import one_line
 from ..base.words import capitals, shorten
 from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, SessionFilter,
                              SessionRequest)
 from ..agent.figures import metrics, ping
+from ..agent.waits import tell_hold
 from .table import NEWEST, VERBS, list_help, verb
+from .audit_verbs import purge_audit
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
+from .narrow import find_parent
 
 
 @verb("PING", is_quick=lambda agent, request: True)
@@ -37,7 +40,8 @@ def _exec(agent, request):
         request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
         request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
         request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"])
+        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
+        asked_by=request.client.name, patterns=request.client.scenarios)
     pending = agent.desk.execute(session_request, request["-REPO"])
     if "-SYNC" not in request:
         return pending
@@ -69,7 +73,7 @@ def _restart(agent, request):
                             "does -REDEFINE: at a first task; name that of another step by -FROM"))
     ticket = agent.desk.restart(RestartRequest(
         request["SESSION"], request.variables, request["-FROM"], "-SKIP" in request,
-        "-REDEFINE" in request))
+        "-REDEFINE" in request, patterns=request.client.scenarios))
     return fill_ticket(STATE_LINE, ticket, **({"note": ticket.note} if ticket.note else {}))
 
 
@@ -93,10 +97,15 @@ def _release(agent, request):
 
 
 def _set_hold(agent, request, hold):
+    """Holds what the request names, or releases it (None): a schedule, a repository, all."""
     if "-SCHEDULE" in request:
         agent.changes.hold(request["-SCHEDULE"], hold, request["-REPO"])
         return fill(SCHEDULE_HOLD_LINE, {"schedule": request["-SCHEDULE"],
                                          "hold": hold is not None})
+    if "-REPO" in request:
+        agent.repository_holds.set(request["-REPO"], hold)
+        return fill(REPOSITORY_HOLD_LINE, {"repository": request["-REPO"],
+                                           "hold": hold is not None})
     agent.set_hold(hold)
     return fill(AGENT_HOLD_LINE, {"agent": agent.name, "hold": hold is not None})
 
@@ -113,9 +122,13 @@ def _shutdown(agent, request):
 def _sessions(agent, request):
     filters = SessionFilter(tuple(request["-STATUS"] or ()), request["-SCENARIO"],
                             request["-SCHEDULE"], request["-KEYWORD"],
-                            request["-SINCE"], request["-PARENT"])
+                            request["-SINCE"], request["-PARENT"], request.client.scenarios)
+    parents = {}
+    if request["-PARENT"] is not None \
+            and find_parent(agent, request.client, parents, request["-PARENT"]) is None:
+        return
     for row in agent.watch.list_sessions(filters, request["-REPO"], request["-LIMIT"] or 50):
-        yield session_fields(agent, row)
+        yield session_fields(agent, row, request.client, parents)
 
 
 @verb("STATUS")
@@ -124,7 +137,7 @@ def _status(agent, request):
     number = request["SESSION"]
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
-    yield session_fields(agent, row)
+    yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
         for task in tasks:
@@ -167,6 +180,8 @@ def _scenarios(agent, request):
     """A line for each version of a scenario; of one that cannot be read it says why."""
     for repository in agent.places.readable(request["-REPO"]):
         for row in repository.db.read(repository.scenarios.list_versions):
+            if not request.client.sees(row["name"]):
+                continue
             scenario, message = None, ""
             try:
                 scenario = repository.scenarios.parse(row["definition"], row["body"])
@@ -180,11 +195,13 @@ def _scenarios(agent, request):
 @verb("REPOS")
 def _repos(agent, request):
     for place in agent.places.list_all():
-        number, name, path, _ = place.attachment
+        (number, name, path, _), repository = place.attachment, place.repository
+        hold = repository and repository.hold
         yield fill(REPOSITORY_LINE, {
             "repository": name, "id": number, "path": path,
             "status": "TROUBLE" if place.reason else "ATTACHED",
-            "message": one_line(place.reason)})
+            "message": one_line(place.reason)
+                       or (hold and tell_hold(hold, agent.clock.now())) or ""})
 
 
 @verb("CONTEXTS")
@@ -216,7 +233,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"])
+    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                            request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -224,7 +242,14 @@ def _export(agent, request):
 
 @verb("DROP")
 def _drop(agent, request):
-    agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    try:
+        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+    except Conflict:
+        if not request.client.is_narrowed:
+            raise
+        # the schedule may be one that is not there for him
+        raise Conflict("a schedule names scenario %s %s, or runs after it"
+                       % (request["SCENARIO"], request["VERSION"])) from None
 
 
 @verb("ATTACH")
@@ -240,11 +265,15 @@ def _detach(agent, request):
 
 @verb("PURGE")
 def _purge(agent, request):
+    """Of sessions, or of the audit."""
+    if "-AUDIT" in request:
+        return purge_audit(agent, request)
     days, is_dry = request["-DAYS"], "-DRY_RUN" in request
     if days is None and "-KEEP" not in request:
         raise BadRequest("-DAYS=n or -KEEP=n is missing: say what to purge")
     filters = PurgeFilter(None if days is None else agent.clock.now() - days * 86400,
-                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"])
+                          request["-KEEP"], tuple(request["-STATUS"] or ()), request["-SCENARIO"],
+                          request.client.scenarios)
     return fill(PURGED_LINE, {"purged": agent.keeper.purge(filters, is_dry)},
                 **{"dry_run": True} if is_dry else {})
 

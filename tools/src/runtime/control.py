@@ -43,7 +43,7 @@ class Control:
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
         self._clock, self._on_change = clock, on_change
-        self._session = session         # `uuid/number`, as the markers of its processes begin
+        self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
         self._mode, self._message = None, ""    # of a stop: None, NORMAL or IMMEDIATE; why
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
@@ -196,7 +196,7 @@ class Control:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
         for pid, started in before.items():
-            self._roots.update(follow_group(pid, started))
+            self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 

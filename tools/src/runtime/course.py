@@ -98,7 +98,7 @@ class Course:
         if not sources:
             return
         read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._secret_file or str(self._journal.session)))
+            self._secret_file or str(self._journal.session)), self._around.bounds.read)
         can_block = any(map(is_blocking, sources.values()))
         if can_block and not self._journal.has_begun:
             self._journal.flush()       # while it waits it is shown as running
@@ -268,6 +268,8 @@ class Course:
         kind = TASK_TYPES[task.type]()
         work = kind.resume if is_resumed else kind.run
         try:
+            if not is_resumed:          # then it runs already
+                self._around.bounds.check_type(task.type)
             with self._control.deadline(task.timeout, "task"):
                 result = work(task.fields, execution)
                 if isinstance(result, GeneratorType):

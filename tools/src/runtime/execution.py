@@ -18,6 +18,8 @@ from ..processes.output import Capture, Output, cut_error
 from ..processes.process import exit_text, is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
+from .awaiting import await_child
+from .bounds import Bounds
 from .control import Interrupted, Left
 from .sources import is_blocking, resolve_server
 
@@ -41,13 +43,7 @@ class Surroundings(NamedTuple):
     file_limit: Any                 # the FileLimit of the agent
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
-
-
-class Waiting(NamedTuple):
-    """What a session waits for that needs no thread meanwhile."""
-    is_over: Callable               # whether it can go on
-    patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    bounds: Bounds = Bounds()       # of tasks on this host
 
 
 class Exit(NamedTuple):
@@ -67,12 +63,12 @@ class Execution:
     """What a task type sees of the session that runs it, for one run of a task.
 
     `values` are the session's variables and the agent's own; `exit` is that of its newest process;
-    `mask(text)` puts *** in place of secrets.
+    `mask(text)` puts *** in place of secrets; `bounds` are those of tasks on this host.
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
         self.values = values
-        self.exit, self.mask = Exit(), journal.mask
+        self.exit, self.mask, self.bounds = Exit(), journal.mask, around.bounds
         self._run, self._control, self._journal, self._around = run, control, journal, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
@@ -89,8 +85,9 @@ class Execution:
     def process(self, command, is_adoptable=False):
         """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
         says that the task's type can take it up again by adopt()."""
-        command.environment[MARKER] = make_marker(self._journal.repository.db.uuid,
+        command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
+        command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return self._run_minded(command)
         process = self._start(command)
@@ -140,13 +137,17 @@ class Execution:
                         self._journal.mask(one_line(error)))
 
     def _run_minded(self, command):
-        """As `process`, by way of a minder, so that it outlives the agent."""
+        """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
+        of the agent's: what a task says of the environment is not for another user's."""
         spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
             minder = self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
-                pass_fds=command.pass_fds + (open_code(),), is_captured=False), is_minder=True)
+                environment=command.environment if command.user is None else
+                dict(os.environ, **{MARKER: command.environment[MARKER]}),
+                pass_fds=command.pass_fds + (open_code(),), is_captured=False, umask=None,
+                user=None), is_minder=True)
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
@@ -247,7 +248,7 @@ class Execution:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.getsize(path):
-                    clear_notes(notes, [path])
+                    clear_notes(notes, [path], self.bounds.discard)
                 else:
                     os.unlink(path)
 
@@ -275,8 +276,8 @@ class Execution:
         """The same with its secrets, which are shown nowhere from now on."""
         sources = [source for source in server["connect"].values() if isinstance(source, dict)]
         try:
-            resolved = self._control.call(functools.partial(resolve_server, server)) \
-                if any(map(is_blocking, sources)) else resolve_server(server)
+            read = functools.partial(resolve_server, server, self.bounds.read)
+            resolved = self._control.call(read) if any(map(is_blocking, sources)) else read()
         except ValueError as error:
             raise TaskError(one_line(error)) from None
         for secret in resolved["secrets"]:
@@ -297,19 +298,5 @@ class Execution:
                            parent_run=self._run, hidden=journal.secrets), journal.repository)
 
     def wait_child(self, session):
-        """A generator that waits for the end of a child -> (status, message): it yields a Waiting
-        whenever the session is to go on later, without a thread meanwhile. What ends the waiting
-        ends the child."""
-        children, control = self._around.children, self._control
-        with children.bell(session, control.wake) as bell:
-            try:
-                while True:
-                    row = bell.find_end()
-                    if row is not None:
-                        return row["status"], row["message"]
-                    yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
-                    control.wait(lambda: bell.has_rung, 0.0)
-            except Interrupted as interrupt:
-                children.stop(session, "its parent, session %d: %s"
-                              % (self._journal.session, interrupt.reason))
-                raise
+        """A generator that waits for the end of a child -> (status, message), as of await_child."""
+        return await_child(self._around.children, self._control, self._journal.session, session)

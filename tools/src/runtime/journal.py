@@ -2,6 +2,7 @@
 
 from ..base.vocabulary import MAX_BATCH, MIN_SECRET
 from ..base.controls import one_line
+from ..base.program import log
 from ..base.words import mask_all
 
 BEGUN_WITHIN_S = 2.0           # so long a session waits for the record of its begin
@@ -17,8 +18,9 @@ class Journal:
     of its log are on disk. `has_begun` tells that the session has begun on disk.
     """
 
-    def __init__(self, repository, session, clock, on_log=lambda session: None):
+    def __init__(self, repository, session, scenario, clock, on_log=lambda session: None):
         self.repository, self.session, self.has_begun = repository, session, False
+        self._scenario = scenario       # its name
         self.secrets = ()               # what must not be stored or shown, the longest first
         self._clock, self._on_log = clock, on_log
         self._progress = repository.progress
@@ -34,7 +36,10 @@ class Journal:
 
     def set_begun(self):
         """It is on disk that the session has begun."""
-        self.has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
+            log.info("session %d of %s begins", self.session, self._scenario, extra={"fields": {
+                "session": self.session, "scenario": self._scenario, "event": "begin"}})
 
     def count_from(self, run):
         """The next run is the one after this: those up to it are on disk."""

@@ -11,7 +11,7 @@ import time
 from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
 from ..base.errors import Busy, LimitFilled, RepositoryError
 from ..base.program import Told, log, tell_traceback
-from ..store.admission import Admission, schedule_gate
+from ..store.admission import Admission
 from ..base.workers import Worker
 from .parking import Parking
 
@@ -90,10 +90,10 @@ class SessionQueue:
                 self._admission.leave(ticket.session)
                 raise Busy(str(error)) from None
 
-    def hold_schedule(self, key, is_held):
-        """Held, no session of a schedule (repository id, name) begins."""
+    def hold_gate(self, gate, is_held):
+        """Held, no session passes a gate: that of a schedule, or of a repository."""
         with self._changed:
-            if self._admission.hold_gate(schedule_gate(*key), is_held):
+            if self._admission.hold_gate(gate, is_held):
                 self._ensure_thread()
                 self._changed.notify_all()
 
@@ -253,7 +253,7 @@ class SessionQueue:
                     return None
                 ticket, repository, _ = self._outstanding.pop(number)
                 try:
-                    if not repository.db.trouble:
+                    if not (repository.db.trouble or repository.hold):
                         self._running[number] = self._make(ticket, repository)
                         return self._running[number]
                 finally:

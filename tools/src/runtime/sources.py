@@ -6,37 +6,47 @@ from ..base.vocabulary import MAX_VALUE, MIN_SECRET
 from ..definitions.kinds import check_size
 
 
-def read_secret(source):
-    """The value that {"env": name} or {"file": path} tells. ValueError. A file may block, where it
-    is on a mount that hangs: whoever reads one has to be able to leave it."""
+def read_secret(source, read):
+    """The value that {"env": name} or {"file": path} tells; read(path, size) gives the first bytes
+    of a file. ValueError. A file may block, where it is on a mount that hangs: whoever reads one
+    has to be able to leave it."""
     if "env" in source:
         if source["env"] not in os.environ:
             raise ValueError("the agent's environment has no %s" % source["env"])
         return check_size(os.environ[source["env"]])
     path = source["file"]
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
-            raise ValueError("%s: is no regular file" % path)
-        with open(path, "rb") as file:
-            data = file.read(MAX_VALUE + 3)             # and line ends
-    except OSError as error:
-        raise ValueError("%s: %s" % (path, error.strerror)) from None
-    try:
+        data = read(path, MAX_VALUE + 3)                # and line ends
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("%s: is not UTF-8" % path) from None
+    except ValueError as error:
+        raise ValueError("%s: %s" % (path, error)) from None
     return check_size(text if len(data) == MAX_VALUE + 3 else text.rstrip("\n"))
 
 
-def read_secrets(sources, values):
+def read_regular(path, size, root):
+    """The first bytes of a regular file in a Root. ValueError, TaskError."""
+    root.check(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):     # a pipe would make us wait, a device too
+            raise ValueError("is no regular file")
+        with open(path, "rb") as file:
+            root.check_open(file, path)
+            return file.read(size)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+
+
+def read_secrets(sources, values, read):
     """[(name, value)] of secret variables {name: source}, of which some came as
-    {name: value}. ValueError says which cannot be had, and why."""
+    {name: value}; `read` as of read_secret. ValueError says which cannot be had, and why."""
     result = []
     for name, source in sources.items():
         if name not in values and not source:
             raise ValueError("secret %s: must be given" % name)
         try:
-            value = values[name] if name in values else read_secret(source)
+            value = values[name] if name in values else read_secret(source, read)
         except ValueError as error:
             raise ValueError("secret %s: %s" % (name, error)) from None
         if len(value) < MIN_SECRET:
@@ -50,14 +60,14 @@ def is_blocking(source):
     return "file" in source
 
 
-def resolve_server(server):
+def resolve_server(server, read):
     """A data server as it was defined -> the same with its secrets read, and a list of them as
-    `secrets`. ValueError."""
+    `secrets`; `read` as of read_secret. ValueError."""
     connect, secrets = dict(server["connect"]), []
     for key, source in server["connect"].items():
         if isinstance(source, dict):
             try:
-                connect[key] = read_secret(source)
+                connect[key] = read_secret(source, read)
             except ValueError as error:
                 raise ValueError("data server %s: %s: %s" % (server["name"], key, error)) from None
             secrets.append(connect[key])

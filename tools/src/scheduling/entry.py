@@ -49,6 +49,11 @@ class Entry:
         self.asked = None               # up to where it is being decided: not written yet
         self.quiet = 0.0                # until then what is excluded is not recorded
 
+    @property
+    def is_held(self):
+        """Whether its own hold, or that of its repository, keeps it from being decided."""
+        return self.hold is not None or self.repository.hold is not None
+
     # -- its life, as the Scheduler's docstring shows it -------------------------------
 
     def arm(self):
@@ -68,6 +73,10 @@ class Entry:
         """All up to an instant is decided and written; what came due meanwhile may be Missed."""
         self.decided, self.asked = max(self.decided, upto), None
         self.missed = missed or self.missed
+
+    def miss(self, missed):
+        """What came due up to an instant was Missed."""
+        self.missed = max(self.missed, missed)
 
     def keep_quiet(self, until):
         """Due times that are excluded are not recorded before then."""

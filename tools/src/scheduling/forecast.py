@@ -34,8 +34,8 @@ class Forecast:
             schedule = stored.schedule
             if schedule.agent != self._agent:
                 continue
-            if stored.hold:
-                self._holds.append((schedule_gate(repository.id, schedule.name), stored.hold))
+            self._holds += [(schedule_gate(repository.id, schedule.name), hold)
+                            for hold in (stored.hold, repository.hold) if hold]
             if stored.timetable is not None and schedule.enabled:
                 yield self._list_visits(repository, stored, durations.get(schedule.scenario),
                                         conditions.get(schedule.name, {}))
@@ -45,7 +45,7 @@ class Forecast:
     def _list_visits(self, repository, stored, duration, met):
         """The Visits of a schedule, in order; what it runs after is kept in mind."""
         schedule, begin, end = stored.schedule, self._period.begin, self._period.end
-        release, note = find_release(self._period.hold, stored.hold)
+        release, note = find_release(self._period.hold, stored.hold, repository.hold)
         if not self._is_past:
             if begin == self._begin:    # what jitter delays is still to come
                 begin -= schedule.get("jitter")

@@ -1,15 +1,26 @@
 """What is shown of schedules: how they stand, what comes, what was, and what a plan foresees."""
 from ..base.errors import Conflict, NotFound, RepositoryError
+from ..base.patterns import is_any_match
 from ..store.records import read_last
 from .forecast import Forecast
 from .preview import list_ahead, list_coming, list_earliest, list_holds, list_notes
 
 
 class ScheduleListing:
-    """Looks at the schedules of all repositories, those of other agents too; nothing fires."""
+    """Looks at the schedules of all repositories, those of other agents too; nothing fires. With
+    patterns others are not there than those of the scenarios that one of them fits."""
 
-    def __init__(self, schedules, places, clock):
+    def __init__(self, schedules, places, clock, patterns=()):
         self._schedules, self._places, self._clock = schedules, places, clock
+        self._patterns = patterns
+
+    def seen_by(self, client):
+        """The same for a Client: of the schedules that are there for him."""
+        return ScheduleListing(self._schedules, self._places, self._clock, client.scenarios) \
+            if client.is_narrowed else self
+
+    def _sees(self, scenario):
+        return not self._patterns or is_any_match(self._patterns, scenario)
 
     def list_all(self, repository=None, name=None):
         """Yields (repository, StoredSchedule, next due time or None) of schedules."""
@@ -33,10 +44,12 @@ class ScheduleListing:
             raise NotFound("no schedule %s" % name)
         return schedules
 
-    def _lister(self, name=None):
-        """What gives the StoredSchedules of a repository by name, or the one of a name."""
+    def _lister(self, name=None, is_whole=False):
+        """What gives the StoredSchedules of a repository by name, or the one of a name; `is_whole`:
+        also those that are not there."""
         return lambda repository: (self._read(repository, row, read_last(row))
-                                   for row in repository.list_schedules(name))
+                                   for row in repository.list_schedules(name)
+                                   if is_whole or self._sees(row["scenario"]))
 
     def _read(self, repository, row, last=None):
         """A row -> StoredSchedule with its Last, and with the Timetable of its Entry."""
@@ -96,25 +109,27 @@ class ScheduleListing:
             if due > now and repository.ledger.is_recorded(connection, name, due):
                 return None
         stored = self._read(repository, row).check()
-        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(stored.hold)
+        notes = list_notes(stored.schedule, timetable, due, before) + list_holds(
+            stored.hold, repository.hold)
         if before == self._find_undecided(stored):
             notes += list_ahead(before, now)
         return "; ".join(notes)
 
     def plan(self, period, repository, troubles):
         """Plays a Period -> (the instant up to which, [Visit] in the order of their times). What
-        could not be read is told in `troubles`."""
+        could not be read is told in `troubles`. What is not there takes its slots all the same."""
         forecast = Forecast(self._schedules.name, period)
-        return forecast.play(visits for _, visits in self._read_all(
+        end, visits = forecast.play(visits for _, visits in self._read_all(
             repository, troubles,
-            lambda owner: forecast.list_streams(owner, self._lister()(owner))))
+            lambda owner: forecast.list_streams(owner, self._lister(is_whole=True)(owner))))
+        return end, [visit for visit in visits if self._sees(visit.scenario[1])]
 
     def list_occurrences(self, name, repository, limit, period=(0.0, None)):
         """(repository, row) of occurrences, newest first: those of a period, which is the instant
         from which on they were due, and the one at which they were due (None: any)."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit, *period)))
+            owner.ledger.list_occurrences, name, limit, *period, self._patterns)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]

@@ -34,17 +34,18 @@ def explain(row):
     return "%s %s: %s" % (count, row["decision"], text)
 
 
-def list_state(repository, stored, due, hold):
-    """What stands in the way of a schedule now, and when it is due next;
-    `hold` is that of the agent."""
+def list_state(repository, stored, due, hold, patterns=()):
+    """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
+    agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
     notes = [] if stored.schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
-              for held in list_holds(hold, stored.hold)]
+              for held in list_holds(hold, stored.hold, repository.hold)]
     for kind, name, met in repository.db.read(
             repository.schedules.list_conditions, stored.schedule.name):
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
-                                        SessionFilter(**{kind: name}), 1 << 62, 1)
+                                        SessionFilter(patterns=patterns, **{kind: name}),
+                                        1 << 62, 1)
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))

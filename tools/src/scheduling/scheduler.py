@@ -21,8 +21,9 @@ class Scheduler:
                       |    sched waits for it; without due times it rests for ever
                       |    tick(): that instant has come
                       v
-                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent
-                      | no         arms it again, that of its own hold puts another in its place
+                   held? ---yes--> RESTS: neither `due` nor `asked`; the release of the agent or
+                      | no         of its repository arms it again, that of its own hold puts
+                      |            another in its place
                       v
                    judge(): which due times have come, and what becomes of each: Spans
                       |    none that is to be written: straight to decided()
@@ -118,10 +119,22 @@ class Scheduler:
         with self._changed:
             if self._is_held and not is_held:
                 self._missed = Missed(self._clock.now(), *ON_HOLD)
-                for entry in list(self._entries.values()):
-                    if entry.due is None and entry.asked is None:
-                        self._arm(entry)
+                self._arm_resting(list(self._entries.values()))
             self._is_held = is_held
+
+    def release(self, repository_id):
+        """The hold of a repository is over: what was due meanwhile is decided."""
+        entries = self.list_entries(repository_id)
+        with self._changed:
+            for entry in entries:
+                entry.miss(Missed(self._clock.now(), *ON_HOLD))
+            self._arm_resting([entry for entry in entries
+                               if self._entries.get(entry.key) is entry])
+
+    def _arm_resting(self, entries):
+        for entry in entries:
+            if entry.due is None and entry.asked is None:
+                self._arm(entry)
 
     def _arm(self, entry):
         due = entry.arm()
@@ -185,7 +198,7 @@ class Scheduler:
             if self._is_stopping:
                 return
             entry.come_up()
-            if self._is_held or entry.hold or entry.asked is not None:
+            if self._is_held or entry.is_held or entry.asked is not None:
                 return                  # decided at the release, armed when it is written
             entry.ask()
         self._judge(entry)
@@ -210,7 +223,7 @@ class Scheduler:
         where. What is held is not decided: None."""
         with self._changed:
             entry = self._entries.get(key)
-            if entry is None or entry.hold or self._is_held or self._is_stopping:
+            if entry is None or entry.is_held or self._is_held or self._is_stopping:
                 return None
             if entry.asked is not None or entry.timetable is None:
                 return self._clock.now() if entry.asked is None else entry.asked

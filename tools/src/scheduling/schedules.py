@@ -6,6 +6,7 @@ import gc
 from ..base.vocabulary import WRITE_S
 from ..base.errors import Changed, RepositoryError, RepositoryGone
 from ..base.program import log, own_boot
+from ..store.admission import schedule_gate
 from ..store.records import Span
 from .entry import AWAY, DOWN, Entry, Missed, ON_HOLD
 from .scheduler import Scheduler
@@ -132,15 +133,15 @@ class Schedules:
     def keep_held(self, repository):
         """Before the sessions of a repository are queued: those of held schedules do not begin."""
         for name in repository.db.read(repository.schedules.list_held, self.name):
-            self._queue.hold_schedule((repository.id, name), True)
+            self._queue.hold_gate(schedule_gate(repository.id, name), True)
 
     def _remove(self, key):
         self.scheduler.remove(key)
-        self._queue.hold_schedule(key, False)       # what it started goes on
+        self._queue.hold_gate(schedule_gate(*key), False)       # what it started goes on
 
     def _put(self, entry, is_start=False):
         """Takes an Entry in; `is_start`: its rule may be that of a start of the agent."""
-        self._queue.hold_schedule(entry.key, entry.hold is not None)
+        self._queue.hold_gate(schedule_gate(*entry.key), entry.hold is not None)
         before = self.scheduler.find(entry.key) if entry.hold else None
         self.scheduler.put(entry)
         if entry.hold and entry.hold.until and not (before and before.hold == entry.hold):
@@ -208,7 +209,8 @@ class Schedules:
                 is_long = self._clock.monotonic() - began > WRITE_S
                 self.scheduler.decided(entry, upto, is_long and repository.db.failures > failures)
         repository.db.submit(repository.decisions.decide, entry.name, entry.revision, upto,
-                             spans, self._clock.now(), self._agent_is_held(), boot, on_done=follow)
+                             spans, self._clock.now(), self._is_held(repository), boot,
+                             on_done=follow)
 
     def _take(self, repository, pending):
         """Sessions that a decision has made are queued, those that they replace are stopped."""
@@ -223,7 +225,7 @@ class Schedules:
         """Decides what a start of the agent fires; what is held then, at the release."""
         for key in list(self._startups):
             entry = self.scheduler.find(key)
-            if entry and (entry.hold or self._agent_is_held()):
+            if entry and (entry.is_held or self._agent_is_held()):
                 self._startups[key] = ON_HOLD
                 continue
             reason, text = self._startups.pop(key)
@@ -235,8 +237,9 @@ class Schedules:
                              own_boot() if is_boot else None)
 
     def decide_after(self, repository):
-        """Decides the schedules whose conditions are met, unless the agent is held."""
-        if not self._agent_is_held():
+        """Decides the schedules whose conditions are met, unless the agent or the repository is
+        held."""
+        if not self._is_held(repository):
             repository.db.submit(repository.decisions.decide_after, self.name,
                                  self._clock.now(), False,
                                  on_done=lambda pending: self._take(repository, pending))
@@ -246,6 +249,15 @@ class Schedules:
         self.fire_startups()
         for repository in self._places.list_open():
             self.decide_after(repository)
+
+    def released_in(self, repository):
+        """The hold of a repository is over: what it held back is decided."""
+        self.scheduler.release(repository.id)
+        self.fire_startups()
+        self.decide_after(repository)
+
+    def _is_held(self, repository):
+        return repository.hold is not None or self._agent_is_held()
 
     def _stepped(self, seconds):
         """The clock has stepped: that stands in the log and in every ledger."""

@@ -164,9 +164,9 @@ def list_held(make, entry, begin, end, release, note):
     and before them those that came due before the period and run at the release."""
     upto, spans = (NEVER_RELEASED, []) if release > end else entry.judge(release, entry.missed)
     runs = {span.first: span for span in spans if not span.reason}
-    earlier = map(make, [due for due in runs if due < begin])
+    earlier, event = map(make, [due for due in runs if due < begin]), entry.find_event()
     for visit in itertools.chain(earlier, list_visits(make, entry.timetable, begin, end)):
         if entry.decided < visit.due <= upto:
             visit.hold_back(note, None if release > end else release, runs.get(visit.due),
-                            entry.find_event())
+                            event)
         yield visit

@@ -13,25 +13,31 @@ import functools
 import os
 import queue
 import selectors
+import socket
 import threading
 import time
 
-from ..base.vocabulary import MAX_BATCH
 from ..base.errors import BadRequest, Busy, TooLong
 from ..base.program import log
 from ..base.workers import Worker
 from .incoming import encode
+from .tls import TLS_BYTE
 
 NO_THREAD = "the host has no thread for a further connection"
 TURN = 64               # lines of one connection until another has its turn
 INTAKE = 65536          # bytes that are taken at once; a longer line is for a thread of its own
+PATROL_S = 0.5          # between two looks for who is waited for too long
 
 
 class Front:
-    """Serves Callers whose requests wait for a commit alone, or for nothing."""
+    """Serves Callers whose requests wait for a commit alone, or for nothing. count(limit) is told
+    of each WireLimit that is reached."""
 
-    def __init__(self, serve_alone, end):
+    def __init__(self, serve_alone, end, limits, count):
         self._end = end                         # of a connection
+        self._max_requests, self._count = limits.max_requests, count
+        self._is_timed = not (limits.idle_s is limits.line_s is None)
+        self._next_patrol = 0.0
         self._usher, self._waker = Usher(serve_alone, self.add), Waker()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._waker.descriptor, selectors.EVENT_READ)
@@ -86,8 +92,10 @@ class Front:
     def _serve(self):
         """Sleeps until something has come in, or there is news for somebody; each has one turn. Who
         gives news while it does not sleep need not wake it: it looks once more before."""
+        if self._is_timed and time.monotonic() >= self._next_patrol:
+            self._patrol()
         self._is_asleep = True
-        ready = self._selector.select(0 if self._woken else None)
+        ready = self._selector.select(0 if self._woken else PATROL_S if self._is_timed else None)
         self._is_asleep = False
         for key, _ in ready:
             if key.data is None:
@@ -97,6 +105,15 @@ class Front:
         for caller in dict.fromkeys([self._woken.popleft() for _ in range(len(self._woken))]):
             if caller in self._callers:
                 self._guard(self._go_on, caller)
+
+    def _patrol(self):
+        """Ends the connections that are waited for too long."""
+        self._next_patrol = time.monotonic() + PATROL_S
+        for caller in list(self._watched):
+            limit = caller.find_overdue()
+            if limit is not None:
+                self._count(limit)
+                self._drop(caller)
 
     def _guard(self, work, caller):
         """work(caller); what goes wrong costs this connection alone."""
@@ -108,13 +125,20 @@ class Front:
             self._lose(caller)
 
     def _read(self, caller):
-        """Takes what has come in."""
+        """Takes what has come in. What begins as TLS is for a thread."""
         try:
+            if caller.is_fresh:
+                if caller.connection.recv(1, socket.MSG_PEEK) == TLS_BYTE:
+                    self._give_away(caller)
+                    return
+                caller.settle()
             data = caller.connection.recv(INTAKE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:                 # it is gone; what it has asked for goes on
             data = b""
+        if self._is_timed and not caller.lines.size:
+            caller.note_time()
         caller.lines.feed(data)
         self._go_on(caller)
 
@@ -129,7 +153,9 @@ class Front:
         if not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
         lines, is_last = caller.lines, caller.conversation.is_over
-        is_free = len(caller.replies) < MAX_BATCH and not is_last
+        is_free = len(caller.replies) < self._max_requests and not is_last
+        if not is_free and not is_last:
+            self._count("requests")
         if is_free and lines.has_next:
             self._watch(caller, False)  # nothing more is taken in before that
             self._woken.append(caller)  # after the others
@@ -141,7 +167,7 @@ class Front:
     def _begin(self, caller):
         """Begins what has come in, in its order -> whether the connection is still here."""
         conversation, lines, replies = caller.conversation, caller.lines, caller.replies
-        for _ in range(min(TURN, MAX_BATCH - len(replies))):
+        for _ in range(min(TURN, self._max_requests - len(replies))):
             if conversation.is_over:
                 break
             try:
@@ -151,6 +177,8 @@ class Front:
             if line is None:
                 return lines.size <= INTAKE or self._give_away(caller)
             reply = conversation.begin(line)
+            if self._is_timed:
+                caller.note_time()
             if reply is not None:
                 replies.append(reply)
                 if conversation.is_over or not reply.is_quick:

@@ -1,17 +1,55 @@
 """A connection as its server sees it: the lines that come in, bounded, and the replies it owes."""
+import functools
+import socket
 import time
 
-from ..base.vocabulary import MAX_IMPORT_LINE, STRANGER_S
+from ..base.vocabulary import MAX_IMPORT_LINE
 from ..base.errors import BadRequest, TooLong
 from ..protocol.lines import FLUSH
 
+WIRE_PIECE = 65536      # bytes that are taken or given at once
+
+
+class Outwaited(OSError):
+    """A client has let the agent wait for too long; `limit` is the name of what it has reached."""
+
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.limit = limit
+
+
+def receive(channel, limit, limit_s, begun):
+    """What comes in next, within so many seconds (None: for ever) after an instant of the steady
+    clock; nothing: that was all. Outwaited, with the name of this limit; OSError."""
+    left_s = None if limit_s is None else begun + limit_s - time.monotonic()
+    if left_s is not None and left_s <= 0:
+        raise Outwaited(limit)
+    if channel.gettimeout() != left_s:
+        channel.settimeout(left_s)
+    try:
+        return channel.recv(WIRE_PIECE)
+    except socket.timeout:
+        raise Outwaited(limit) from None
+
+
+def send_whole(channel, data, piece_s):
+    """Sends data, each WIRE_PIECE of it within so many seconds (None: for ever). Outwaited;
+    OSError."""
+    if channel.gettimeout() != piece_s:
+        channel.settimeout(piece_s)
+    try:
+        for begin in range(0, len(data), WIRE_PIECE):
+            channel.sendall(data[begin:begin + WIRE_PIECE])
+    except socket.timeout:
+        raise Outwaited("send") from None
+
 
 class Lines:
-    """The lines that come in by a connection, bounded, and what of them is here already. With
-    `line_s` a line may take so many seconds."""
+    """The lines that come in by a channel, bounded, and what of them is here already.
+    find_patience() gives the Patience with which they are waited for."""
 
-    def __init__(self, connection, line_s=None):
-        self._connection, self._line_s = connection, line_s
+    def __init__(self, channel, find_patience):
+        self._channel, self._find_patience = channel, find_patience
         self._data, self._searched = bytearray(), 0     # how much of it has no end of a line
         self.is_over = False            # nothing more comes in
 
@@ -54,27 +92,65 @@ class Lines:
         return line[:-1] if line.endswith(b"\r") else line
 
     def read(self, find_limit):
-        """Waits for the next line -> take(); None is the end of the input."""
-        begun = time.monotonic()
+        """Waits for the next line -> take(); None is the end of the input. Outwaited."""
+        begun, is_amid = time.monotonic(), bool(self._data)
         while True:
             line = self.take(find_limit)
             if line is not None or self.is_over:
-                break
-            if self._line_s is not None:
-                self._connection.settimeout(max(0.001, begun + self._line_s - time.monotonic()))
-            self.feed(self._connection.recv(65536))
-        if self._line_s is not None:
-            self._connection.settimeout(self._line_s)
-        return line
+                return line
+            if self._data and not is_amid:
+                begun, is_amid = time.monotonic(), True
+            patience = self._find_patience()
+            limit, limit_s = ("line", patience.line_s) if is_amid else ("idle", patience.idle_s)
+            self.feed(receive(self._channel, limit, limit_s, begun))
 
 
 class Caller:
-    """One connection: its Conversation, its Lines, and the replies that it is still to get."""
+    """One connection: its Conversation, its Lines, and the replies that it is still to get.
 
-    def __init__(self, connection, conversation, max_line):
-        self.connection, self.conversation, self._max_line = connection, conversation, max_line
-        self.lines = Lines(connection, None if conversation.is_administrator else STRANGER_S)
+    Its `channel` is what its thread reads and writes: the connection, or what seals it by TLS.
+    While it `is_fresh` nothing has come in, and the first byte is to be looked at before it is
+    taken: it may be one of TLS.
+    """
+
+    def __init__(self, connection, peer, conversation, limits, is_fresh):
+        self.connection = self.channel = connection
+        self.peer, self.conversation, self._limits = peer, conversation, limits
+        self.is_fresh = is_fresh
+        self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.since = time.monotonic()   # the front has waited for it
+
+    @property
+    def patience(self):
+        """How long it is waited for."""
+        return _find_patience(self._limits, self.conversation)
+
+    @property
+    def stranger_s(self):
+        """Within how many seconds it must be known who asks, and by what."""
+        return self._limits.stranger_s
+
+    def recognise(self, channel, peer, conversation):
+        """Now it is known better who asks, and by which channel."""
+        self.channel, self.peer, self.conversation = channel, peer, conversation
+        self.lines = Lines(channel, functools.partial(_find_patience, self._limits, conversation))
+        self.is_fresh = False
+
+    def settle(self):
+        """Its first byte is one of plain lines."""
+        self.is_fresh = False
+
+    def note_time(self):
+        """The front waits from now on."""
+        self.since = time.monotonic()
+
+    def find_overdue(self):
+        """The name of the limit by which the front has waited too long for it, or None."""
+        patience = self.patience
+        limit, limit_s = ("line", patience.line_s) if self.lines.size else ("idle", patience.idle_s)
+        is_over = limit_s is not None and time.monotonic() > self.since + limit_s
+        return limit if is_over and not self.replies else None
 
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
@@ -98,7 +174,12 @@ class Caller:
         """How many bytes a line that starts like this may have."""
         is_import = start.upper().split()[:1] == [b"IMPORT"]
         return MAX_IMPORT_LINE if is_import and self.conversation.is_administrator \
-            else self._max_line
+            else self._limits.max_line
+
+
+def _find_patience(limits, conversation):
+    """How long whoever asks is waited for: he may have said meanwhile who he is."""
+    return limits.find_patience(conversation.client)
 
 
 def encode(lines):

@@ -3,6 +3,7 @@ import errno
 import os
 import pwd
 import re
+import select
 import socket
 import struct
 import sys
@@ -175,19 +176,31 @@ def format_proc_ends(local, remote):
         for prefix in prefixes)
 
 
+def plain_address(address):
+    """A numeric address as people write it: an IPv4-mapped one as IPv4."""
+    return address[7:] if address.startswith("::ffff:") and "." in address else address
+
+
 def has_hung_up(connection):
     """Whether a client has closed its end for good; half-closed, it still waits for its reply.
 
-    Only Linux can tell: the kernel shows nobody at that end then.
+    Only Linux can tell, of this host's own clients: the kernel shows nobody at that end then.
     """
+    before = connection.gettimeout()
+    connection.settimeout(0.0)
     try:
-        if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+        if connection.recv(1, socket.MSG_PEEK):
             return False
+        if connection.family == socket.AF_UNIX:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            return any(events & select.POLLHUP for _, events in poll.poll(0))
+        if not sys.platform.startswith("linux") or not is_loopback(connection.getpeername()[0]):
+            return False
+        return ask_peer_uid(connection) is None
     except BlockingIOError:
         return False
-    except OSError:
-        return True
-    try:
-        return sys.platform.startswith("linux") and ask_peer_uid(connection) is None
     except OSError as error:
         return error.errno not in NO_DESCRIPTOR
+    finally:
+        connection.settimeout(before)

@@ -1,147 +1,70 @@
-"""The port: connections, bounded lines, and replies as fast as they are taken.
+"""The port: who comes in, and by what he is served.
 
 Thread server: accepts connections; ends at Server.close().
 Thread client N: serves one connection; ends with it, or at Server.close().
 """
 import contextlib
-import functools
-import itertools
 import os
 import socket
 import socketserver
 import threading
 import time
 
-from ..base.vocabulary import ADMINISTRATOR, LINGER, LINGER_S, MAX_BATCH, MAX_IMPORT_LINE
-from ..base.errors import BadRequest, CannotStart, TooLong
-from ..base.clients import Client, Peer
+from ..base.errors import CannotStart
+from ..base.clients import Peer
+from ..base.controls import show_controls
 from ..base.program import log
-from ..protocol.lines import FLUSH
-from ..protocol.conversation import Conversation
 from ..base.workers import Worker
 from .front import NO_THREAD, Front
-from .incoming import Caller, encode
-from .peer import find_peer_uid, has_hung_up, is_loopback, name_user
+from .handler import Handler
+from .limits import NO_FILES, OpenConnections, is_of_owner
+from .peer import find_peer_uid, is_loopback, name_user, plain_address
 from .port import SHARING, claim_port
+from .unix import UnixDoor
 
 END_LOOK_S = 2.0            # between two looks whether it is to end, where closing does not wake it
-NO_FILES = "the host lets the agent open no more files for connections (ulimit -n)"
+KEEP_ALIVE_S = 60           # of silence, after which another host is asked whether it is there
 
 
-def check_host(host):
-    """Until there are users and TLS only loopback is served: CannotStart for all else."""
+def find_address(host):
+    """The numeric address of --host. CannotStart."""
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
-    if not is_loopback(address):
-        raise CannotStart("--host %s is no loopback address; this version serves loopback only"
-                          % host)
-    return address
 
 
-def notify_systemd(address):
-    """Tells systemd that the agent is ready, where it asks for that by the address of a socket
-    (sd_notify(3))."""
-    if address:
-        with contextlib.suppress(OSError), \
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect("\0" + address[1:] if address.startswith("@") else address)
-            notify.sendall(b"READY=1")
+def check_reach(settings, address):
+    """Whether other hosts can reach this address, so that there has to be a user. CannotStart:
+    they could, and what has to be there for that is not."""
+    if is_loopback(address):
+        return False
+    if settings.tls_cert is None and not settings.is_insecure:
+        raise CannotStart("--host %s is no loopback address: give --tls-cert (and --tls-key), as "
+                          "passwords would be sent in the clear; --insecure serves it without"
+                          % settings.host)
+    return not settings.is_insecure
 
-
-class Handler(socketserver.BaseRequestHandler):
-    """One connection, in its thread."""
-
-    def handle(self):
-        with contextlib.suppress(OSError):          # the client went away
-            self._converse(self.server.find_caller(self.request))
-
-    def _converse(self, caller):
-        """Answers request after request until one side ends it. Replies that wait for a commit are
-        gathered as long as further requests are there already, so they share it."""
-        self.request.settimeout(None)   # the front waits for nothing, its thread does
-        conversation, lines, replies, rest = caller.conversation, caller.lines, [], LINGER
-        fresh = caller.replies          # which the front has not sent, or not even begun
-        if caller.unsent:
-            self.request.sendall(caller.unsent)
-        while fresh or not conversation.is_over:
-            if replies and not (fresh or lines.has_next and len(replies) < MAX_BATCH):
-                self._send(replies)     # the client waits for them
-                replies = []
-            try:
-                if fresh:
-                    reply = fresh.pop(0)
-                else:
-                    line = lines.read(caller.find_limit)
-                    if line is None:
-                        break
-                    reply = conversation.begin(line)
-            except (TooLong, BadRequest) as error:
-                # most of a long line
-                reply, rest = conversation.refuse(error), MAX_IMPORT_LINE
-            if reply is not None:
-                reply.start()
-                replies.append(reply)
-                if not reply.is_under_way:
-                    self._send(replies)
-                    replies = []
-        self._send(replies)
-        self._linger(rest)
-
-    def _send(self, replies):
-        """Sends replies in their order. All that are under way are waited for first, so that a
-        client that has gone costs no session its place in the queue."""
-        waited = [list(reply.chunks()) for reply in replies if reply.is_under_way]
-        last = [reply.chunks() for reply in replies if not reply.is_under_way]
-        parts, size = [], 0
-        for chunk in itertools.chain.from_iterable(waited + last):
-            if chunk is not FLUSH:
-                parts.append(chunk)
-                size += len(chunk)
-            if chunk is FLUSH or size > 65536:
-                self.request.sendall(encode(parts))
-                parts, size = [], 0
-        self.request.sendall(encode(parts))
-
-    def _linger(self, most):
-        """What the client has still sent is read and thrown away, so that the close does not cut
-        the reply: `most` bytes for LINGER_S at most."""
-        until, size = time.monotonic() + LINGER_S, 0
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while size < most and time.monotonic() < until:
-                self.request.settimeout(max(0.01, until - time.monotonic()))
-                data = self.request.recv(65536)
-                if not data:
-                    return
-                size += len(data)
 
 
 class Server(socketserver.ThreadingTCPServer):
     """Listens on the agent's port. It is bound early, so that a taken port is told before anything
     is touched, and listens last. The connections are served by the Front, or a thread each.
 
-    Who is at the other end is asked when a connection is accepted. Those whom the agent does not
-    know have a tenth of `max_connections` for themselves, and count against nobody else's. Nobody
-    gets a descriptor of the last ones that `file_limit` allows: the agent needs them itself.
+    Who is at the other end is asked when a connection is accepted. `certificates` is None where
+    there is no TLS.
     """
     daemon_threads = True
     block_on_close = False
     request_queue_size = 512
 
-    def __init__(self, agent, host, port, max_connections, max_line, file_limit=None):
-        self._agent, self.max_line, self._file_limit = agent, max_line, file_limit
-        max_files = file_limit and file_limit.kept_from     # maybe None, too
-        self._max_owners = max_connections
-        self._max_strangers = max(1, min(max_connections, max_files or max_connections) // 10)
-        self._connections = {}              # connection -> its Caller
-        self._strangers = set()             # those of nobody that the agent knows
-        self._lock = threading.Lock()       # guards these two
-        # whom it serves: uid -> name, asked once, as a directory of users may be slow
+    def __init__(self, agent, host, port, limits, file_limit=None, certificates=None):
+        self._agent, self.limits, self.certificates = agent, limits, certificates
+        self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
+        # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
-        self._thread = self._claim = None
-        self._front = Front(self._serve_alone, self.shutdown_request)
+        self._thread = self._claim = self._door = None      # the door: a UnixDoor
+        self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), Handler, bind_and_activate=False)
@@ -156,6 +79,11 @@ class Server(socketserver.ThreadingTCPServer):
                               % (port, host, error.strerror)) from None
 
     @property
+    def host(self):
+        """The address that it listens on."""
+        return self.server_address[0]
+
+    @property
     def port(self):
         """The number of its port, also where that was left to the system."""
         return self.server_address[1]
@@ -165,14 +93,36 @@ class Server(socketserver.ThreadingTCPServer):
         """How many connections are open."""
         return len(self._connections)
 
+    def open_door(self, path, mode):
+        """Has it listen on a UNIX socket, too. CannotStart: it is closed then."""
+        try:
+            self._door = UnixDoor(path, mode)
+        except CannotStart:
+            self.close(0.0)
+            raise
+
+    def tell_doors(self):
+        """What it serves beside its port, as fields for the line that tells of its begin."""
+        return ((" tls=yes" if self.certificates else "")
+                + (" unix=%s" % show_controls(self._door.path) if self._door else ""))
+
+    def reread(self):
+        """Has the certificates read again, soon. For a signal's handler."""
+        if self.certificates is not None:
+            self.certificates.reread()
+
     def listen(self):
         """Serves from now on, in a thread of its own."""
+        if self.certificates is not None:
+            self.certificates.start()
         self._front.start()
         self.server_activate()
         self._agent.connections = lambda: self.connection_count
         self._thread = threading.Thread(target=self.serve_forever, args=(END_LOOK_S,),
                                         name="server", daemon=True)
         self._thread.start()
+        if self._door is not None:
+            self._door.listen(self.take_in)
 
     # -- who comes in ------------------------------------------------------------------
 
@@ -193,6 +143,7 @@ class Server(socketserver.ThreadingTCPServer):
                 os.close(self._spare)
                 self._spare = None
                 connection, _ = self.socket.accept()
+                self.count("files")
                 _say_busy(connection, NO_FILES)
                 connection.close()
                 is_answered = True
@@ -200,38 +151,40 @@ class Server(socketserver.ThreadingTCPServer):
         return is_answered
 
     def verify_request(self, request, client_address):
-        uid = find_peer_uid(request)
-        with self._lock:
-            reason = self._find_limit(request, self._is_owner(uid))
-            if reason is None:
-                self._connections[request] = Caller(
-                    request, self._make_conversation(request, uid), self.max_line)
-                if not self._is_owner(uid):
-                    self._strangers.add(request)
-                return True
-        _say_busy(request, reason)
-        return False
+        address = plain_address(client_address[0])
+        is_near, uid, name = is_loopback(address), None, ""
+        if is_near:
+            uid = find_peer_uid(request)
+            name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
+        else:
+            _keep_alive(request)
+        # without TLS only --insecure listens there
+        return self._admit(request, Peer(uid, name, address,
+                                         is_near or self.certificates is None))
 
-    def _find_limit(self, request, is_owner):
-        """The limit that keeps a connection out, in words, or None."""
-        count, limit = len(self._strangers), self._max_strangers
-        if is_owner:
-            count, limit = len(self._connections) - count, self._max_owners
-        if count >= limit:
-            return "%d connections are open, the limit" % limit
-        # a new descriptor has the lowest number that is free
-        if self._file_limit is not None and not self._file_limit.use(request.fileno()):
-            return NO_FILES
-        return None
+    def _admit(self, connection, peer):
+        """Takes a connection in -> whether that was done; one too many is told so."""
+        reason = self._connections.admit(connection, peer)
+        if reason is not None:
+            _say_busy(connection, reason)
+        return reason is None
 
-    def _is_owner(self, uid):
-        return uid in self._owners
+    def take_in(self, connection, peer):
+        """Serves a connection that came by another door. What goes wrong costs that one alone, as
+        with those of the port."""
+        try:
+            if self._admit(connection, peer):
+                self.process_request(connection, None)
+                return
+        except Exception:               # no memory, maybe
+            self.handle_error(connection, None)
+        self.shutdown_request(connection)
 
     def process_request(self, request, client_address):
         caller = self.find_caller(request)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):      # a UNIX socket has no such option
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        if caller.conversation.is_administrator:
+        if is_of_owner(caller.conversation.client):
             request.setblocking(False)
             self._front.add(caller)
             return
@@ -243,28 +196,31 @@ class Server(socketserver.ThreadingTCPServer):
 
     def _serve_alone(self, caller):
         """A thread of its own goes on with a connection. RuntimeError: the host has none."""
-        Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
-               caller.connection, None).start()
+        try:
+            Worker(self.process_request_thread, "client %d" % caller.connection.fileno(),
+                   caller.connection, None).start()
+        except RuntimeError:
+            self.count("threads")
+            raise
 
     def find_caller(self, connection):
         """The Caller of a connection."""
-        return self._connections[connection]
+        return self._connections.find(connection)
+
+    def make_conversation(self, connection, peer, has_left):
+        """The Conversation with a Peer of whom more is known by now."""
+        return self._connections.make_conversation(connection, peer, has_left)
+
+    def count(self, limit):
+        """A limit was reached once more."""
+        self._connections.count(limit)
 
     def shutdown_request(self, request):
-        with self._lock:
-            self._connections.pop(request, None)
-            self._strangers.discard(request)
+        self._connections.forget(request)
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
         log.exception("connection")
-
-    def _make_conversation(self, connection, uid):
-        """The Conversation of a connection, by the kernel's word on its other end."""
-        name = self._owners.get(uid) or "uid %s" % ("unknown" if uid is None else uid)
-        role = ADMINISTRATOR if self._is_owner(uid) else None
-        return Conversation(self._agent, Client(role, name, peer=Peer(uid, name)),
-                            functools.partial(has_hung_up, connection))
 
     def close(self, within_s=5.0):
         """Ends the connections once the requests under way have their reply."""
@@ -273,17 +229,19 @@ class Server(socketserver.ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
             self._thread.join()
+        if self._door is not None:
+            self._door.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self.server_close()
         if self._claim:
             self._claim.close()
         until = time.monotonic() + within_s
         for how in (socket.SHUT_RD, socket.SHUT_RDWR):
-            with self._lock:
-                connections = list(self._connections)
-            for connection in connections:
+            for connection in self._connections.list_all():
                 with contextlib.suppress(OSError):
                     connection.shutdown(how)
-            while self._connections and time.monotonic() < until:
+            while len(self._connections) and time.monotonic() < until:
                 time.sleep(0.005)
             until += within_s
         self._front.close()
@@ -293,6 +251,14 @@ class Server(socketserver.ThreadingTCPServer):
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def _keep_alive(connection):
+    """Has the kernel notice when another host is gone."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
 
 
 def _say_busy(connection, reason):

@@ -44,6 +44,11 @@ def schedule_gate(repository_id, name):
     return "schedule", repository_id, name
 
 
+def repository_gate(repository_id):
+    """The gate that all sessions of a repository share."""
+    return "repository", repository_id
+
+
 def list_gates(repository_id, schedule, is_parallel, scenario, limit):
     """[(gate that a session shares with others, how many of them run at once)]: that of its
     scenario, and that of its schedule, where it has one. Who knows no limit counts for those that

@@ -3,6 +3,7 @@ import json
 
 from ..base.vocabulary import ERROR, QUEUED, WAITING
 from ..base.errors import BadRequest, Busy, Changed, Conflict, RepositoryGone
+from ..base.patterns import is_any_match
 from ..base.times import to_text
 from ..base.words import mask_all, shorten
 from ..definitions.model import canonical
@@ -89,14 +90,14 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file, restart_step)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step, asked_by)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None, step)).lastrowid
+             request.secret_file if secrets else None, step, request.asked_by)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -117,8 +118,9 @@ class Arrivals:
         hidden = self._sessions.get_scenario(connection, row).secrets
         plain = {name: value for name, value in request.variables.items() if name not in hidden}
         if row["scenario"] != request.scenario or row["given"] != canonical(plain):
-            raise Conflict("key %s was used for session %d with another scenario or other variables"
-                           % (shorten(request.key), row["id"]))
+            is_seen = not request.patterns or is_any_match(request.patterns, row["scenario"])
+            raise Conflict("key %s was used for %s with another scenario or other variables" % (
+                shorten(request.key), "session %d" % row["id"] if is_seen else "a session"))
         return row
 
     def _text_of_defaults(self, scenario):

@@ -14,6 +14,8 @@ from .files import connect_file
 READERS = 8             # idle reading connections kept a file
 READER_CACHE = "cache_size=-256"        # KiB each, for the host has the file's pages, too
 READ_S = 5.0            # how long a closing waits for who reads
+# sqlite3 cannot decode what SQLite says of a schema that is spoilt
+SPOILT_ERRORS = sqlite3.Error, UnicodeDecodeError
 TORN = "another program has deleted the -wal or -shm beside it"
 
 
@@ -160,8 +162,8 @@ class Connections:
         connection = None
         try:
             if self._inode not in (None, self._find_inode()):
-                if not self._is_replaceable:
-                    raise RepositoryError("%s: the file was replaced by another" % self.label)
+                if not self._is_replaceable:        # nobody may write for long
+                    self._lose("the file was replaced by another")
                 self.drop_readers()
             connection = None if is_new else self._find_idle()
             if connection is None:
@@ -170,7 +172,7 @@ class Connections:
                 connection = self._connect_with("busy_timeout=2000", "query_only=on",
                                                 "wal_autocheckpoint=0", READER_CACHE)
             yield connection
-        except sqlite3.Error as error:
+        except SPOILT_ERRORS as error:
             if connection:
                 connection.close()
                 connection = None
@@ -199,7 +201,8 @@ class Connections:
             with self.reading(is_new=True) as connection:
                 read_uuid(connection)
         except RepositoryError as error:
-            is_spoilt = isinstance(error.__context__, sqlite3.DatabaseError) and not isinstance(
+            is_spoilt = isinstance(error.__context__, (
+                sqlite3.DatabaseError, UnicodeDecodeError)) and not isinstance(
                 error.__context__, sqlite3.OperationalError)
             if is_spoilt and not self.spoilt_reason:
                 log.warning("%s", error)
@@ -248,5 +251,7 @@ def is_locked(error):
 
 def tell_reason(error):
     """A database or system error in the words of a message."""
+    if isinstance(error, UnicodeDecodeError) or isinstance(error, sqlite3.Error) and not str(error):
+        return "its schema is malformed"        # of Python 3.6 such an error says nothing
     return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error) \
         or type(error).__name__

@@ -1,10 +1,9 @@
 """The one door to SQLite: a file with its writer and its readers."""
-import sqlite3
 import time
 
 from ..base.vocabulary import WRITE_S
 from ..base.errors import AgentError, RepositoryError, RepositoryGone
-from .connections import Connections, is_locked, tell_reason
+from .connections import Connections, SPOILT_ERRORS, is_locked, tell_reason
 from .files import migrate
 from .pending import Pending, atomic
 from .writer import RETRY_S, Writer
@@ -91,16 +90,16 @@ class Database:
         except AgentError:
             connections.drop_writer()
             raise
-        except (sqlite3.Error, OSError) as error:
+        except SPOILT_ERRORS + (OSError,) as error:
             connections.drop_writer()
             if is_locked(error) and not is_last:
                 return False
             raise RepositoryError("%s: %s" % (self.label, tell_reason(error))) from None
 
-    def reading(self):
-        """A connection to read with, as a context; nobody else uses it meanwhile. RepositoryError.
-        """
-        return self._connections.reading()
+    def reading(self, is_new=False):
+        """A connection to read with, as a context, one for this reading alone where `is_new`;
+        nobody else uses it meanwhile. RepositoryError."""
+        return self._connections.reading(is_new)
 
     def read(self, method, *arguments):
         """method(connection, *arguments) of a store with a reading connection. RepositoryError."""

@@ -31,7 +31,7 @@ class Endings:
         if not self._sessions.change(connection, session, status, states, ended=to_text(now),
                                      message=message):
             return None
-        ending = self._tell(connection, row, status, now)
+        ending = self._tell(connection, row, status, message, now)
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -45,7 +45,7 @@ class Endings:
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
 
     @staticmethod
-    def _tell(connection, row, status, now):
+    def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
         if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
@@ -53,7 +53,8 @@ class Endings:
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))
         return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
-                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun))
+                      scenario=row["scenario"], duration_s=begun and max(0.0, now - begun),
+                      message=message)
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""

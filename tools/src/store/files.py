@@ -16,9 +16,9 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ce
                         "fuse.s3fs", "fuse.rclone", "virtiofs", "webdav", "afpfs", "fuse.ceph")
 
 
-def migrate(connection, path, kind, label, migrations):
-    """Brings a file's schema to this agent's version in one transaction,
-    after a copy. RepositoryError."""
+def migrate(connection, path, kind, label, migrations, is_kept=True):
+    """Brings a file's schema to this agent's version in one transaction, after a copy, unless what
+    it was is not to be kept. RepositoryError."""
     newest = len(migrations)
     version = connection.execute("pragma user_version").fetchone()[0]
     tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
@@ -32,7 +32,7 @@ def migrate(connection, path, kind, label, migrations):
         row = connection.execute("select kind from repository").fetchone()
         if row is None or row[0] != kind:
             raise RepositoryError("%s: is no %s repository" % (label, kind))
-    if 0 < version < newest:
+    if is_kept and 0 < version < newest:
         _copy_beside(connection, path, version)
     if version < newest:
         connection.execute("begin immediate")

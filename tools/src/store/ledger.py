@@ -3,6 +3,7 @@
 from ..base.vocabulary import ALL_SCHEDULES, FAILED, SKIPPED
 from ..base.times import to_text
 from .records import Span
+from .seen import seen_condition
 
 
 class Ledger:
@@ -70,13 +71,19 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit, since=0.0, due=None):
+    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=()):
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
-        from this instant on; `due`: at this one, to the second."""
+        from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
+        both the schedule and the session have to belong, as far as they are there still."""
         newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
         within = " and last_due>='%s'" % to_text(since) if since else ""
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        where = seen_condition(connection, "scenario", patterns)
+        if where:
+            within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
+                " occurrence.schedule), session is not null) and (session is null or exists" \
+                " (select 1 from session where id = occurrence.session%s)))" % (where, where)
         rows = newest % ("1", within) if name is None else "%s union all %s" % (
             newest % ("schedule=?2", within), newest % ("schedule=''", within))
         return connection.execute(

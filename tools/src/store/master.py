@@ -50,6 +50,29 @@ create table calendar (
     name text primary key,
     dates text not null                 -- 2026-12-25,2026-12-27..2026-12-31
 );
+""", """
+create table user (
+    name text primary key,
+    role text not null,                 -- monitor, operator, administrator
+    scenarios text not null,            -- patterns between commas; empty: all
+    os_user text unique,                -- who is this user without a password
+    password text not null,             -- how it was hashed$parameters$salt$hash
+    one_time_until text,                -- until when the password lets in, once; null: for ever
+    stamp text not null,                -- another one with every password
+    created text not null, changed text not null
+);
+""", """
+create table audit (
+    agent text not null, n integer not null,            -- 1, 2, ... for each agent
+    time text not null,
+    user text not null, os_user text not null, address text not null,
+    verb text not null, object text not null, outcome text not null,
+    count integer not null,
+    previous text not null,             -- hash of the row before; nothing in row 1
+    hash text not null,                 -- SHA-256 of the other columns as canonical JSON
+    primary key (agent, n)
+) without rowid;
+create index audit_time on audit(time, agent, n);
 """)
 
 

@@ -9,6 +9,7 @@ from ..base.files import make_private, open_own, own_users, remove_all, remove_o
 from ..base.program import log
 from .files import list_numbered
 
+NOTE_BYTES = 1 << 16        # that are read of a note: more than any path takes in JSON
 PART = re.compile(r"\.[^/]*\.[0-9a-f]{16}\.part", re.S)      # what part_beside names
 
 
@@ -28,12 +29,13 @@ class PartNotes:
             raise RepositoryError("%s cannot be made: %s" % (path, error.strerror)) from None
         return path
 
-    def clear(self, path):
-        """Deletes what a note tells of, where that is still there, and the note."""
+    def clear(self, path, discard=remove_all):
+        """Deletes what a note tells of, by discard(path), where that is still there, and the note.
+        """
         owners = own_users(self._path)
         try:
             with open(open_own(path, os.O_RDONLY, owners, mask=0o077), "rb") as file:
-                text = file.read().decode("ascii")
+                text = file.read(NOTE_BYTES).decode("ascii")
         except FileNotFoundError:
             return
         except (RepositoryError, OSError, ValueError) as error:
@@ -42,7 +44,7 @@ class PartNotes:
         with contextlib.suppress(ValueError):       # empty, or cut short: nothing was made yet
             part = json.loads(text)
             if isinstance(part, str) and PART.fullmatch(os.path.basename(part)):
-                remove_all(part)
+                discard(part)
         remove_own(path, owners)
 
     def list_all(self):

@@ -3,11 +3,11 @@
 Times are epoch seconds, durations seconds; the store alone knows them as text."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from ..base.vocabulary import DEFAULT_CONTEXT
+from ..base.vocabulary import DEFAULT_CONTEXT, MAX_QUEUE
 from ..base.errors import Conflict
 from ..base.times import find_time, to_text
 from ..definitions.model import Schedule
-from .admission import list_gates
+from .admission import list_gates, repository_gate
 
 
 class Attachment(NamedTuple):
@@ -27,8 +27,8 @@ class Hold(NamedTuple):
 
 
 def read_hold(row):
-    """The Hold of a row of agent or schedule, or None. A time of it that another program has
-    spoilt is as none: it has always been, or never ends."""
+    """The Hold of a row of agent, schedule or repository, or None. A time of it that another
+    program has spoilt is as none: it has always been, or never ends."""
     return Hold(row["hold_reason"], row["hold_by"], find_time(row["hold_since"]) or 0.0,
                 find_time(row["hold_until"])) if row["hold_since"] else None
 
@@ -65,6 +65,8 @@ class SessionRequest(NamedTuple):
     due: Optional[float] = None
     is_held: bool = False
     hidden: Tuple[str, ...] = ()        # values that must not be stored
+    asked_by: str = ""                  # who asks for it, where that is a client
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for him; (): all
     is_parallel: bool = False           # beside others of its schedule
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
@@ -82,6 +84,7 @@ class RestartRequest(NamedTuple):
     is_redefining: bool = False         # with the definition that its version has now
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
+    patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
 
 
 class Ticket(NamedTuple):
@@ -108,7 +111,8 @@ class Ticket(NamedTuple):
 
     def gates(self, repository):
         """The gates that its session has to pass in a repository, as list_gates() makes them."""
-        return list_gates(repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
+        return [(repository_gate(repository.id), MAX_QUEUE)] + list_gates(
+            repository.id, self.schedule, self.is_parallel, self.scenario, self.limit)
 
 
 class OpenSession(NamedTuple):
@@ -129,6 +133,7 @@ class Ending(NamedTuple):
     secret_file: str = ""               # of SecretFiles: not needed any more
     scenario: str = ""
     duration_s: Optional[float] = None  # None: it has not begun
+    message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
 
@@ -148,6 +153,7 @@ class SessionFilter(NamedTuple):
     keyword: Optional[str] = None
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class LogFilter(NamedTuple):
@@ -164,6 +170,7 @@ class PurgeFilter(NamedTuple):
     keep: Optional[int] = None          # that are not among the newest so many of these
     statuses: Tuple[str, ...] = ()
     scenario: Optional[str] = None
+    patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
 
 
 class Origin(NamedTuple):

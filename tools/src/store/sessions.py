@@ -3,6 +3,7 @@ import functools
 
 from ..base.vocabulary import ENDED, OUTSTANDING, QUEUED, RUNNING, TRANSITIONS, WAITING
 from ..base.errors import Conflict, LimitFilled, NotFound, Unreadable
+from ..base.patterns import is_any_match
 from ..base.times import from_text, to_text
 from .pending import lazy
 from .records import Ticket
@@ -22,10 +23,11 @@ class Sessions:
         """The row of a session, or None."""
         return connection.execute("select * from session where id=?", (session,)).fetchone()
 
-    def get(self, connection, session):
-        """The row of a session, or NotFound."""
+    def get(self, connection, session, patterns=()):
+        """The row of a session, or NotFound; with patterns, of one whose scenario is as one says.
+        """
         row = self.find(connection, session)
-        if row is None:
+        if row is None or patterns and not is_any_match(patterns, row["scenario"]):
             raise NotFound("no session %d in repository %s" % (session, self._name))
         return row
 

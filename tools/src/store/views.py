@@ -5,6 +5,7 @@ from ..base.errors import Unreadable
 from ..base.vocabulary import BELIEF_S, ENDED, OPEN, RUNNING, STATES
 from ..base.times import find_time, from_text, to_text
 from .records import OpenSession
+from .seen import seen_condition
 from .sessions import BY_ARRIVAL
 
 OPEN_ROWS = " and status in ('WAITING', 'QUEUED', 'RUNNING')"
@@ -39,6 +40,7 @@ class Views:
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
+        where.append(seen_condition(connection, "scenario", filters.patterns))
         parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
                  % (source, "".join(where), order)
                  for source, order in self._list_sources(filters)]
@@ -203,11 +205,12 @@ class Views:
         return begin is None, jump
 
     @staticmethod
-    def _where_purged(filters, is_by_time=False):
+    def _where_purged(connection, filters, is_by_time=False):
         """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
         # by its time an old session is found at once, by its status among all that have ended
         where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
             "'%s'" % status for status in filters.statuses or ENDED))
+        where += seen_condition(connection, "scenario", filters.patterns)
         return (where, []) if filters.scenario is None else (where + " and scenario=?",
                                                              [filters.scenario])
 
@@ -216,14 +219,14 @@ class Views:
         """
         if filters.keep is None:
             return None
-        where, values = self._where_purged(filters)
+        where, values = self._where_purged(connection, filters)
         row = connection.execute("select id from session where %s order by id desc limit 1"
                                  " offset ?" % where, values + [filters.keep]).fetchone()
         return row[0] if row else -1
 
-    def _select_purged(self, columns, filters, newest):
+    def _select_purged(self, connection, columns, filters, newest):
         """The text of a query of what is to be purged, and its values."""
-        where, values = self._where_purged(filters, filters.before is not None)
+        where, values = self._where_purged(connection, filters, filters.before is not None)
         if newest is not None:
             where += " and id <= ?"
             values.append(newest)
@@ -235,7 +238,7 @@ class Views:
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
         newest = self.find_newest_purged(connection, filters)
-        query, values = self._select_purged("count(*)", filters, newest)
+        query, values = self._select_purged(connection, "count(*)", filters, newest)
         return connection.execute(query, values).fetchone()[0]
 
     def purge(self, connection, filters, newest, limit=200):
@@ -245,14 +248,14 @@ class Views:
 
         Returns how many; 0 means that nothing is left to purge.
         """
-        query, values = self._select_purged("id, keywords", filters, newest)
+        query, values = self._select_purged(connection, "id, keywords", filters, newest)
         rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
         for session, keywords in rows:
             for table in ("session_log", "session_task", "session_step", "occurrence"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
-        is_of_all = not filters.statuses and filters.scenario is None
+        is_of_all = not (filters.statuses or filters.patterns) and filters.scenario is None
         if filters.before is not None and is_of_all and len(rows) < limit:
             connection.execute("delete from occurrence where session is null and last_due < ?",
                                (to_text(filters.before),))

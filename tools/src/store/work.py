@@ -21,6 +21,7 @@ from .secrets import SecretFiles
 from .sessions import Sessions
 from .spool import Spools, noted_processes
 from .views import Views
+from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
 
 STRAYS = 100            # so many files are locked at a time
 
@@ -181,6 +182,26 @@ update session set restart_run = (
     and t.task = restart_task and t.status in ('ERROR', 'STOPPED')) where restart_step not null;
 -- what a session has started
 create index session_parent on session(parent) where parent is not null;
+""", """
+-- the client that has asked for it; empty: a schedule, a task, or an older agent
+alter table session add column asked_by text not null default '';
+""", """
+-- where the file was used last: elsewhere it is a copy. Null: not noted yet. `boot` is that of the
+-- host, and the pid namespace
+alter table repository add column host text;
+alter table repository add column boot text;
+alter table repository add column device text;
+alter table repository add column inode text;
+-- nothing begins in it
+alter table repository add column hold_reason text;
+alter table repository add column hold_by text;
+alter table repository add column hold_since text;
+alter table repository add column hold_until text;
+-- when it was restored, and from where; null: RELEASE has said since that it goes on here
+alter table repository add column restored text;
+alter table repository add column restored_from text;
+-- part of the markers of its processes since it was restored
+alter table repository add column incarnation text not null default '';
 """)
 
 HELLO = {"scenarios": [{
@@ -193,8 +214,10 @@ class WorkRepository:
     """One attached work repository: its file, and a store for each of its parts. Every method of a
     store takes a connection first: a reading one by `db.read`, or the writer's by `db.write`."""
 
-    def __init__(self, number, name, path, clock, inbox=None):
+    def __init__(self, number, name, path, clock, inbox=None, home=None):
+        """`home`: (host id, boot) of its agent; None: where the file lies does not matter."""
         self.id, self.name, self.path = number, name, path
+        self._clock, self._home, self.whereabouts = clock, home, Whereabouts()
         self.db = Database(path, "work", "work repository %s" % name, WORK_MIGRATIONS, clock,
                            inbox=inbox)
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
@@ -210,11 +233,11 @@ class WorkRepository:
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
-    def create(cls, number, name, path, clock, inbox=None):
+    def create(cls, number, name, path, clock, inbox=None, home=None):
         """Makes a new file with the scenario HELLO and opens it."""
         make_private(path)
         try:
-            return cls(number, name, path, clock, inbox).fill(clock)
+            return cls(number, name, path, clock, inbox, home).fill(clock)
         except AgentError:
             os.unlink(path)
             raise
@@ -240,10 +263,44 @@ class WorkRepository:
             if expected_uuid not in (None, self.db.uuid):
                 raise RepositoryError("%s: the file carries another UUID than the one attached; "
                                       "DETACH and ATTACH it if that is meant" % self.db.label)
+            self.look_around()
         except AgentError:
             self.db.close()
             raise
         return self
+
+    # -- where it lies -----------------------------------------------------------------
+
+    @property
+    def hold(self):
+        """The Hold of the repository, or None: something may begin."""
+        return self.whereabouts.hold
+
+    @property
+    def is_copy(self):
+        """Whether it is the copy of a repository, and nobody has said yet that it goes on here."""
+        return self.whereabouts.is_copy
+
+    @property
+    def mark(self):
+        """What the markers of its processes begin with."""
+        incarnation = self.whereabouts.incarnation
+        return self.db.uuid + (incarnation and "." + incarnation)
+
+    def find_spot(self):
+        """The Spot of the file; of nowhere, where that does not matter. RepositoryError."""
+        return find_spot(self.path, *self._home) if self._home else (None,) * 4
+
+    def look_around(self):
+        """Reads its hold, and whether the file is a copy here; notes where a new one lies.
+        RepositoryError."""
+        before, spot = self.whereabouts, self._home and self.find_spot()
+        since = before.hold.since if before.is_copy else self._clock.now()
+        self.whereabouts = self.db.read(read_whereabouts, spot, since)
+        if self.whereabouts.is_moved:
+            self.db.submit(note_spot, spot)
+
+    # -- what its owner has to do ------------------------------------------------------
 
     def set_behind(self, is_behind=True):
         """Its owner reads the outstanding sessions and the schedules again, or has begun to."""

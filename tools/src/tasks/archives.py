@@ -14,9 +14,9 @@ from ..base.vocabulary import DONE
 from ..base.controls import show_bytes, show_controls
 from ..base.words import shorten
 from ..definitions.kinds import Field, between
-from ..base.files import written_beside
 from .files import (FROM, is_folder, matching, open_regular, outermost, pattern_folder,
                     special_kind)
+from .roots import Root
 from .task import TaskError, helper_task, needed
 
 LEADS_NOWHERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
@@ -33,33 +33,35 @@ WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
-    folder, skipped = pattern_folder(order["from"]), []
+    folder, skipped, root = pattern_folder(order["from"]), [], Root(order.get("root"))
     members = []
-    for path in outermost(matching(order["from"])):
-        below = Below(os.path.realpath(order["to"]), skipped)
+    for path in outermost(matching(order["from"], root)):
+        below = Below(os.path.realpath(order["to"]), skipped, root)
         members += below.list(path, os.path.relpath(path, folder))
     for line in skipped:
         print("left out: " + show_controls(line), file=sys.stderr)
     if all(name.endswith("/") for _, name in members):
         raise TaskError("%s: there is no file to pack" % order["from"])
-    with written_beside(order["to"], note=order["note"]) as file, \
+    with root.written(order["to"], note=order["note"]) as file, \
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, name in members:
-            _add(archive, path, name)
+            _add(archive, path, name, root)
     return {"status": DONE, "rows": len(members),
             "message": "%d left out" % len(skipped) if skipped else ""}
 
 
 class Below:
     """What there is to pack at a path: a folder and all below it, or a file. Links are followed.
-    `skipped` takes lines about what cannot be packed."""
+    `skipped` takes lines about what cannot be packed. TaskError for what leads out of the Root."""
 
-    def __init__(self, archive, skipped):
-        self._archive, self._skipped = archive, skipped
+    def __init__(self, archive, skipped, root):
+        self._archive, self._skipped, self._root = archive, skipped, root
 
     def list(self, path, name, above=()):
         """[(path, name in the archive)]; that of a folder ends in a slash. `above` is the way
         here, by which a circle of links is known."""
+        if not above or os.path.islink(path):
+            self._root.check(path)
         try:
             status = os.stat(path)
         except OSError as error:
@@ -85,7 +87,7 @@ class Below:
         return []
 
 
-def _add(archive, path, name):
+def _add(archive, path, name, root):
     """Adds a file or a folder, with its mode and its time of change."""
     try:
         name.encode()
@@ -95,7 +97,7 @@ def _add(archive, path, name):
     if name.endswith("/"):
         archive.writestr(_make_member(name, os.stat(path)), b"")
         return
-    with open_regular(path) as source:
+    with open_regular(path, root) as source:
         status = os.fstat(source.fileno())
         member = _make_member(name, status)
         member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
@@ -123,7 +125,9 @@ def _make_member(name, status):
 def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
-    with open_regular(order["from"]) as source, zipfile.ZipFile(source) as archive:
+    root = Root(order.get("root"))
+    root.check_entry(order["to"].rstrip("/") + "/in it")
+    with open_regular(order["from"], root) as source, zipfile.ZipFile(source) as archive:
         members = archive.infolist()
         names = list_names(members)
         for member, name in zip(members, names):
@@ -136,11 +140,12 @@ def unpack(order):
         fresh = []                      # folders, whose mode and time come last
         for member, name, target in zip(members, names, targets):
             if name.endswith("/"):
-                fresh += _make_folder(member, target)
+                fresh += _make_folder(member, target, root)
             else:
-                _extract(archive, member, target, order["note"])
+                _extract(archive, member, target, order["note"], root)
         for target, member in reversed(fresh):
-            _take_status(member, target)
+            with root.standing_in(target) as name:
+                _take_status(member, name)
     return {"status": DONE, "rows": len(members)}
 
 
@@ -202,19 +207,19 @@ def _check_places(names, targets, folder):
                             "unpacked" % shorten(name))
 
 
-def _make_folder(member, target):
+def _make_folder(member, target, root):
     """Makes the folder of a member -> [(its path, member)] when it was missing."""
     is_new = not os.path.isdir(target)
-    os.makedirs(target, exist_ok=True)
+    root.make_folders(target)
     return [(target, member)] if is_new else []
 
 
-def _extract(archive, member, target, note):
+def _extract(archive, member, target, note, root):
     """Unpacks a file, with its mode and its time of change."""
     above = os.path.dirname(target) or "."
     if not os.path.isdir(above):
-        os.makedirs(above)
-    with archive.open(member) as source, written_beside(target, note=note) as file:
+        root.make_folders(above)
+    with archive.open(member) as source, root.written(target, note=note) as file:
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         _take_status(member, file.fileno())

@@ -4,7 +4,7 @@ import re
 import sys
 import tempfile
 
-from ..base.encoding import locale_for_python
+from ..base.encoding import locale_for_python, to_bytes
 from ..base.vocabulary import DONE, ERROR, WARNING
 from ..base.program import alone_command
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, TEXT, VALUES,
@@ -12,7 +12,8 @@ from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, T
                                  list_of)
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
-from ..processes.process import Command, exit_text, to_bytes
+from ..processes.process import Command, exit_text
+from .roots import Root
 from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_value, ask_process, needed,
                    substitute_all, task_type)
 
@@ -53,7 +54,7 @@ class OsTask:
         "capture": CAPTURE,
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
-                       meaning="umask of the process (the agent's own)"),
+                       meaning="umask of the process (what the agent was started with)"),
     }
 
     @staticmethod
@@ -154,19 +155,31 @@ class SleepTask:
         return TaskResult(DONE)
 
 
-def wait_alone(fd, pattern, count, stable_s, is_absent):
+def wait_alone(fd, pattern, count, stable_s, is_absent, root=""):
     """In a process by itself, since a glob may take for ever: waits until `count` files are there
-    that did not change for `stable_s`, or until none is there; writes how many to `fd`. The path
-    is in hexadecimal digits, for names are bytes, whatever the locale."""
+    that did not change for `stable_s`, or until none is there; writes how many to `fd`, or `out`
+    for a path that leads out of a folder `root`. Paths are in hexadecimal digits, for names are
+    bytes, whatever the locale."""
     import glob
     import os
     import stat
     import time
     pattern, before, since = bytes.fromhex(pattern), None, 0
     count, stable_s, is_absent = int(count), float(stable_s), is_absent == "True"
+    root, above = bytes.fromhex(root), os.path.dirname(pattern.rstrip(b"/"))
+    while glob.has_magic(above):
+        above = os.path.dirname(above)
+
+    def leads_out(path):
+        return root and not (os.path.realpath(path) + b"/").startswith(root.rstrip(b"/") + b"/")
     while True:
+        states = [b"out"]
+        if leads_out(above or b".") or root and b".." in pattern[len(above):].split(b"/"):
+            break
         # a plain path that is there is meant, whatever it has of a pattern
         paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        if any(map(leads_out, paths)):
+            break
         states = []
         for path in sorted(paths):
             try:
@@ -185,7 +198,7 @@ def wait_alone(fd, pattern, count, stable_s, is_absent):
             break
         time.sleep(min(0.5, max(0.05, stable_s / 4)))
     with open(int(fd), "wb") as file:
-        file.write(b"%d" % len(states))
+        file.write(b"out" if states == [b"out"] else b"%d" % len(states))
 
 
 @task_type("wait_file")
@@ -203,12 +216,15 @@ class WaitFileTask:
     def run(self, fields, execution):
         """Without a time-out it waits for ever."""
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
+        root = to_bytes(execution.bounds.root).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
         _, data = ask_process(
-            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited),
+            execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited, root),
             dict(os.environ))
         if not data:
             raise TaskError("the process that waits ended early: %s" % execution.exit.text)
+        if data == b"out":
+            raise Root(execution.bounds.root).refusal(substitute(fields["path"], execution.values))
         return TaskResult(DONE, rows=None if fields["absent"] else int(data.decode()))
 
 

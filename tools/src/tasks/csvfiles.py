@@ -13,8 +13,8 @@ from ..base.controls import show_bytes, show_controls
 from ..base.words import shorten
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, TEXT, _refuse, between, choice,
                                  list_of)
-from ..base.files import written_beside
 from .files import check_source
+from .roots import Root
 from .task import TaskError, needed, task_type, to_number
 from .data import BINARY, DatabaseTask, ROWS_AT_ONCE, SCHEMA, each_row, refuse_binary
 
@@ -64,7 +64,8 @@ def _check_encoding(value):
 
 
 def _check_types(value):
-    if not isinstance(value, dict) or any(kind not in CSV_TYPES for kind in value.values()):
+    if not isinstance(value, dict) or not all(
+            isinstance(kind, str) and kind in CSV_TYPES for kind in value.values()):
         raise ValueError("must be an object of columns and integer, real or text")
     return value
 
@@ -177,11 +178,14 @@ class LoadCsvTask(DatabaseTask):
         is in the physical schema."""
         schema, table = order["server"]["physical_schema"], order["table"]
         order["table"] = "%s.%s" % (schema, table) if schema and "." not in table else table
+        root = Root(order.get("root"))
+        root.check(order["file"])
         check_source(order["file"], may_be_pipe=True)
         check_encoding(order["file"], order["encoding"])
         with open(order["file"], newline="", errors="surrogateescape",      # a BOM is no text
                   encoding=("utf-8-sig" if order["encoding"] == "utf-8"
                             else order["encoding"])) as file:
+            root.check_open(file, order["file"])
             try:
                 return cls._load(file, target, order)
             except UnicodeError as error:       # where surrogateescape has no answer
@@ -380,8 +384,8 @@ class UnloadCsvTask(DatabaseTask):
         cursor, rows = target.run(order["query"], order["values"]), 0
         if cursor.description is None:
             raise TaskError("the query gives no rows")
-        with written_beside(order["file"], "w", newline="", encoding=order["encoding"],
-                            note=order["note"]) as file:
+        with Root(order.get("root")).written(order["file"], "w", newline="", note=order["note"],
+                                             encoding=order["encoding"]) as file:
             writer = csv.writer(file, delimiter=order["delimiter"],
                                 lineterminator=LINE_ENDS[order["newline"]])
             names = [column[0] for column in cursor.description]

@@ -1,6 +1,7 @@
 """Statements on data servers: sql and refresh."""
 import contextlib
 import importlib
+import os
 import sqlite3
 import time
 from typing import Any, NamedTuple
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 from ..base.vocabulary import DONE, MAX_VALUE
 from ..base.words import shorten
 from ..definitions.kinds import FILLED, Field, NAMED, VARIABLE_NAME
-from ..base.files import find_fault_beside
+from ..base.files import find_fault_beside, open_new
+from .guards import SqlGuard
+from .roots import Root
 from .statements import bind, check_statement, list_bound, split_script
 from .task import HelperTask, TaskError, needed, task_type
 
@@ -22,6 +25,7 @@ class Target(NamedTuple):
     is_sqlite: bool
     given_up: list          # holds something when nobody waits for it any more
     cursors: list           # the one of the newest statement
+    guard: Any = None       # the SqlGuard, where one is wanted
 
     def run(self, text, values):
         """Executes one statement with the values of its :names -> its cursor."""
@@ -45,6 +49,9 @@ class Target(NamedTuple):
         for a query, and nobody commits it: what that would change is not kept."""
         if self.is_sqlite:
             self.patiently(lambda: self.connection.execute("begin " + how))
+        if self.guard:                      # a deferred one has opened nothing yet
+            self.patiently(lambda: self.connection.execute("pragma schema_version").fetchone())
+            self.guard.check_open()
 
     def commit(self):
         """Ends it."""
@@ -66,10 +73,11 @@ class Target(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_target(server):
+def open_target(server, root=""):
     """The Target of a data server {driver, database, connect}; what it has not committed when it is
-    closed is not kept. TaskError."""
+    closed is not kept. `root`: the folder that SQLite's files must lie in. TaskError."""
     is_sqlite, arguments = server["driver"] == "sqlite3", server["connect"]
+    guard = SqlGuard(Root(root), server["database"]) if is_sqlite and root else None
     if is_sqlite:
         arguments = {"database": server["database"], "timeout": 0.2, "isolation_level": None,
                      "check_same_thread": False}
@@ -86,9 +94,29 @@ def open_target(server):
     except sqlite3.Error as error:
         raise TaskError("data server %s: %s: %s"
                         % (server["name"], server["database"], error)) from None
+    if root and not is_sqlite and isinstance(connection, sqlite3.Connection):
+        raise TaskError("data server %s: with --root the driver of SQLite is sqlite3"
+                        % server["name"])
     with contextlib.closing(Target(connection, "named" if is_sqlite else module.paramstyle,
-                                   is_sqlite, [], [])) as target:
-        yield target
+                                   is_sqlite, [], [], guard)) as target:
+        if guard:
+            guard.watch(connection)
+        try:
+            yield target
+        except sqlite3.DatabaseError:
+            if guard and guard.refusal:
+                raise guard.refusal from None
+            raise
+
+
+def make_missing(path, umask):
+    """Makes a database file that is not there, with the mode that a process of a task would give
+    it; the agent's own umask is another."""
+    if umask is not None and path != ":memory:":
+        with contextlib.suppress(OSError):      # SQLite tells what is wrong
+            descriptor = open_new(path)
+            os.fchmod(descriptor, 0o666 & ~umask)
+            os.close(descriptor)
 
 
 def each_row(target, cursor):
@@ -131,8 +159,8 @@ SCHEMA = Field(NAMED, required=True, meaning="the logical schema")
 
 class DatabaseTask(HelperTask):
     """A task on a data server: SQLite in this process, where a stop interrupts the statement;
-    other drivers, and what weighs, in a helper, which is ended. `sql` names the fields that bind
-    variables; in the others references are replaced."""
+    other drivers, what weighs, and all where tasks are kept from files, in a helper, which is
+    ended. `sql` names the fields that bind variables; in the others references are replaced."""
 
     sql = ()
     is_heavy = False
@@ -140,11 +168,12 @@ class DatabaseTask(HelperTask):
 
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
-        if self.is_heavy or order["server"]["driver"] != "sqlite3":
+        if self.is_heavy or order["server"]["driver"] != "sqlite3" or execution.bounds.is_apart:
             return super()._outcome(order, execution)
         targets = []                        # the one, once it is open: that may block, too
 
         def work():
+            make_missing(order["server"]["database"], execution.bounds.umask)
             with open_target(order["server"]) as target:
                 targets.append(target)
                 return self.on(target, order)
@@ -163,7 +192,7 @@ class DatabaseTask(HelperTask):
     @classmethod
     def work(cls, order):
         """Does it in the helper, with a connection of its own -> fields of a TaskResult."""
-        with open_target(order["server"]) as target:
+        with open_target(order["server"], order.get("root")) as target:
             return cls.on(target, order)
 
 

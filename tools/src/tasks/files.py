@@ -9,7 +9,8 @@ import stat
 
 from ..base.vocabulary import DONE
 from ..definitions.kinds import BOOLEAN, Field
-from ..base.files import part_beside, written_beside
+from ..base.files import part_beside
+from .roots import ANYWHERE, Root
 from .task import TaskError, helper_task, needed
 
 SPECIAL_KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
@@ -24,8 +25,9 @@ def find_paths(pattern):
     return sorted(glob.glob(pattern, recursive=True))
 
 
-def matching(pattern):
-    """find_paths; TaskError when that is nothing."""
+def matching(pattern, root=ANYWHERE):
+    """find_paths; TaskError when that is nothing, or would be out of a Root."""
+    root.check_pattern(pattern)
     paths = find_paths(pattern)
     if not paths:
         raise TaskError("no file matches %s" % pattern)
@@ -84,13 +86,19 @@ def _open_at_once(path, flags):
         return os.open(path, flags)
 
 
-def open_regular(path):
-    """The file, for reading; TaskError for what is none, and might never be read to its end."""
+def open_regular(path, root=ANYWHERE):
+    """The file, for reading; TaskError for what is out of a Root, and for what is none, and might
+    never be read to its end."""
+    root.check(path)
     source = open(path, "rb", opener=_open_at_once)
-    kind = special_kind(os.fstat(source.fileno()))
-    if kind:
+    try:
+        root.check_open(source, path)
+        kind = special_kind(os.fstat(source.fileno()))
+        if kind:
+            raise TaskError("%s is %s" % (path, kind))
+    except TaskError:
         source.close()
-        raise TaskError("%s is %s" % (path, kind))
+        raise
     return source
 
 
@@ -99,16 +107,18 @@ def is_folder(path):
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def destinations(pattern, to, overwrite, is_move=False):
+def destinations(pattern, to, overwrite, is_move=False, root=ANYWHERE):
     """[(from, to)]: into a folder when `to` is one, ends in a slash, or several files match.
     TaskError, before anything is written."""
-    paths = matching(pattern)
+    paths = matching(pattern, root)
     is_into = os.path.isdir(to) or to.endswith("/") or len(paths) > 1
     paths = outermost(paths) if is_move else paths
     pairs = [(path, os.path.join(to, os.path.basename(path.rstrip("/"))) if is_into else to)
              for path in paths]
     targets = set()
     for path, target in pairs:
+        (root.check_entry if is_move else root.check)(path)
+        root.check_entry(target)
         if target in targets:
             raise TaskError("several files would be written to %s" % target)
         targets.add(target)
@@ -123,7 +133,7 @@ def destinations(pattern, to, overwrite, is_move=False):
         if not is_move:
             check_kinds(path)
     if is_into:
-        os.makedirs(to, exist_ok=True)
+        root.make_folders(to)
     return pairs
 
 
@@ -159,18 +169,19 @@ def check_kinds(path):
     check_source(path)
 
 
-def copy_one(path, target, note=None):
+def copy_one(path, target, note=None, root=ANYWHERE):
     """Copies a file, or a folder with all that is in it, by way of one beside the target. `note`
     as of part_beside."""
     if not is_folder(path):
-        with open_regular(path) as source, \
-                written_beside(target, access=0o600, note=note) as file:
+        with open_regular(path, root) as source, \
+                root.written(target, access=0o600, note=note) as file:
             copy_content(source, file)
         return
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    with part_beside(target, note) as part:
-        copy_tree(path, part)
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
+        copy_tree(path, part, root)
 
 
 def copy_content(source, file):
@@ -181,7 +192,7 @@ def copy_content(source, file):
     shutil.copystat(source.name, file.name if hasattr(os, "chflags") else file.fileno())
 
 
-def copy_tree(path, target):
+def copy_tree(path, target, root=ANYWHERE):
     """A new folder with all that another has; links stay links."""
     os.mkdir(target, 0o700)
     for name in os.listdir(path):
@@ -189,9 +200,10 @@ def copy_tree(path, target):
         if os.path.islink(each):
             copy_link(each, to)
         elif os.path.isdir(each):
-            copy_tree(each, to)
+            copy_tree(each, to, root)
         else:
-            with open_regular(each) as source, open(to, "xb") as file:
+            with open_regular(each, root) as source, open(to, "xb") as file:
+                root.check_open(file, to)
                 copy_content(source, file)
     shutil.copystat(path, target)
 
@@ -202,45 +214,48 @@ def copy_link(path, target):
     shutil.copystat(path, target, follow_symlinks=False)
 
 
-def copy_inner(path, target, note):
+def copy_inner(path, target, note, root):
     """copy_one for what is in a folder: a link stays one."""
     if not os.path.islink(path):
-        copy_one(path, target, note)
+        copy_one(path, target, note, root)
         return
-    with part_beside(target, note) as part:
+    path = root.settled(path)
+    with root.standing_at(target) as name, part_beside(name, note) as part:
         copy_link(path, part)
 
 
-def move_one(path, target, note=None):
+def move_one(path, target, note=None, root=ANYWHERE):
     """Moves a file or folder: at once in one file system, by a copy between two."""
     try:
-        os.replace(path, target)
+        root.replace(path, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        copy_inner(path, target, note)
-        remove(path)
+        copy_inner(path, target, note, root)
+        remove(path, root)
 
 
-def merge(path, target, put, note):
-    """Puts what is in a folder into another by put(from, to, note), folder by folder where both
-    have one. What the other has alone stays."""
+def merge(path, target, put, note, root):
+    """Puts what is in a folder into another by put(from, to, note, root), folder by folder where
+    both have one. What the other has alone stays."""
     for name in os.listdir(path):
         each, to = os.path.join(path, name), os.path.join(target, name)
         if is_folder(each) and is_folder(to):
-            merge(each, to, put, note)
+            merge(each, to, put, note, root)
         else:
-            put(each, to, note)
+            put(each, to, note, root)
     if put is move_one:
-        os.rmdir(path)
+        with root.standing_at(path) as name:
+            os.rmdir(name)
 
 
-def remove(path):
+def remove(path, root=ANYWHERE):
     """Deletes a file, a link, or a folder with all that is in it."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+    with root.standing_at(path) as name:
+        if is_folder(name):
+            shutil.rmtree(name)
+        else:
+            os.unlink(name)
 
 
 FROM = needed("a file or folder, or a pattern with * ? [...] or **")
@@ -255,31 +270,34 @@ COPY_FIELDS = {
 @helper_task("move", COPY_FIELDS)
 def copy_or_move(order):
     """Copies or moves what a pattern matches."""
-    is_move = order["type"] == "move"
-    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move)
+    is_move, root = order["type"] == "move", Root(order.get("root"))
+    pairs = destinations(order["from"], order["to"], order["overwrite"], is_move, root)
     for path, target in pairs:
         if is_folder(path) and is_folder(target):
-            merge(path, target, move_one if is_move else copy_inner, order["note"])
+            merge(path, target, move_one if is_move else copy_inner, order["note"], root)
         else:
-            (move_one if is_move else copy_one)(path, target, order["note"])
+            (move_one if is_move else copy_one)(path, target, order["note"], root)
     return {"status": DONE, "rows": len(pairs)}
 
 
 @helper_task("delete", {"path": needed("a file or folder, or a pattern with * ? [...] or **")})
 def delete(order):
     """Deletes what a pattern matches; nothing to delete is no error."""
-    pattern = order["path"]
+    pattern, root = order["path"], Root(order.get("root"))
+    root.check_pattern(pattern)
     # behind a slash a link would be the folder that it leads to
     paths = outermost([path.rstrip("/") or path for path in find_paths(pattern)])
     if "**" in pattern:                 # which follows links
         paths = [path for path in paths if not crosses_link(path, pattern_folder(pattern))]
     for path in paths:
-        remove(path)
+        root.check_entry(path)
+    for path in paths:
+        remove(path, root)
     return {"status": DONE, "rows": len(paths)}
 
 
 @helper_task("mkdir", {"path": needed("the folder")})
 def make_folders(order):
     """Makes a folder and those above it; one that is there is no error."""
-    os.makedirs(order["path"], exist_ok=True)
+    Root(order.get("root")).make_folders(order["path"])
     return {"status": DONE}

@@ -6,6 +6,7 @@ from ..base.vocabulary import DONE, WARNING
 from ..definitions.kinds import FILLED, Field, TEXT, list_of
 from ..definitions.fields import MAIL_TLS
 from .files import open_regular
+from .roots import ANYWHERE, Root
 from .network import SILENCE_S, failures_at, time_limit, tls_context
 from .task import HelperTask, TaskError, needed, task_type
 
@@ -104,7 +105,7 @@ class MailTask(HelperTask):
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])
         for path in order["attach"]:
-            attach(message, path)
+            attach(message, path, Root(order.get("root")))
         return message
 
 
@@ -129,14 +130,14 @@ def read_addresses(texts):
     return addresses
 
 
-def attach(message, path):
+def attach(message, path, root=ANYWHERE):
     """Adds a file to a mail: another mail as such, which RFC 2046 has unpacked, the rest as
     base64."""
     import email
     import mimetypes
     name = os.path.basename(path)
     kind, packing = mimetypes.guess_type(path)
-    with open_regular(path) as file:
+    with open_regular(path, root) as file:
         data = file.read()
     if kind == "message/rfc822" and not packing:
         message.add_attachment(email.message_from_bytes(data, policy=message.policy),

@@ -10,8 +10,8 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import DONE, MAX_VALUE
 from ..base.controls import one_line
 from ..definitions.kinds import FILLED, Field, TEXT, VARIABLE_NAME, between, list_of
-from ..base.files import written_beside
 from .answers import decoded, final_answers, pieces_of, to_utf8
+from .roots import Root
 from .task import ENVIRONMENT, HelperTask, TaskError, as_value, needed, task_type
 
 SILENCE_S = 60              # the other end may be silent for so long
@@ -216,6 +216,8 @@ class HttpTask(HelperTask):
     def work(cls, order):
         """Asks, in the helper, in attempts a second apart -> fields of a TaskResult. TaskError."""
         first = first_request(order)
+        if order["save"]:               # before anything is sent
+            Root(order.get("root")).check_entry(order["save"])
         for attempt in range(order["attempts"]):
             if attempt:
                 time.sleep(1)
@@ -283,8 +285,8 @@ class HttpTask(HelperTask):
                 place, response.status, ", ".join(str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(written_beside(order["save"], note=order["note"])) \
-                if order["save"] else None
+            file = stack.enter_context(Root(order.get("root")).written(
+                order["save"], note=order["note"])) if order["save"] else None
             is_read = order["save"] or order["capture"]
             pieces = decoded(response, place, order["save"]) if is_read else pieces_of(response)
             for piece in pieces:

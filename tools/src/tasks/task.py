@@ -134,7 +134,7 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
-        order = dict(self.prepare(fields, execution), type=self.name)
+        order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
         return TaskResult(**self._outcome(order, execution))
 
     def _outcome(self, order, execution):

@@ -70,6 +70,8 @@ class Timetable(Firings):
             again = self._next_step(firing, self.window.every, after, firing + span)
             if again is not None and (following is None or again < following):
                 following = again
+                if again == after + 1:
+                    break               # of many firings that overlap, none has an earlier one
             firing = self._next_firing(firing)
         return following
 
@@ -79,20 +81,20 @@ class Timetable(Firings):
         every, span = self.window.every, self.window.every * self.window.repeats
         if not span:
             return self._count_firings(after, until)
-        count, shared, reach = 0, set(), -1
+        # Repetitions of several firings meet where these are a multiple of `every` apart: up to
+        # where those of each remainder are counted. An instant that two share counts once.
+        count, counted = 0, {}
         firing = self._next_firing(after - span - 1)
         while firing is not None and firing <= until:
-            following = self._next_firing(firing)
-            if firing > reach and (following is None or following > firing + span):
-                count += (firing > after) + self._count_steps(firing, every, max(after, firing),
-                                                              firing + span, until)
-            else:  # overlapping repetitions: an instant that two of them share counts once
-                again = firing
-                while again is not None and again <= until:
-                    shared.add(again)
-                    again = self._next_step(firing, every, max(again, after), firing + span)
-            firing, reach = following, max(reach, firing + span)
-        return count + sum(instant > after for instant in shared)
+            upto = counted.get(firing % every, -1)
+            is_repetition = firing <= upto and self._count_steps(firing, every, firing - 1, firing)
+            if firing > after and not is_repetition:
+                count += 1
+            count += self._count_steps(firing, every, max(after, firing, upto), firing + span,
+                                       until)
+            counted[firing % every] = max(upto, firing + span)
+            firing = self._next_firing(firing)
+        return count
 
     def last_until(self, after, until):
         """The newest due time in (after, until], or None. Found by halving with count()."""
@@ -127,10 +129,15 @@ class Timetable(Firings):
         return list(itertools.islice(self.iter_excluded(after, until), limit))
 
     def iter_excluded(self, after, until):
-        """excluded_between, one by one and without a limit."""
-        bare = self._bare()
-        for instant in self._iter_lost(bare, max(after, -1), min(until, bare.last)):
-            yield (instant,) + self._find_loss(bare, instant)
+        """excluded_between, one by one and without a limit. To count over thousands of years takes
+        long, so it goes from one stretch to the next, each twice as long."""
+        bare, after, width = self._bare(), max(after, -1), 32 * DAY
+        until = min(until, bare.last)
+        while after < until:
+            upto = min(after + width, until)
+            for instant in self._iter_lost(bare, after, upto):
+                yield (instant,) + self._find_loss(bare, instant)
+            after, width = upto, 2 * width
 
     def next_excluded(self, after, before):
         """The first of excluded_between in (after, before), where no due time lies, or None."""
