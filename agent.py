@@ -23670,6 +23670,21 @@ and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
   `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+- `~/.agentcli` knows several agents by name. `--host night`, or `AGENT_HOST=night`, takes what
+  stands in its section `night`; who names none gets the section `default`, where there is one. An
+  option wins over the section, that over `AGENT_PORT`. Others must not be able to write the file.
+
+      [night]
+      host = etl.example.org
+      port = 20910
+      tls-ca = ~/etl-ca.pem
+      user = ops
+      password-file = ~/.etl-password
+
+      [local]
+      unix = /run/agent/socket
+
+  There are `host port unix tls tls-ca tls-cert tls-key user password-file`, as the options.
   `--unix PATH`, `--tls` and what belongs to it are told under `connections`.
 - `--user alice` says that you are the user alice of the agent. The password is asked for at the
   terminal, which does not show it, or is the first line of `--password-file FILE`, which must be
@@ -24549,6 +24564,7 @@ MANUAL_CHANGES = r"""
   New commands: `check`, `diff`, `edit`, `run --`, `completion`, `top`; `shutdown --wait`. `status`
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
+- `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

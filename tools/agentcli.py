@@ -14,8 +14,9 @@ capitals, is handed on as it is, so that a newer agent's are within reach; what 
 neither option nor variable.
 
 Where the agent is: --host and --port, else AGENT_HOST and AGENT_PORT, else 127.0.0.1 and 20910; or
---unix. With --tls its certificate is verified, by the authorities of --tls-ca or those of the host;
---tls-cert and --tls-key are a certificate that says who you are.
+--unix; or ~/.agentcli does, by its name for an agent (--host NAME). With --tls its certificate is
+verified, by the authorities of --tls-ca or those of the host; --tls-cert and --tls-key are a
+certificate that says who you are.
 Who you are there: --user; the password is asked for, or read with --password-file from a file that
 nobody else may read.
 
@@ -75,8 +76,10 @@ change. Sections, each using only those above it:
                         times folded.
     client/board        What top shows: how an agent is now, and that as a page of any size.
     client/command      What a command of the client is, and what an option of one.
-    client/commands     The verbs as commands, and the command line that names one.
     client/errors       What ends the client, and with which exit status.
+    client/settings     Where the agent is, and as whom it is asked: options, the environment, and
+                        ~/.agentcli.
+    client/commands     The verbs as commands, and the command line that names one.
     client/place        Where the agent is: its port or UNIX socket, by TLS or not.
     client/connection   One connection to an agent, and a reply as it comes.
     client/login        Who the client says that it is: a user's password, from a file or the
@@ -112,6 +115,7 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
 import argparse
 import calendar
 import collections
+import configparser
 import contextlib
 import difflib
 import functools
@@ -2051,11 +2055,124 @@ def own(name, meaning, shown=""):
 
 
 # ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
+# client/settings.py
+# Where the agent is, and as whom it is asked: options, the environment, and ~/.agentcli.
+# ======================================================================================
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_SECTION = "default"     # for who names no agent
+SETTINGS = ("host", "port", "unix", "tls", "tls-ca", "tls-cert", "tls-key", "user",
+            "password-file")
+PATHS = ("unix", "tls-ca", "tls-cert", "tls-key", "password-file")
+
+
+def settings_path():
+    """The file with what the client is to know of agents."""
+    return os.path.join(os.path.expanduser("~"), ".agentcli")
+
+
+def parse_port(text, source=""):
+    """The number of a port. ValueError."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError("must be a number from 1 to 65535, not %s%s" % (ascii(text), source))
+    return int(text)
+
+
+def complete_place(options):
+    """The options of a command line with what they leave out: a new Namespace. --host, else
+    AGENT_HOST, names a section of ~/.agentcli or a host; an option wins over the section, that over
+    AGENT_PORT. Raises ClientError."""
+    name = options.host or os.environ.get("AGENT_HOST") or None
+    section = read_sections(settings_path()).get(name or DEFAULT_SECTION)
+    values = dict(section or {})
+    host = values.pop("host", DEFAULT_HOST) if section is not None or name is None else name
+    port = find_port(options, values.pop("port", None), name or DEFAULT_SECTION)
+    if options.unix:                    # the section's host is not where it goes
+        values = {key: values[key] for key in ("user", "password-file") if key in values}
+    elif options.port:
+        values.pop("unix", None)
+    typed = {key: value for key, value in vars(options).items() if value not in (None, False)}
+    values = {key.replace("-", "_"): value for key, value in values.items()}
+    return argparse.Namespace(**dict(vars(options), **dict(values, **dict(
+        typed, host=host, port=port))))
+
+
+def find_port(options, text, name):
+    """The port of --port, or that of a section (its text or None), or AGENT_PORT's. ClientError."""
+    source = " (%s [%s])" % (settings_path(), name)
+    if text is None:
+        text, source = os.environ.get("AGENT_PORT") or str(DEFAULT_PORT), " (AGENT_PORT)"
+    try:
+        return options.port or parse_port(text, source)
+    except ValueError as error:
+        raise ClientError(USAGE, "the port %s" % error)
+
+
+def read_sections(path):
+    """The sections of a file: {name: {setting: value}}; none where there is no file. Raises
+    ClientError: others may write it, or something in it is wrong."""
+    parser = configparser.ConfigParser(default_section="", interpolation=None)
+    try:
+        with open(path, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ClientError(USAGE, "others can change %s, which says whom to trust: chmod "
+                                  "go-w" % path)
+            parser.read_file(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClientError(USAGE, "cannot read %s: %s" % (path, reason_of(error)))
+    except configparser.Error as error:
+        raise ClientError(USAGE, "%s: %s" % (path, " ".join(str(error).split())))
+    return {name: _read_section(path, name, parser) for name in parser.sections()}
+
+
+def _read_section(path, name, parser):
+    """The settings of one section. Raises ClientError."""
+    values = dict(parser[name])
+    for key in values:
+        if key not in SETTINGS:
+            raise ClientError(USAGE, "%s [%s]: there is no setting %s; there are %s" % (
+                path, name, ascii(key), " ".join(SETTINGS)))
+    if "tls" in values:
+        try:
+            values["tls"] = parser[name].getboolean("tls")
+        except ValueError:
+            raise ClientError(USAGE, "%s [%s]: tls must be yes or no" % (path, name))
+    for key in PATHS:
+        if key in values:
+            values[key] = os.path.expanduser(values[key])
+    return values
+
+
+# ======================================================================================
 # client/commands.py
 # The verbs as commands, and the command line that names one.
 # ======================================================================================
 
-DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
@@ -2108,11 +2225,11 @@ def list_verb_commands():
 
 
 def port_number(text):
-    """The value of --port, or of AGENT_PORT. Raises ArgumentTypeError."""
-    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s%s" % (
-            ascii(text), " (AGENT_PORT)" if text == os.environ.get("AGENT_PORT") else ""))
-    return int(text)
+    """The value of --port. Raises ArgumentTypeError."""
+    try:
+        return parse_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error))
 
 
 def add_common(parser, **defaults):
@@ -2120,7 +2237,8 @@ def add_common(parser, **defaults):
     def add(name, **keywords):
         default = None if defaults else argparse.SUPPRESS
         parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
-    add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
+    add("host", metavar="HOST", help="where the agent is, or its name in ~/.agentcli (AGENT_HOST, "
+        "else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
     add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
@@ -2143,9 +2261,7 @@ def make_parser(commands):
     which may stand between its options."""
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
-    add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
-               **{"password-file": None})
+    add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
     parser.set_defaults(commands=commands)
     for command in commands:
@@ -2268,28 +2384,6 @@ def check_arguments(parser, form, arguments):
     if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
         parser.error("%s is one too many" % ascii(name + (equals and "=...")))
-
-
-# ======================================================================================
-# client/errors.py
-# What ends the client, and with which exit status.
-# ======================================================================================
-
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
-INTERRUPTED, OUTPUT_LOST = 130, 141
-
-
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 # ======================================================================================
@@ -2452,6 +2546,7 @@ MAX_PASSWORD_FILE = 4096        # bytes of it that are read
 def connect(options, kind=Connection):
     """A connection of this kind to the agent, as the user whom the options name. Raises
     ClientError."""
+    options = complete_place(options)
     if options.user is None:
         return kind(options)
     # before: the agent does not wait long for one whom it does not know
@@ -2674,6 +2769,10 @@ def ask_names(options, kind):
 def ask_quickly(options, request):
     """The JSON objects of a reply; nothing where no agent answers soon, or a password would have to
     be typed."""
+    try:
+        options = complete_place(options)
+    except ClientError:
+        return []
     if options.user is not None and options.password_file is None:
         return []
 

@@ -13,6 +13,8 @@ import agentcli     # noqa: E402
 from support.client import objects, run_client
 from support.terminal import Terminal
 
+pytestmark = pytest.mark.once
+
 
 def shown_on(port, *words, status=0, **keywords):
     """The lines of a client on a terminal, and all that it wrote."""

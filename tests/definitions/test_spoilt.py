@@ -7,6 +7,8 @@ import pytest
 from conftest import sessions_of, wait_for, why
 from support.outside import change, query
 
+pytestmark = pytest.mark.once
+
 STEPS = [{"name": "main", "tasks": [{"type": "os", "command": "echo made; test ! -e fail"}]}]
 
 

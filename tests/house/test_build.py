@@ -9,6 +9,8 @@ import pytest
 
 from conftest import TOP
 
+pytestmark = pytest.mark.once
+
 PATH = str(TOP / "tools" / "build.py")
 
 # a small house: === FILE before each file's text

@@ -11,6 +11,8 @@ import pytest
 
 from conftest import TOP
 
+pytestmark = pytest.mark.once
+
 PATH = os.path.join(TOP, "tools", "check.py")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from conftest import TOP
 
+pytestmark = pytest.mark.once
+
 SOURCES = TOP / "tools" / "src"
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES, MEDIAN_LINES = 400, 250, 50, 10
 

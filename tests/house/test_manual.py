@@ -9,6 +9,8 @@ import pytest
 import agent as program
 from conftest import AGENT, LIMIT_S, TOP
 
+pytestmark = pytest.mark.once
+
 TEXT = program.make_manual()
 BY_NAME = {form.name: form for form in program.VERB_FORMS}
 TABLES = dict(program.FIELD_TABLES, **{"type " + name: kind.fields

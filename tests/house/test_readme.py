@@ -9,6 +9,8 @@ import pytest
 import agent as program
 from conftest import AGENT, LIMIT_S, TOP
 
+pytestmark = pytest.mark.once
+
 BLOCKS = re.findall("```\n(.*?)```", (TOP / "README.md").read_text(encoding="utf-8"), re.S)
 FIRST_STEPS = "".join(block for block in BLOCKS if "nc localhost" in block)
 VERBS = {form.name.split()[0] for form in program.VERB_FORMS}

@@ -12,6 +12,8 @@ from support.fuzz import BOMBS, HOSTILE, JSON_VALUES, SEEDS, Fuzz
 from support.outside import query
 from support.speaker import AT_WORK, CODES, Speaker
 
+pytestmark = pytest.mark.once
+
 STRANGE = {"AUTH", "BAD_REQUEST", "UNKNOWN_VERB", "TOO_LONG"}
 
 

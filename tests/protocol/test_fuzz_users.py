@@ -10,6 +10,8 @@ from support.outside import query
 from support.speaker import AT_WORK, Speaker, UserSpeaker
 from support.users import Guest, add_guest, add_user
 
+pytestmark = pytest.mark.once
+
 HIDDEN = "ZQHIDDENQZ"       # in all that is not there for who is narrowed, and in nothing else
 QUOTES = ['"%s"', "'%s'", "%s", '"%s', "%s'", '""%s', "'%s'x", '"\\u0000%s"', '"\\ud800%s"', "  %s\t", "%s\0", "=%s",
           "{%s"]

@@ -10,6 +10,8 @@ from agent import find_jitter
 from conftest import ahead, is_alive, sessions_of, wait_for, why
 from support.ledger import check_complete, import_schedules, rule_at, seconds_of, wait_decided
 
+pytestmark = pytest.mark.once
+
 SCENARIOS = {
     "J": "echo $VAR_v $DUE", "K": "true", "R_FIRST": "true", "R_NEVER": "true", "BAD": "exit 3",
     "SLOW": "sleep 1000",

@@ -15,6 +15,8 @@ from support.sealed import AWAY, SealedClient, authority, away, certificate, pla
 from support.users import add_user
 from support.wire import client_threads
 
+pytestmark = pytest.mark.once
+
 HIDDEN = "ZQHIDDENQZ"       # a scenario, which no stranger is told of
 ASKED = b"\nEXEC %s\nSCENARIOS\nEXPORT\n" % HIDDEN.encode()
 SECRET = "the word that lets alice in"

@@ -22,6 +22,8 @@ from support.outside import list_secrets
 from support.tasks import import_secret
 from support.waiting import go
 
+pytestmark = pytest.mark.once
+
 STRANGER = 4242         # a user who is not the agent's
 PRECIOUS = "root's own\n"
 VALUE = "s3cr3t-Pa55"

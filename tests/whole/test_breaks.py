@@ -10,6 +10,8 @@ from support.audit import verify
 from support.outside import copy_repository, damage, query
 from support.waiting import go, import_waiting, wait_begun, wait_ping
 
+pytestmark = pytest.mark.once
+
 LOOKS = ("SESSIONS", "STATUS 1001", "LOG 1001", "SCENARIOS", "SCHED LIST", "SCHED WHY", "EXPORT", "METRICS", "AUDIT")
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from conftest import is_alive, wait_for
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def read_pid(tmp_path):

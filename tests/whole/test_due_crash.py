@@ -17,6 +17,8 @@ from conftest import LIMIT_S, ahead, sessions_of, wait_for, why
 from support.ledger import check_ledger, import_schedules, rule_at, seconds_of, wait_decided
 from support.outside import foreign_lock
 
+pytestmark = pytest.mark.once
+
 OPEN = "SESSIONS -STATUS=WAITING,QUEUED,RUNNING -LIMIT=1"
 
 

@@ -5,8 +5,12 @@ import sys
 import threading
 import time
 
+import pytest
+
 from conftest import TOP, ahead, is_alive, local, wait_for
 from support.outside import foreign_lock
+
+pytestmark = pytest.mark.once
 
 
 def pid_in(path):

@@ -10,6 +10,8 @@ import pytest
 from conftest import TOP
 from support.outside import change
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def torture():

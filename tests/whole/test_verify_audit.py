@@ -13,6 +13,8 @@ from conftest import AGENT, BOOT, LIMIT_S, wait_for
 from support.audit import verify
 from support.outside import change, query
 
+pytestmark = pytest.mark.once
+
 SUMMARY = "select verb || ' ' || object || ' ' || outcome from audit order by n"
 
 

@@ -1,6 +1,5 @@
 """The verbs as commands, and the command line that names one."""
 import argparse
-import os
 import re
 import shutil
 import textwrap
@@ -11,12 +10,12 @@ from ..base.form import AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_T
 from ..base.forms import VERB_FORMS, list_parts
 from .words import as_typed, quote, render_option
 from .command import Choice, Command, own
+from .settings import DEFAULT_HOST, parse_port
 from .spelling import spell
 from .pictures import show_coming, show_sessions, show_status
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
 
-DEFAULT_HOST = "127.0.0.1"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
@@ -69,11 +68,11 @@ def list_verb_commands():
 
 
 def port_number(text):
-    """The value of --port, or of AGENT_PORT. Raises ArgumentTypeError."""
-    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a number from 1 to 65535, not %s%s" % (
-            ascii(text), " (AGENT_PORT)" if text == os.environ.get("AGENT_PORT") else ""))
-    return int(text)
+    """The value of --port. Raises ArgumentTypeError."""
+    try:
+        return parse_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error))
 
 
 def add_common(parser, **defaults):
@@ -81,7 +80,8 @@ def add_common(parser, **defaults):
     def add(name, **keywords):
         default = None if defaults else argparse.SUPPRESS
         parser.add_argument("--" + name, default=defaults.get(name, default), **keywords)
-    add("host", metavar="HOST", help="where the agent is (AGENT_HOST, else %s)" % DEFAULT_HOST)
+    add("host", metavar="HOST", help="where the agent is, or its name in ~/.agentcli (AGENT_HOST, "
+        "else %s)" % DEFAULT_HOST)
     add("port", metavar="PORT", help="its port (AGENT_PORT, else %d)" % DEFAULT_PORT,
         type=port_number)
     add("unix", metavar="PATH", help="its UNIX socket, instead of host and port")
@@ -104,9 +104,7 @@ def make_parser(commands):
     which may stand between its options."""
     parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
-    add_common(parser, host=os.environ.get("AGENT_HOST") or DEFAULT_HOST,
-               port=os.environ.get("AGENT_PORT") or DEFAULT_PORT, json=False, user=None,
-               **{"password-file": None})
+    add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
     parser.set_defaults(commands=commands)
     for command in commands:

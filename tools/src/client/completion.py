@@ -11,6 +11,7 @@ from ..base.vocabulary import STATES
 from .commands import add_common
 from .errors import ClientError, NO_CONNECTION, USAGE, WELL
 from .login import connect
+from .settings import complete_place
 from .tables import put_safe
 
 SHELLS = {"bash": r"""_agentcli() {
@@ -154,6 +155,10 @@ def ask_names(options, kind):
 def ask_quickly(options, request):
     """The JSON objects of a reply; nothing where no agent answers soon, or a password would have to
     be typed."""
+    try:
+        options = complete_place(options)
+    except ClientError:
+        return []
     if options.user is not None and options.password_file is None:
         return []
 

@@ -6,6 +6,7 @@ import stat
 import sys
 
 from .connection import Connection
+from .settings import complete_place
 from .errors import ClientError, USAGE, reason_of
 from .shown import complain
 from .spelling import spell
@@ -17,6 +18,7 @@ MAX_PASSWORD_FILE = 4096        # bytes of it that are read
 def connect(options, kind=Connection):
     """A connection of this kind to the agent, as the user whom the options name. Raises
     ClientError."""
+    options = complete_place(options)
     if options.user is None:
         return kind(options)
     # before: the agent does not wait long for one whom it does not know
