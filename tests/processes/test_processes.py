@@ -375,6 +375,8 @@ import os, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
 import agent
 child = subprocess.Popen(["sleep", "300"])
+while agent.read_marker(child.pid) is None:     # exec may be over before the kernel shows its environment
+    time.sleep(0.01)
 me, parent = os.getpid(), os.getppid()
 roots = {pid: agent.start_time(pid) for pid in (me, parent)}
 tree = agent.Tree([sys.argv[2]], roots)
