@@ -70,8 +70,9 @@ def metrics(agent):
         repository.hold is not None for repository in agent.places.list_open()))
     yield from _gauge("repository_usable", "1: it can be used", [
         ({"repository": place.attachment.name}, int(not place.reason)) for place in places])
-    open_ones = [("master", agent.master)] + [
-        (place.attachment.name, place.repository) for place in places if place.repository]
+    pairs = [("master", agent.master)] + [
+        (place.attachment.name, place.repository) for place in places]
+    open_ones = [pair for pair in pairs if pair[1] is not None]     # each was looked at once
     yield from _gauge("repository_read_only", "1: it can only be read", [
         ({"repository": name}, int(repository.db.is_read_only))
         for name, repository in open_ones])
