@@ -909,6 +909,19 @@ class Client(NamedTuple):
         return not self.scenarios or is_any_match(self.scenarios, scenario)
 
 
+def find_user_name(uid):
+    """What the host calls a user, or None: it has no name for him."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return None
+
+
+def name_user(uid):
+    """What the host calls a user, or `uid N`."""
+    return find_user_name(uid) or "uid %d" % uid
+
+
 # ======================================================================================
 # base/controls.py
 # What may drive a terminal, imitate a reply or turn a text around, shown as what it is.
@@ -15644,10 +15657,10 @@ class SessionQueue:
             return list(self._running.values())
 
     def list_waiting(self):
-        """(The Tickets of what may begin, since when the oldest waits: monotonic seconds)."""
+        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
         with self._changed:
             waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting and waiting[0][2]
+        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
 
     def counts(self):
         """How many sessions there are: (running, outstanding), those of later among the last."""
@@ -17679,10 +17692,6 @@ class Access:
     def _forget_uid(self, name):
         self._uids.pop(name, None)
 
-    def look(self):
-        """Another agent may have changed the users: from time to time. RepositoryError."""
-        self.read()
-
     def has_users(self):
         """Whether there is any user."""
         return bool(self._users)
@@ -18150,10 +18159,7 @@ class _Repeat:
 @functools.lru_cache(maxsize=None)
 def own_user():
     """The OS user that this process runs as, asked once: a directory of users may be slow."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return "uid %d" % os.getuid()
+    return name_user(os.getuid())
 
 
 def own_act(action, about, outcome):
@@ -19076,7 +19082,7 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
-            agent.access.look()
+            agent.access.read()         # another agent may have changed them
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):
@@ -21211,7 +21217,7 @@ def start_logging():
 
 @contextlib.contextmanager
 def log_to_file(settings, writer):
-    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    """Within it the log goes where --log says, as --log-format says -> its LogWriter, or None. The
     writer of stderr then gets what is for who has started the agent alone. CannotStart."""
     if settings.log_format == "json":
         writer.setFormatter(ObjectFormatter())
@@ -21236,10 +21242,11 @@ def log_to_file(settings, writer):
 # The systemd unit that runs the agent on this host.
 # ======================================================================================
 
-# what no unit of its own may do; all of it costs a task nothing that it needs (systemd.exec(5))
+# what tasks seldom need (systemd.exec(5)); the first keeps sudo from them, and the unit says so
 HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
             "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
             "RestrictSUIDSGID", "LockPersonality")
+SUDO = "# tasks that call sudo need NoNewPrivileges=no and RestrictSUIDSGID=no"
 USER = "user"
 # options that do not belong to an agent that serves
 NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--doctor", "--repair",
@@ -21291,19 +21298,12 @@ def make_unit(kind, name, arguments):
     else:
         where = "/etc/systemd/system/" + unit
         commands = "systemctl daemon-reload; systemctl enable --now " + unit
-        limits = "User=%s\n" % _own_name() + "".join("%s=yes\n" % word for word in HARDENED)
+        limits = "User=%s\n%s\n" % (find_user_name(os.geteuid()) or os.geteuid(), SUDO)
+        limits += "".join("%s=yes\n" % word for word in HARDENED)
         after = "After=local-fs.target network-online.target\nWants=network-online.target\n"
         target = "multi-user.target"
     return UNIT.format(where=where, commands=commands, name=name, after=after, limits=limits,
                        words=" ".join(map(quote_for_unit, words)), target=target)
-
-
-def _own_name():
-    import pwd
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def quote_for_unit(word):
@@ -25538,14 +25538,6 @@ def is_loopback(address):
     return find_packed_loopback(address) is not None
 
 
-def name_user(uid):
-    """What the host calls a user, or `uid N`."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return "uid %d" % uid
-
-
 def find_peer_uid(connection):
     """The uid of the OS user who owns the client's end of an accepted loopback TCP connection; None
     when in doubt: not loopback, the client has closed, the kernel cannot tell, not Linux. Never
@@ -27066,7 +27058,8 @@ class Notifier:
 
     def _watch(self, describe):
         while not self._is_over.wait(self._every_s):
-            self._tell("WATCHDOG=1\nSTATUS=" + describe())
+            with contextlib.suppress(MemoryError):      # it lives, and has another try before that
+                self._tell("WATCHDOG=1\nSTATUS=" + describe())
 
     def _tell(self, text):
         if self._address:

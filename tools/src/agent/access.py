@@ -74,10 +74,6 @@ class Access:
     def _forget_uid(self, name):
         self._uids.pop(name, None)
 
-    def look(self):
-        """Another agent may have changed the users: from time to time. RepositoryError."""
-        self.read()
-
     def has_users(self):
         """Whether there is any user."""
         return bool(self._users)

@@ -7,9 +7,9 @@ import contextlib
 import functools
 import itertools
 import os
-import pwd
 import threading
 
+from ..base.clients import name_user
 from ..base.errors import AgentError, RepositoryError
 from ..base.vocabulary import WRITE_S
 from ..base.program import Told, log, tell_traceback
@@ -229,10 +229,7 @@ class _Repeat:
 @functools.lru_cache(maxsize=None)
 def own_user():
     """The OS user that this process runs as, asked once: a directory of users may be slow."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return "uid %d" % os.getuid()
+    return name_user(os.getuid())
 
 
 def own_act(action, about, outcome):

@@ -173,7 +173,7 @@ class Keeper:
         if self._is_due("heartbeat", HEARTBEAT_S):
             agent.master.heartbeat(agent.name, agent.clock.now())
             agent.schedules.read_calendars()
-            agent.access.look()
+            agent.access.read()         # another agent may have changed them
             agent.places.follow_master()
             self._trouble = ""
         if self._is_due("purge", 3600.0):

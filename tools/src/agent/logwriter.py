@@ -162,7 +162,7 @@ def start_logging():
 
 @contextlib.contextmanager
 def log_to_file(settings, writer):
-    """Within it the log goes where --log says, as --log-format says -> its LogFile, or None. The
+    """Within it the log goes where --log says, as --log-format says -> its LogWriter, or None. The
     writer of stderr then gets what is for who has started the agent alone. CannotStart."""
     if settings.log_format == "json":
         writer.setFormatter(ObjectFormatter())

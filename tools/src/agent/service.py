@@ -3,13 +3,15 @@ import os
 import re
 import sys
 
+from ..base.clients import find_user_name
 from ..base.options import COMMAND_OPTIONS
 from ..base.program import program_path
 
-# what no unit of its own may do; all of it costs a task nothing that it needs (systemd.exec(5))
+# what tasks seldom need (systemd.exec(5)); the first keeps sudo from them, and the unit says so
 HARDENED = ("NoNewPrivileges", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs",
             "ProtectControlGroups", "ProtectClock", "ProtectHostname", "RestrictRealtime",
             "RestrictSUIDSGID", "LockPersonality")
+SUDO = "# tasks that call sudo need NoNewPrivileges=no and RestrictSUIDSGID=no"
 USER = "user"
 # options that do not belong to an agent that serves
 NOT_OF_SERVICE = ("--import", "--repo", "--replace", "--service", "--doctor", "--repair",
@@ -61,19 +63,12 @@ def make_unit(kind, name, arguments):
     else:
         where = "/etc/systemd/system/" + unit
         commands = "systemctl daemon-reload; systemctl enable --now " + unit
-        limits = "User=%s\n" % _own_name() + "".join("%s=yes\n" % word for word in HARDENED)
+        limits = "User=%s\n%s\n" % (find_user_name(os.geteuid()) or os.geteuid(), SUDO)
+        limits += "".join("%s=yes\n" % word for word in HARDENED)
         after = "After=local-fs.target network-online.target\nWants=network-online.target\n"
         target = "multi-user.target"
     return UNIT.format(where=where, commands=commands, name=name, after=after, limits=limits,
                        words=" ".join(map(quote_for_unit, words)), target=target)
-
-
-def _own_name():
-    import pwd
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
 
 
 def quote_for_unit(word):

@@ -1,4 +1,5 @@
 """Who is at the other end of a connection, and what he may do."""
+import pwd
 from typing import NamedTuple, Optional, Tuple
 
 from .patterns import is_any_match
@@ -37,3 +38,16 @@ class Client(NamedTuple):
     def sees(self, scenario):
         """Whether a scenario of this name is there for him, if it is at all."""
         return not self.scenarios or is_any_match(self.scenarios, scenario)
+
+
+def find_user_name(uid):
+    """What the host calls a user, or None: it has no name for him."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return None
+
+
+def name_user(uid):
+    """What the host calls a user, or `uid N`."""
+    return find_user_name(uid) or "uid %d" % uid

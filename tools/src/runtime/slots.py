@@ -135,10 +135,10 @@ class SessionQueue:
             return list(self._running.values())
 
     def list_waiting(self):
-        """(The Tickets of what may begin, since when the oldest waits: monotonic seconds)."""
+        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
         with self._changed:
             waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting and waiting[0][2]
+        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
 
     def counts(self):
         """How many sessions there are: (running, outstanding), those of later among the last."""

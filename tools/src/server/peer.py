@@ -1,7 +1,6 @@
 """Who is at the other end of a loopback connection, as the kernel knows it."""
 import errno
 import os
-import pwd
 import re
 import select
 import socket
@@ -45,14 +44,6 @@ def is_loopback(address):
     """Is this numeric address in 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104? A name (localhost) is
     not."""
     return find_packed_loopback(address) is not None
-
-
-def name_user(uid):
-    """What the host calls a user, or `uid N`."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return "uid %d" % uid
 
 
 def find_peer_uid(connection):

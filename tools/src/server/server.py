@@ -11,14 +11,14 @@ import threading
 import time
 
 from ..base.errors import CannotStart
-from ..base.clients import Peer
+from ..base.clients import Peer, name_user
 from ..base.controls import show_controls
 from ..base.program import log
 from ..base.workers import Worker
 from .front import NO_THREAD, Front
 from .handler import Handler
 from .limits import NO_FILES, OpenConnections, is_of_owner
-from .peer import find_peer_uid, is_loopback, name_user, plain_address
+from .peer import find_peer_uid, is_loopback, plain_address
 from .port import SHARING, claim_port
 from .unix import UnixDoor
 

@@ -45,7 +45,8 @@ class Notifier:
 
     def _watch(self, describe):
         while not self._is_over.wait(self._every_s):
-            self._tell("WATCHDOG=1\nSTATUS=" + describe())
+            with contextlib.suppress(MemoryError):      # it lives, and has another try before that
+                self._tell("WATCHDOG=1\nSTATUS=" + describe())
 
     def _tell(self, text):
         if self._address:

@@ -13,10 +13,10 @@ import struct
 import sys
 
 from ..base.errors import CannotStart
-from ..base.clients import Peer
+from ..base.clients import Peer, name_user
 from ..base.program import log
 from ..base.workers import Worker
-from .peer import choose_uid, name_user
+from .peer import choose_uid
 from .port import claim_name
 
 UNIX = "unix"               # the address of who comes by it
