@@ -18,6 +18,8 @@ from conftest import AGENT, LIMIT_S, AgentInside, program, wait_for
 from support.adoptable import UNTIL_GO, adoptable, spools
 from support.outside import change, query, spoil_schema
 
+pytestmark = pytest.mark.once
+
 NOW = time.time()
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user's files need root")
 OWN_IDENTITY = "update session set status='RUNNING', ended=null, ran_by='%s' where id=1001"

@@ -13,6 +13,8 @@ import pytest
 import agent as program
 from conftest import AGENT, LIMIT_S, TOP, Client, wait_for
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def make_writer():

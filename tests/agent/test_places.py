@@ -10,6 +10,8 @@ import agent as program
 from conftest import wait_for
 from support.outside import no_wal_of, query
 
+pytestmark = pytest.mark.once
+
 ROUNDS = 300
 
 

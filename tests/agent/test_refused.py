@@ -8,6 +8,8 @@ import pytest
 
 from support.outside import foreign_lock, list_secrets, query
 
+pytestmark = pytest.mark.once
+
 SECRET = "s3cr3t-Pa55"
 
 

@@ -16,6 +16,8 @@ sys.path.insert(0, str(TOP / "tools"))
 from agentcli import (get_user, make_crontab, mark, name_entries, program_of, quote_literal, split_input,    # noqa: E402
                       stem_of)
 
+pytestmark = pytest.mark.once
+
 USER = get_user()
 PATHS = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
 # file -> (text, what the entries that are carried over for root go by, numbers of the lines that are not, and of those

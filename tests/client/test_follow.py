@@ -8,6 +8,8 @@ from conftest import LIMIT_S, wait_for
 from support.client import objects, run_client, spawn
 from support.terminal import Terminal
 
+pytestmark = pytest.mark.once
+
 
 def made_of(*commands, **fields):
     """A scenario F with a step of one command each."""

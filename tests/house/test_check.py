@@ -1,6 +1,7 @@
 """tools/check.py: what it hands to which pytest process, and what it makes of their ends."""
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,8 +61,29 @@ def test_sums_over_files(check, write_tests, capfd):
     targets = write_tests(good="def test_a(): pass\ndef test_b(): pass",
                     bad="def test_a(): assert 0",
                     skips="import pytest\n@pytest.mark.skip\ndef test_a(): pass")
-    assert check.check(sys.executable, targets, ["-q"], 2) == (2, 1, 1)
-    assert "assert 0" in capfd.readouterr().out
+    assert check.check(sys.executable, targets, ["-q"], 2) == (2, 1, 1, 0)
+    assert capfd.readouterr().out.count("FAILED tests::test_a - assert 0\n") == 2
+
+
+SECOND = """
+    import os
+    def test_a():
+        assert os.path.exists(%(mark)r) or open(%(mark)r, "w").close()
+    def test_b(): pass
+"""
+
+
+def test_what_passes_the_second_time_is_told_as_unsteady(check, write_tests, tmp_path, capfd):
+    targets = write_tests(late=SECOND % {"mark": str(tmp_path / "mark")}, good="def test_a(): pass")
+    assert check.check(sys.executable, targets, ["-q"], 2) == (3, 0, 0, 1)
+    assert re.search(r"(?m)^== once more, alone: \S*test_late.py\n", capfd.readouterr().out)
+    assert check.check(sys.executable, targets, ["-q"], 2) == (3, 0, 0, 0)
+
+
+def test_when_many_files_fail_they_are_not_tested_again(check, write_tests, tmp_path, capfd):
+    targets = write_tests(**{name: SECOND % {"mark": str(tmp_path / name)} for name in "abcd"})
+    assert check.check(sys.executable, targets, ["-q"], 2) == (4, 4, 0, 0)
+    assert "once more" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("text", [
@@ -78,7 +100,7 @@ def test_a_process_that_ends_badly_is_a_failure(check, write_tests, monkeypatch,
 
 def test_deselecting_all_tests_of_one_file_is_no_failure(check, write_tests):
     targets = write_tests(one="def test_one(): pass", two="def test_two(): pass")
-    assert check.check(sys.executable, targets, ["-k", "test_two"], 2) == (1, 0, 0)
+    assert check.check(sys.executable, targets, ["-k", "test_two"], 2) == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

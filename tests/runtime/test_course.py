@@ -14,6 +14,8 @@ from support.clock import FakeClock
 from support.outside import foreign_lock
 from support.tasks import step
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def repository(tmp_path):

@@ -11,6 +11,8 @@ from conftest import sessions_of, wait_for, why
 from support.ledger import check_complete
 from support.outside import slow_to_read
 
+pytestmark = pytest.mark.once
+
 TICK = {"name": "TICK", "version": "1", "variables": {"v": "1"},
         "steps": [{"name": "a", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]}
 

@@ -12,6 +12,8 @@ from agent import (OVERLAPS, QUEUES, SKIPS, STARTS, UNFIT, Definitions, Play, Sc
                    list_earliest, list_notes, list_visits, visit_maker)
 from conftest import turns_of
 
+pytestmark = pytest.mark.once
+
 NOON = 1780315200               # 2026-06-01T12:00:00Z, a Monday
 HOUR, DAY = 3600, 86400
 

@@ -203,7 +203,7 @@ def test_few_files(make_agent, tmp_path):
     session = running.ok("EXEC LONG")["session"]
     clients, waiting, replies = flood_port(running, 100, b"WAIT %s\n" % session.encode())
     try:
-        assert len(waiting) >= 5 and len(replies) >= 50
+        assert waiting and len(replies) >= 50  # how many get in depends on what the agent has open itself
         assert all(reply.startswith("ERR BUSY ") for reply in replies), set(replies)
         assert running.ok("EXEC HELLO -SYNC")["status"] == "DONE"
         assert running.ok("STOP %s -IMMEDIATE" % session)["status"] == "STOPPED"

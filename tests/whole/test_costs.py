@@ -9,7 +9,7 @@ import pytest
 
 from conftest import wait_for
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells it")
+pytestmark = [pytest.mark.once, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells it")]
 SESSIONS = 500
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from conftest import TOP
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = TOP / "sqlite_repos" / "examples"
 CONTEXTS = {"GLOBAL": "mart.db", "PROD": "mart-prod.db"}
 

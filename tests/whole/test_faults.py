@@ -14,6 +14,8 @@ import agent as program
 from conftest import wait_for
 from support.outside import change, query
 
+pytestmark = pytest.mark.once
+
 SECRET = "swordfish-42"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from conftest import AGENT, wait_for
 
+pytestmark = pytest.mark.once
+
 NOBODY_LISTENS = 1      # no port that tests take
 
 # begins the agent as a shell's `trap '' ...`, nohup or a careless daemon begins it

@@ -14,6 +14,8 @@ from conftest import AGENT, BOOT
 from support.client import PATH
 from support.tasks import os_task, step
 
+pytestmark = pytest.mark.once
+
 PLANTED = "p\x1b]0;x\x07\rOK q\nERR INTERNAL z\udcff\u202e"
 SHOWN = r"p\x1b]0;x\x07"
 HIDDEN = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -18,6 +18,8 @@ from conftest import AGENT, AgentProcess, is_alive, program, wait_for
 from support.adoptable import UNTIL_GO
 from support.tasks import add, begin, os_task, run, sql, stop
 
+pytestmark = pytest.mark.once
+
 USER, SYSTEM_PYTHON = "nobody", "/usr/bin/python3"
 
 
