@@ -112,7 +112,7 @@ class Agent:
         if not found:
             raise Trouble("the agent did not start:\n%s" % "".join(lines))
         self.port = int(found.group(1))
-        self.client = Connection("127.0.0.1", self.port)
+        self.client = connect(self.port)
 
     def ask(self, request):
         """(data lines, fields of the OK) of a request."""
@@ -137,6 +137,11 @@ class Agent:
         self.process.wait()
         with self.client:
             pass
+
+
+def connect(port):
+    """A Connection of the client to a port of this host."""
+    return Connection(argparse.Namespace(host="127.0.0.1", port=int(port), unix=None, tls=False, tls_ca=None, tls_cert=None))
 
 
 class Bench:
@@ -300,7 +305,7 @@ def measure_okays(bench):
 def measure_ping(bench):
     """PING, one after the other on one connection."""
     count = bench.sizes["pings"]
-    with bench.agent() as agent, bare_python(ECHO) as (_, port), Connection("127.0.0.1", int(port)) as echo:
+    with bench.agent() as agent, bare_python(ECHO) as (_, port), connect(port) as echo:
         def ping(connection):
             connection.ask("PING")
             connection.read_line()
@@ -587,7 +592,7 @@ def measure_growth(bench):
 def measure_purge(bench, folder):
     """The 99th percentile of EXEC while half of the sessions are purged."""
     agent, pairs, is_over = Agent(folder), [], threading.Event()
-    with Connection("127.0.0.1", agent.port) as other:
+    with connect(agent.port) as other:
         agent.ask("HOLD bench")
         before = times_of(500, lambda: list(other.ask("EXEC SET")))[495]
 
