@@ -23665,6 +23665,7 @@ command, in small letters:
     python agentcli.py import weather.json
     python agentcli.py run --follow -- make -C /srv/site
     python agentcli.py top
+    python agentcli.py report -o night.html --since yesterday
 
 `python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
 and options of one.
@@ -23719,10 +23720,20 @@ and options of one.
   else the agent, u releases, H and U mean the agent, q quits; each asks before it acts. It needs a
   terminal and the module `curses`; elsewhere, and with `--plain` or `--count n`, it writes a page
   of text every `--every` seconds (2).
+- `report -o FILE` writes one HTML file about a period, by default the last day: a timeline of all
+  sessions, what failed with the ends of the logs, what did not run and why, what has not ended and
+  what comes next, durations over time. It shows in any browser, dark or light, on a phone and on
+  paper; it has no script, and loads nothing. What ran within the period belongs to it, also where
+  it was begun up to a day before (where it ended badly, 30 days; what still runs, whenever). The
+  newest 200,000 sessions are taken in, and what a list leaves out it counts. `--since` and
+  `--until` are in the reader's zone, as all times in it are. A new file is for its owner alone
+  (0600), since logs stand in it; an earlier report is replaced at once, and keeps its mode; a file
+  that is no report stays, exit status 2. Without `-o`, or with `-o -`, it goes to standard output.
+  The role of a monitor is enough.
 - `completion bash` and `completion zsh` print a script: `eval "$(agentcli.py completion bash)"`. It
   completes commands, options, and what the agent has (scenarios, schedules, sessions), for which it
   waits a second at most.
-- Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
+- Times are handed on unread, but those of `report`: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
   (topic `values`).
 - An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
   again.
@@ -24566,6 +24577,8 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- `agentcli.py report -o night.html --since yesterday` tells a night on one page, for a browser, a
+  phone or paper: what ran, what failed and how its log ends, what did not run and why, what comes.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

@@ -133,7 +133,8 @@ def add_choice(parser, choice):
                 else {"action": "store_const", "const": True})
     if choice.has_default:
         keywords.update(nargs="?", const="")
-    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+    names = filter(None, (choice.short, choice.offered))
+    parser.add_argument(*names, dest="-" + choice.name, default=argparse.SUPPRESS,
                         help=choice.meaning.replace("%", "%%"), **keywords)
 
 
