@@ -23733,8 +23733,8 @@ and options of one.
 - `completion bash` and `completion zsh` print a script: `eval "$(agentcli.py completion bash)"`. It
   completes commands, options, and what the agent has (scenarios, schedules, sessions), for which it
   waits a second at most.
-- Times are handed on unread, but those of `report`: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
-  (topic `values`).
+- Times are handed on unread, but those of `report`: `--since 1h`, `--since yesterday`,
+  `--until 02:30`, `--at 10m` (topic `values`).
 - An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
   again.
 - The agent's messages are shown with the options and commands as the client has them.
