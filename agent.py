@@ -37,6 +37,8 @@ Sections, each using only those above it:
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
+    base/usage                What agent.py --help says beside the options: first steps, and which
+                              options belong together.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
     base/workers              Threads that begin, or are given up: nobody waits for ever for their
@@ -2141,6 +2143,51 @@ def parse_duration(text, is_whole=False):
         raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
                             % (text[:60], "whole number" if is_whole else "number"))
     return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+# ======================================================================================
+# base/usage.py
+# What agent.py --help says beside the options: first steps, and which options belong together.
+# ======================================================================================
+
+HELP_ABOUT = """\
+Runs jobs, starts them on time, and keeps a record of both: one file, nothing to install. Without
+options it makes its repositories beside itself, and serves this host's user on 127.0.0.1:20910."""
+HELP_END = """\
+first steps:
+  python agent.py                       the agent; it says when it is ready
+  nc localhost 20910                    another terminal: EXEC HELLO, LOG 1001, HELP, QUIT
+  python agent.py --import first.json   your own scenarios and schedules
+  python agent.py --manual              the manual; --manual start, --manual troubleshooting
+
+Exit status: 0 stopped as asked, or done; 1 it cannot start, or something was found or refused,
+and it says what; 2 wrong usage."""
+# title -> names of options without their dashes; a new option stands last until it is here
+OPTION_GROUPS = (
+    ("the agent and its repositories", "name master create host-id keep-days clean-every "
+     "insecure-fs"),
+    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca"),
+    ("who may, and what", "no-owner allow-types root run-as as-root insecure"),
+    ("how much", "max-sessions max-queue max-output max-line max-connections max-per-address "
+     "max-requests stranger-timeout idle-timeout line-timeout send-timeout"),
+    ("its log, and starting at boot", "log log-size log-format service"),
+    ("instead of an agent: definitions", "import repo replace"),
+    ("instead of an agent: looking after its files", "doctor repair restore verify-audit head"),
+    ("instead of an agent: words", "help version manual"))
+
+
+def make_option_parser():
+    """(The parser of argparse without options but --help, {name of an option: its group})."""
+    parser = Parser(prog="agent.py", usage="%(prog)s [OPTION ...]", description=HELP_ABOUT,
+                    epilog=HELP_END, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    add_help=False)
+    groups = {}
+    for title, names in OPTION_GROUPS:
+        group = parser.add_argument_group(title)
+        groups.update(("--" + name, group) for name in names.split())
+    groups["--help"].add_argument("-h", "--help", action="help",
+                                  help="print these options and exit")
+    return parser, groups
 
 
 # ======================================================================================
@@ -16209,6 +16256,11 @@ class ScheduleChanges:
 # What is told of a schedule: why, what stands in its way, and what comes.
 # ======================================================================================
 
+# rule -> when it fires, where no due time can be told
+WITHOUT_DUE = {"startup": "fires at each start of the agent",
+               "boot": "fires at the agent's first start after the host's next boot"}
+
+
 def explain(row):
     """An occurrence in the words of a person."""
     count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
@@ -16237,11 +16289,12 @@ def explain(row):
 def list_state(repository, stored, due, hold, patterns=()):
     """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
     agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
-    notes = [] if stored.schedule.enabled else ["disabled"]
+    schedule = stored.schedule
+    notes = [] if schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, stored.hold, repository.hold)]
-    for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, stored.schedule.name):
+    conditions = repository.db.read(repository.schedules.list_conditions, schedule.name)
+    for kind, name, met in conditions:
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(patterns=patterns, **{kind: name}),
@@ -16249,7 +16302,11 @@ def list_state(repository, stored, due, hold, patterns=()):
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
-    return notes + (["next due %s" % local_iso(due)] if due else [])
+    if due:
+        notes.append("next due %s" % local_iso(due))
+    elif schedule.enabled and not conditions:
+        notes.append(WITHOUT_DUE.get(schedule.rule.strip().lower(), "no due time lies ahead"))
+    return notes
 
 
 def list_earliest(streams, count, key):
@@ -23351,6 +23408,8 @@ Each data line is one of Prometheus' text format.
 
 <<verb HELP>>
 
+Of one verb it tells its words, too, a line each. `HELP SCHED` lists the verbs that begin so.
+
 ### QUIT
 
 <<verb QUIT>>
@@ -23747,7 +23806,9 @@ and options of one.
 - `sessions` tells times from now on a terminal: `3 min ago`, `in 2 h`. `status` is a tree of the
   session, its steps and their tasks, with bars for how long they took. `sched next` shows due times
   of a schedule that follow one another within 15 minutes as one line, with how many there are; it
-  looks at the next 1,000 and shows ten lines. Nothing of this is so with `--json`.
+  looks at the next 1,000 and shows ten lines: the next of each schedule before further ones.
+  Nothing of this is so with `--json`.
+- `sched why --decision skipped,failed,late` shows only the due times that became one of these.
 - States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
   none.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
@@ -24579,6 +24640,11 @@ MANUAL_CHANGES = r"""
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
 - `agentcli.py report -o night.html --since yesterday` tells a night on one page, for a browser, a
   phone or paper: what ran, what failed and how its log ends, what did not run and why, what comes.
+- `agent.py --help` has its options in groups, and begins with the first steps. `HELP EXEC` tells
+  what each word means. `SCHED WHY` says of `boot`, `startup` and of rules that are over why no due
+  time is told.
+- `agentcli.py sched next` shows the next due time of each schedule before further ones of those
+  that are due often. `sched why --decision skipped,failed,late` shows only what did not start.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
@@ -25309,7 +25375,22 @@ def _help(agent, request):
              for name, line in _HELP.items() if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
         raise NotFound("%s is no verb" % shorten(topic))
-    return iter(lines)
+    return iter(lines + (list_word_help(topic) if topic in VERBS else []))
+
+
+def list_word_help(name):
+    """What the words of a verb mean, a line each, and where more is told."""
+    form = next(form for form in VERB_FORMS if form.name == name)
+    words = [(part.name + ("=" + part.shown if part.shown else ""), part.meaning)
+             for part in list_parts(form)]
+    if "[VARIABLE=" in form.words:
+        words.append(("VARIABLE=value", "a value for a variable of the scenario"))
+    lines = [TextLine("  %s: %s" % (word, meaning),
+                      [("verb", name), ("form", word), ("help", meaning)])
+             for word, meaning in words]
+    more = "python agent.py --manual %s tells more" % name
+    return lines and lines + [TextLine("  " + more, [("verb", name), ("form", ""),
+                                                     ("help", more)])]
 
 
 @verb("QUIT")
@@ -27097,10 +27178,9 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
-    parser = Parser(
-        prog="agent.py", description="A job-execution and scheduling agent in one file.")
+    parser, groups = make_option_parser()
     for option in COMMAND_OPTIONS:
-        _add_option(parser, option)
+        _add_option(groups.get(option.name, parser), option)
     parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
     parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
@@ -27126,7 +27206,7 @@ def parse_arguments(arguments):
 
 
 def _add_option(parser, option):
-    """Adds a CommandOption; argparse has --help itself."""
+    """Adds a CommandOption to a parser, or a group of one; --help is there."""
     keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute

@@ -75,8 +75,10 @@ change. Sections, each using only those above it:
     client/pictures     Replies as people read them best: times from now, a session as a tree, due
                         times folded.
     client/board        What top shows: how an agent is now, and that as a page of any size.
-    client/command      What a command of the client is, and what an option of one.
     client/errors       What ends the client, and with which exit status.
+    client/coming       sched next and sched why as people ask them: what comes of each schedule,
+                        what did not start.
+    client/command      What a command of the client is, and what an option of one.
     client/settings     Where the agent is, and as whom it is asked: options, the environment, and
                         ~/.agentcli.
     client/commands     The verbs as commands, and the command line that names one.
@@ -1721,7 +1723,7 @@ BESIDE = 22             # columns of state, duration and gaps
 IN_TREE = ("session", "scenario", "version", "status", "message", "duration")
 FOLDED_S = 900.0        # due times of a schedule that follow one another so soon are one line
 MIN_FOLDED = 3          # so many of them at least
-ASKED, LINES = 1000, 10     # due times that are asked for, and lines that are shown of them
+ASKED = 1000            # due times that are asked for, where nobody says how many
 
 
 def show_sessions(reply, is_json):
@@ -1833,24 +1835,17 @@ def fold_run(run, last):
                   "times": "%d%s" % (len(run), " or more" * goes_on)}, **run[0])]
 
 
-def show_coming(reply, is_json, lines=None):
-    """Coming due times; for people those that repeat soon are one line, and there are so many lines
-    at most (None: all)."""
+def show_coming(reply, is_json):
+    """Coming due times; for people those that repeat soon are one line."""
     if is_json:
         show_listing(reply, is_json)
         return
     rows = [json.loads(line) for line in list(reply)]
-    rows = fold(rows, len(rows) == ASKED)
-    rows = sorted(rows, key=lambda row: find_instant(row["due"]) or 0.0)[:lines]
+    rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
     else:
         tell_none()
-
-
-def show_next(reply, is_json):
-    """Coming due times, where the client has asked for more than it shows."""
-    show_coming(reply, is_json, LINES)
 
 
 # ======================================================================================
@@ -2030,6 +2025,121 @@ def share_lines(wanted_lines, room):
 
 
 # ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
+# client/coming.py
+# sched next and sched why as people ask them: what comes of each schedule, what did not start.
+# ======================================================================================
+
+LINES = 10              # lines of coming due times
+DECISIONS = ("started", "late", "skipped", "failed")
+MOST_OCCURRENCES = 1000000      # that are looked through
+USUAL_LIMIT = 50                # of these so many are shown
+
+
+def show_next(connection, arguments, words):
+    """Asks for coming due times, and shows ten lines of them: first the next of each schedule, in
+    their order. Raises ClientError, OSError of stdout."""
+    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED])
+    lines = fold(rows, len(rows) == ASKED)
+    names = {name_row(row) for row in lines}
+    if len(rows) == ASKED and len(names) < LINES and not arguments + words:
+        # those that are due so seldom that a thousand due times of others come first
+        lines += [{"schedule": row["name"], "due": row["next"], "note": ""}
+                  for row in ask_json(connection, ["SCHED LIST"])
+                  if row["next"] and row["enabled"] and row["name"] not in
+                  {name for name, _ in names}]
+    lines = choose_lines(lines)
+    if lines:
+        put_table(lines)
+    else:
+        tell_none()
+
+
+def name_row(row):
+    """Which schedule a row of coming due times is of."""
+    return row["schedule"], row.get("repository")
+
+
+def choose_lines(rows):
+    """Ten rows of coming due times: the next of each schedule before further ones."""
+    turns, ordered = {}, []
+    for row in sorted(rows, key=find_due):
+        turns[name_row(row)] = turns.get(name_row(row), 0) + 1
+        ordered.append((turns[name_row(row)], find_due(row), row))
+    ordered.sort(key=lambda place: place[:2])
+    return sorted((row for _, _, row in ordered[:LINES]), key=find_due)
+
+
+def find_due(row):
+    """When a row is due; epoch seconds."""
+    return find_instant(row["due"]) or 0.0
+
+
+def ask_json(connection, words):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in connection.ask(" ".join(words + ["-JSON"]))]
+
+
+class Sifted:
+    """A reply of occurrences without those that were decided otherwise; newest first."""
+
+    def __init__(self, reply, decisions, limit):
+        self._reply, self._decisions, self._limit = reply, decisions, limit
+
+    def __iter__(self):
+        count = 0
+        for line in self._reply:
+            if json.loads(line)["decision"] in self._decisions and count < self._limit:
+                count += 1
+                yield line
+
+    @property
+    def fields(self):
+        """Those of the OK."""
+        return self._reply.fields
+
+
+def sift_why(connection, arguments, words, decisions):
+    """Asks what became of due times -> what is like a Reply: only what became one of these words
+    between commas. Raises ClientError."""
+    wishes = decisions.lower().split(",")
+    unknown = [wish for wish in wishes if wish not in DECISIONS]
+    if unknown:
+        raise ClientError(USAGE, "--decision takes %s, several between commas"
+                          % ", ".join(DECISIONS))
+    limit, others = USUAL_LIMIT, []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.upper() == "-LIMIT" and value.isdigit():
+            limit = int(value)
+        else:
+            others.append(word)
+    request = ["SCHED WHY"] + arguments + others + ["-LIMIT=%d" % MOST_OCCURRENCES, "-JSON"]
+    return Sifted(connection.ask(" ".join(request)), wishes, limit)
+
+
+# ======================================================================================
 # client/command.py
 # What a command of the client is, and what an option of one.
 # ======================================================================================
@@ -2065,28 +2175,6 @@ class Choice(NamedTuple):
 def own(name, meaning, shown="", short=""):
     """An option that is for the client."""
     return Choice(name, shown, meaning, is_own=True, short=short)
-
-
-# ======================================================================================
-# client/errors.py
-# What ends the client, and with which exit status.
-# ======================================================================================
-
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
-INTERRUPTED, OUTPUT_LOST = 130, 141
-
-
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 # ======================================================================================
@@ -2199,6 +2287,7 @@ OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
     "RESTART": [FOLLOW],
     "WAIT": [FOLLOW],
+    "SCHED WHY": [own("DECISION", "only what became one of started, late, skipped, failed", "a,b")],
     "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
@@ -2280,8 +2369,9 @@ def make_parser(commands):
     for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
-            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
-                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
+            places[group] = add_subparsers(places[""].add_parser(group, help="%s: %s %s -h" % (
+                {"sched": "schedules"}.get(group, group.rstrip("s") + "s"), parser.prog, group),
+                allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(
             name, help=command.help, description=describe(command), usage=usage,
@@ -5482,10 +5572,15 @@ def perform(options, arguments, words):
     if "FOLLOW" in options.own:
         return follow_command(options, arguments, words)
     if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
-        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
+        with connect(options) as connection:
+            show_next(connection, arguments, words)
+        return WELL
     request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with connect(options) as connection:
-        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        if "DECISION" in options.own:
+            reply = sift_why(connection, arguments, words, options.own["DECISION"])
+        else:
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
