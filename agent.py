@@ -24414,6 +24414,38 @@ MANUAL_GUARANTEES = r"""
 MANUAL_TROUBLES = r"""
 ## troubleshooting: what went wrong
 
+What you see, and the one command that tells why. N is the number of a session, NAME that of a
+schedule; FILE is yours.
+
+    cannot connect                            systemctl status agent-AGENT, or its log
+    it does not start                         python agent.py: one line says why
+    something is wrong with its files         python agent.py --doctor
+    ERR AUTH, ERR DENIED                      agentcli.py --user NAME ping
+    nothing runs at all                       agentcli.py ping
+    a session does not begin                  agentcli.py status N
+    a session failed                          agentcli.py log N --tail 20
+    a session takes too long                  agentcli.py wait N --follow
+    what failed last night?                   agentcli.py sessions --status ERROR --since yesterday
+    what did not run last night?              agentcli.py sched why --since yesterday
+                                                  --decision skipped,failed,late
+    a schedule did not run                    agentcli.py sched why NAME
+    it runs at the wrong time                 agentcli.py sched next NAME
+    it runs too often, or twice               agentcli.py sessions --schedule NAME
+    what will not fit tonight?                agentcli.py sched plan
+    a document is refused                     agentcli.py check FILE
+    who did that?                             agentcli.py audit --since yesterday
+    PING says DEGRADED or STANDBY             agentcli.py repos
+    all of it on one page                     agentcli.py report -o night.html --since yesterday
+
+Without the client the same is asked in capitals, of the port: `STATUS 1001`, `SCHED WHY NIGHTLY`.
+
+### When it does not answer
+
+**Cannot connect.** `Connection refused`: no agent listens there. Does it run? Its log has the line
+`agent NAME ready on HOST:PORT`; `--port`, or `AGENT_PORT`, tells the client of another port than
+20910. Silence instead of an answer: something between drops what you send, or the host is out of
+breath. `what answers at HOST:PORT is no agent`: another program has that port.
+
 **It does not start.** One line on standard error says why, and the exit code is 1.
 
     an agent named X is running on this master       stop that one, or give another --name
@@ -24424,28 +24456,77 @@ MANUAL_TROUBLES = r"""
     --unix PATH: another program listens there       stop that one, or give another path
     --no-owner: there is no user ...                 start without it and USERS ADD one
 
-**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do.
+**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do
+(topic `operating`).
 
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
-you are (`--user` of the client, AUTH; topic `users`). A client
+you are (`--user NAME` of the client, AUTH; topic `users`). A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
-**A session does not begin.** `STATUS N`: `waits_for` and `message` say for what it waits: for its
+**ERR DENIED.** You are a user, and your role does not reach so far: the message says which one
+is needed. `USERS LIST` shows an administrator who is what.
+
+**ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
+
+### When something does not begin
+
+**Nothing runs at all.** `ping` shows `hold=yes`, who holds the agent, why and until when:
+`release`. Or `running` is as large as `--max-sessions`, and `queued` grows: `sessions --status
+RUNNING` shows what has all the places. `status=STOPPING`: somebody stops the agent.
+
+**A session does not begin.** `status N`: `waits_for` and `message` say for what it waits: for its
 start time, a hold, a limit (of its scenario's `concurrency`, or of its schedule), a free place
 (`--max-sessions`), or its repository.
 A session of another agent's name (`-AGENT`) waits for that agent.
 
-**A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
-printed. Mend it, then `RESTART N`.
+**A schedule did not run.** `sched why NAME` has a line for each due time: `started` or `late`
+with the session, `skipped` or `failed` with the reason. Below stands what is in the way now.
 
-**A schedule did not run.** `SCHED WHY NAME`. Its OK line tells what stands in the way now. Is
-it enabled? Does it belong to this agent (`SCHED SHOW NAME`)? `SCHED NEXT NAME -ALL` shows what
-its window takes away.
+    disabled                      sched on NAME
+    held                          release --schedule NAME, or release: its line says who holds it
+    skipped, overlap              the one before still ran: sessions --schedule NAME; or overlap
+                                  of the schedule should be parallel
+    skipped, hold or misfire      it was held, or the agent was down: misfire of the schedule says
+                                  what becomes of such times; exec runs it now
+    skipped, limit                its scenario's concurrency: on_limit
+    skipped, window, gap or fold  its hours and exclusions, or daylight saving: sched next NAME
+                                  --all shows what they take away
+    failed                        the session could not be made: the line says why
+    waits for ...                 what its `after` names has not ended well since
+
+No line at all for a due time: the schedule was not there yet, or belongs to another agent
+(`sched show NAME`), or the times are thought of in another zone.
+
+**It runs at the wrong time.** `sched next NAME` shows the next due times, and `sched show NAME` its
+rule and zone. Without a zone it is that of the agent's host: start the agent with
+`TZ=Europe/Zurich`, or give the schedule a `timezone`.
+
+**It runs too often, or twice.** `sessions --schedule NAME` shows for which due time each session
+was. A retry has the same one (`attempts`). Twice at the same minute, of which the agent knows one:
+the line is still in a crontab, or a second agent has the same schedule.
+
+**The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
+zone out, and start the agent with `TZ=Europe/Zurich`.
+
+### When something fails
+
+**A session failed.** `log N --tail 20` has the last lines that its tasks printed, `status N` the
+message and the exit code of each step and task. Mend it, then `restart N`: it goes on at the task
+that failed. `restart N --skip` goes on behind it.
+
+**A session takes too long.** `wait N --follow` shows its steps against what is usual, and what it
+prints; Ctrl-C leaves it. `stop N` ends it after the task now running, `stop N --immediate` at
+once, with all its processes. `timeout` of a scenario, step or task ends the next one by itself.
 
 **A command works in my shell, and not here.** A task has the agent's environment, not that of
 your login: give `cwd`, `env`, and full paths. A string command is run by `/bin/sh`. In double
-quotes of JSON a backslash is written twice.
+quotes of JSON a backslash is written twice. Exit code 127: the shell has not found the program;
+126: it may not be executed. `exit code -9`, or 137 of a shell: something has killed it, maybe the
+system for want of memory (`dmesg`).
+
+**A session that came from cron fails now and then.** `flock -n`, or `[ -x X ] && X`: what cron did
+not mind is an ERROR here (topic `crontab`).
 
 **A variable is empty in a command.** Write `${day}`, with braces, or `$VAR_day`. `$day` is a
 variable of the shell.
@@ -24453,18 +24534,25 @@ variable of the shell.
 **A number compares wrong in SQL.** Variables are text: `cast(:n as integer)`.
 
 **An error says `stale`.** The agent, or its host, stopped without warning while the session
-ran. `RESTART` goes on with it. Its scenario's `on_stale` can say what is to be done the next
+ran. `restart N` goes on with it. Its scenario's `on_stale` can say what is to be done the next
 time.
 
-**PING says DEGRADED.** `REPOS` tells which repository, and why. `DEGRADED` goes away by itself
+**A document is refused.** `check FILE` tells all faults, each with its place. `EXISTS`: this
+version is there and differs: `diff FILE` shows in what; give it a new version, or `--replace`.
+
+### When files are in the way
+
+**PING says DEGRADED.** `repos` tells which repository, and why. `DEGRADED` goes away by itself
 when the file can be used again. Another program that holds a lock of SQLite for long is a usual
 reason. A file that is no database any more to who opens it now is another: bring back a copy.
 With `STANDBY` a file can be read and not written.
 
-**The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
-zone out, and start the agent with `TZ=Europe/Zurich`.
+**A repository is held after a move or a restore.** `repos` says so. If it is the one that is to
+go on: `release --repo NAME` (topic `copies`).
 
-**ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
+**The disk fills.** `python agent.py --doctor` tells where space is short, and what is large.
+`purge --days 30 --dry-run` counts what would go; PURGE without it deletes. `--keep-days`
+and `--max-output` bound it from then on.
 """
 MANUAL_CHANGES = r"""
 ## changes: what is different, newest last
