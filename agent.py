@@ -23890,6 +23890,30 @@ The schedules are enabled at once. A line that is still in cron would run twice.
 What comes due between 1 and 4 is left to cron, and is not made up for. A due time between 3 and
 4 runs in neither, so be quick. `SCHED WHY` lists it as skipped. The hold is the whole agent's:
 other schedules run what they have missed at the release, as their `misfire` says.
+
+### What was where in cron
+
+    crontab -l                        agentcli.py sched list
+    the log of cron, grep CRON        agentcli.py sessions, or sched why NAME
+    the mail of a command             agentcli.py log N: kept also when nothing failed
+    does it still run? ps             agentcli.py sessions --status RUNNING, or top
+    did it run last night?            agentcli.py sched why NAME --since yesterday
+    when does it run next?            agentcli.py sched next NAME
+    a # before a line                 agentcli.py sched off NAME; sched on NAME
+    crontab -e, another time          agentcli.py sched set NAME --rule "daily at 02:30"
+    crontab -e, another command       agentcli.py edit NAME --replace
+    run it now, as cron would         agentcli.py exec NAME --follow
+    flock                             --overlap queue, or skip, of sched set
+    chronic, MAILTO, exit codes       agentcli.py sessions --status ERROR
+    anacron                           --misfire once: what was missed runs when the host is up
+    sleep $((RANDOM % 600))           --jitter 600
+    a loop that tries again           attempts and retry_delay of a step
+
+The schedule and its scenario have the same name, so NAME is right for all of these. What is changed
+so is the agent's alone: an import of the crontab sets the rule as it stands there again, and
+refuses a command that differs unless `--replace` takes it.
+A schedule that came from cron keeps cron's ways until it is told otherwise: `overlap` is
+`parallel`, `misfire` is `skip`.
 """
 MANUAL_OPTIONS = r"""
 ## options: the command line of agent.py
@@ -23912,6 +23936,19 @@ In a container, give `--host-id`: its host name changes with each start.
 MANUAL_OPERATING = r"""
 ## operating: an agent that stays
 
+### The first day
+
+As the user that the agent is to run as, in a folder of its own that nobody else may write:
+
+    mkdir -m 700 /opt/agent && cp agent.py agentcli.py /opt/agent && cd /opt/agent
+    python3 agent.py                     try it: it says when it is ready; Ctrl-C stops it
+    python3 agentcli.py ping             from another terminal
+    python3 agentcli.py exec HELLO --follow
+
+Then have it started at boot, as below; import what it is to run (`import`, or `import --crontab`);
+look at `sched next`, and the next morning at `report`. Have a backup made each night: `BACKUP`, as
+the topic `backup` shows. What it needs from then on: nothing, but a new file now and then.
+
 ### Starting at boot
 
 Under systemd, as the user that the agent is to run as, with the options that it is to have:
@@ -23931,7 +23968,7 @@ milliseconds.
 
 Without systemd, a line in the user's crontab:
 
-    @reboot cd /opt/agent && exec python3 agent.py 2>> agent.log
+    @reboot cd /opt/agent && exec python3 agent.py --log agent.log
 
 ### Its log
 
@@ -23953,8 +23990,22 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
 
 ### Looking
 
-`PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
-`SCHED WHY` what did not run.
+A question, and the command of the client that answers it:
+
+    is it well?                  ping
+    what runs now?               sessions --status RUNNING, or top
+    what ran?                    sessions --since yesterday
+    what failed?                 sessions --status ERROR --since yesterday
+    why?                         log N --tail 20, and status N
+    what comes?                  sched next
+    what did not run, and why?   sched why --since yesterday --decision skipped,failed,late
+    why not this one?            sched why NAME
+    what waits, and for what?    sessions --status WAITING,QUEUED
+    will it all fit tonight?     sched plan
+    who did what?                audit --since yesterday
+    all of that on one page      report -o night.html --since yesterday
+
+`METRICS` is for Prometheus. `PING` says with `status`:
 
     status=READY       all is well
     status=DEGRADED    a repository cannot be used; it is tried again and again
@@ -24031,6 +24082,14 @@ closes them. The log tells the id.
    `adopt`; the others are waited for.
 2. Copy the new `agent.py` over the old one.
 3. Start it.
+
+As commands, with a way back:
+
+    cp -p agent.py agent.py.before
+    python3 agentcli.py shutdown --wait
+    cp NEW/agent.py NEW/agentcli.py .
+    systemctl start agent-AGENT
+    python3 agentcli.py repos
 
 It brings the files to its own form, each in one transaction, and keeps a copy of each as it
 was: `FILE.vN` beside it (`FILE.vN.2` when there is one already). An older agent refuses a newer
@@ -24521,9 +24580,10 @@ once, with all its processes. `timeout` of a scenario, step or task ends the nex
 
 **A command works in my shell, and not here.** A task has the agent's environment, not that of
 your login: give `cwd`, `env`, and full paths. A string command is run by `/bin/sh`. In double
-quotes of JSON a backslash is written twice. Exit code 127: the shell has not found the program;
-126: it may not be executed. `exit code -9`, or 137 of a shell: something has killed it, maybe the
-system for want of memory (`dmesg`).
+quotes of JSON a backslash is written twice. `exit code
+127` and `cannot start: No such file`: there is no such program where its PATH looks; 126, or
+`Permission denied`: it may not be executed. `ended by signal 9`, or `exit code 137` of a shell:
+something has killed it, maybe the system for want of memory (`dmesg`).
 
 **A session that came from cron fails now and then.** `flock -n`, or `[ -x X ] && X`: what cron did
 not mind is an ERROR here (topic `crontab`).

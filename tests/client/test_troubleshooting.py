@@ -1,13 +1,18 @@
 """The manual's topic troubleshooting: each command of its table tells what the symptom is of."""
 import json
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 import agent as program
-from conftest import AGENT, LIMIT_S, wait_for, why
+from conftest import AGENT, LIMIT_S, TOP, wait_for, why
+
+sys.path.insert(0, str(TOP / "tools"))
+
+import agentcli     # noqa: E402
 from support.client import PATH, run_client
 
 pytestmark = pytest.mark.once
@@ -97,16 +102,30 @@ def test_when_it_does_not_answer(tmp_path):
     assert done.returncode == 1 and b"does not exist; --create" in done.stderr
 
 
+def parse_command(text):
+    """The command that a line of the manual names, as the client takes it."""
+    words = shlex.split(re.sub(r"\bN\b", "1001", text))
+    parsed, _, _ = agentcli.parse_command_line(words, agentcli.COMMANDS)
+    return parsed.command.name
+
+
 def test_every_command_of_its_prose_is_one():
     """What stands in the prose as a command of the client is one that the client takes."""
-    sys.path.insert(0, PATH.rpartition("/")[0])
-    import agentcli
     names = {command.name.split()[0] for command in agentcli.COMMANDS}
     commands = [text for text in re.findall(r"`([a-z]+(?: [^`\n]*)?)`", TOPIC) if text.split()[0] in names]
     assert len(commands) > 15
     for text in commands:
-        words = [{"N": "1001"}.get(word, word) for word in text.split()]
-        if len(words) == 1 and words[0] not in ("ping", "repos", "release"):
-            continue                                # a word of the prose
-        parsed, _, _ = agentcli.parse_command_line(words, agentcli.COMMANDS)
-        assert parsed.command, text
+        if " " in text or text in ("ping", "repos", "release"):         # else a word of the prose
+            assert parse_command(text)
+
+
+@pytest.mark.parametrize("topic, heading, least", [("operating", "Looking", 11), ("crontab", "What was where in cron", 11)])
+def test_every_command_of_other_tables_is_one(topic, heading, least):
+    """Of each line the first command; what stands behind `, or` and `;` is one, too, where it has words."""
+    text = program.make_manual(topic).split("### %s\n" % heading)[1].split("###")[0]
+    commands = []
+    for line in re.findall(r"^    \S.*? {2,}(\S.*)$", text, re.M):
+        if line.startswith(("agentcli.py ", "ping", "sess", "sched", "log", "audit", "report")):
+            commands += [part for part in re.split(r", or |; |, and |: ", line.replace("agentcli.py ", "")) if " -" in part
+                         or part.split()[0] in ("ping", "sched", "log", "status", "exec", "edit", "top")]
+    assert len(commands) >= least and all(map(parse_command, commands))
