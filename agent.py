@@ -37,6 +37,8 @@ Sections, each using only those above it:
     base/options              The options of the agent's command line, as data.
     base/program              What this program is: its own file, its code and its own log.
     base/times                The clock, instants as text, and the one parser of durations.
+    base/usage                What agent.py --help says beside the options: first steps, and which
+                              options belong together.
     base/words                Words of requests and replies: names, splitting, quoting, and what
                               makes a text one line.
     base/workers              Threads that begin, or are given up: nobody waits for ever for their
@@ -2141,6 +2143,51 @@ def parse_duration(text, is_whole=False):
         raise CalendarError("duration '%s' is not a %s with s, m, h or d, like 90s, 15m, 2h, 1d"
                             % (text[:60], "whole number" if is_whole else "number"))
     return (int if is_whole else float)(match.group(1)) * _UNITS_S[match.group(2)]
+
+
+# ======================================================================================
+# base/usage.py
+# What agent.py --help says beside the options: first steps, and which options belong together.
+# ======================================================================================
+
+HELP_ABOUT = """\
+Runs jobs, starts them on time, and keeps a record of both: one file, nothing to install. Without
+options it makes its repositories beside itself, and serves this host's user on 127.0.0.1:20910."""
+HELP_END = """\
+first steps:
+  python agent.py                       the agent; it says when it is ready
+  nc localhost 20910                    another terminal: EXEC HELLO, LOG 1001, HELP, QUIT
+  python agent.py --import first.json   your own scenarios and schedules
+  python agent.py --manual              the manual; --manual start, --manual troubleshooting
+
+Exit status: 0 stopped as asked, or done; 1 it cannot start, or something was found or refused,
+and it says what; 2 wrong usage."""
+# title -> names of options without their dashes; a new option stands last until it is here
+OPTION_GROUPS = (
+    ("the agent and its repositories", "name master create host-id keep-days clean-every "
+     "insecure-fs"),
+    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca"),
+    ("who may, and what", "no-owner allow-types root run-as as-root insecure"),
+    ("how much", "max-sessions max-queue max-output max-line max-connections max-per-address "
+     "max-requests stranger-timeout idle-timeout line-timeout send-timeout"),
+    ("its log, and starting at boot", "log log-size log-format service"),
+    ("instead of an agent: definitions", "import repo replace"),
+    ("instead of an agent: looking after its files", "doctor repair restore verify-audit head"),
+    ("instead of an agent: words", "help version manual"))
+
+
+def make_option_parser():
+    """(The parser of argparse without options but --help, {name of an option: its group})."""
+    parser = Parser(prog="agent.py", usage="%(prog)s [OPTION ...]", description=HELP_ABOUT,
+                    epilog=HELP_END, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    add_help=False)
+    groups = {}
+    for title, names in OPTION_GROUPS:
+        group = parser.add_argument_group(title)
+        groups.update(("--" + name, group) for name in names.split())
+    groups["--help"].add_argument("-h", "--help", action="help",
+                                  help="print these options and exit")
+    return parser, groups
 
 
 # ======================================================================================
@@ -16209,6 +16256,11 @@ class ScheduleChanges:
 # What is told of a schedule: why, what stands in its way, and what comes.
 # ======================================================================================
 
+# rule -> when it fires, where no due time can be told
+WITHOUT_DUE = {"startup": "fires at each start of the agent",
+               "boot": "fires at the agent's first start after the host's next boot"}
+
+
 def explain(row):
     """An occurrence in the words of a person."""
     count = "1 due time" if row["count"] == 1 else "%d due times" % row["count"]
@@ -16237,11 +16289,12 @@ def explain(row):
 def list_state(repository, stored, due, hold, patterns=()):
     """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
     agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
-    notes = [] if stored.schedule.enabled else ["disabled"]
+    schedule = stored.schedule
+    notes = [] if schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, stored.hold, repository.hold)]
-    for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, stored.schedule.name):
+    conditions = repository.db.read(repository.schedules.list_conditions, schedule.name)
+    for kind, name, met in conditions:
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(patterns=patterns, **{kind: name}),
@@ -16249,7 +16302,11 @@ def list_state(repository, stored, due, hold, patterns=()):
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
-    return notes + (["next due %s" % local_iso(due)] if due else [])
+    if due:
+        notes.append("next due %s" % local_iso(due))
+    elif schedule.enabled and not conditions:
+        notes.append(WITHOUT_DUE.get(schedule.rule.strip().lower(), "no due time lies ahead"))
+    return notes
 
 
 def list_earliest(streams, count, key):
@@ -23351,6 +23408,8 @@ Each data line is one of Prometheus' text format.
 
 <<verb HELP>>
 
+Of one verb it tells its words, too, a line each. `HELP SCHED` lists the verbs that begin so.
+
 ### QUIT
 
 <<verb QUIT>>
@@ -23665,6 +23724,7 @@ command, in small letters:
     python agentcli.py import weather.json
     python agentcli.py run --follow -- make -C /srv/site
     python agentcli.py top
+    python agentcli.py report -o night.html --since yesterday
 
 `python agentcli.py --help` lists the commands, `python agentcli.py exec --help` the arguments
 and options of one.
@@ -23719,11 +23779,21 @@ and options of one.
   else the agent, u releases, H and U mean the agent, q quits; each asks before it acts. It needs a
   terminal and the module `curses`; elsewhere, and with `--plain` or `--count n`, it writes a page
   of text every `--every` seconds (2).
+- `report -o FILE` writes one HTML file about a period, by default the last day: a timeline of all
+  sessions, what failed with the ends of the logs, what did not run and why, what has not ended and
+  what comes next, durations over time. It shows in any browser, dark or light, on a phone and on
+  paper; it has no script, and loads nothing. What ran within the period belongs to it, also where
+  it was begun up to a day before (where it ended badly, 30 days; what still runs, whenever). The
+  newest 200,000 sessions are taken in, and what a list leaves out it counts. `--since` and
+  `--until` are in the reader's zone, as all times in it are. A new file is for its owner alone
+  (0600), since logs stand in it; an earlier report is replaced at once, and keeps its mode; a file
+  that is no report stays, exit status 2. Without `-o`, or with `-o -`, it goes to standard output.
+  The role of a monitor is enough.
 - `completion bash` and `completion zsh` print a script: `eval "$(agentcli.py completion bash)"`. It
   completes commands, options, and what the agent has (scenarios, schedules, sessions), for which it
   waits a second at most.
-- Times are handed on unread: `--since 1h`, `--since yesterday`, `--until 02:30`, `--at 10m`
-  (topic `values`).
+- Times are handed on unread, but those of `report`: `--since 1h`, `--since yesterday`,
+  `--until 02:30`, `--at 10m` (topic `values`).
 - An option of `sched add` or `sched set` without a value (`--hours`) makes the field default
   again.
 - The agent's messages are shown with the options and commands as the client has them.
@@ -23736,7 +23806,9 @@ and options of one.
 - `sessions` tells times from now on a terminal: `3 min ago`, `in 2 h`. `status` is a tree of the
   session, its steps and their tasks, with bars for how long they took. `sched next` shows due times
   of a schedule that follow one another within 15 minutes as one line, with how many there are; it
-  looks at the next 1,000 and shows ten lines. Nothing of this is so with `--json`.
+  looks at the next 1,000 and shows ten lines: the next of each schedule before further ones.
+  Nothing of this is so with `--json`.
+- `sched why --decision skipped,failed,late` shows only the due times that became one of these.
 - States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
   none.
 - With `--json` each data line is a JSON object on one line, and so are the fields of the OK
@@ -23818,6 +23890,30 @@ The schedules are enabled at once. A line that is still in cron would run twice.
 What comes due between 1 and 4 is left to cron, and is not made up for. A due time between 3 and
 4 runs in neither, so be quick. `SCHED WHY` lists it as skipped. The hold is the whole agent's:
 other schedules run what they have missed at the release, as their `misfire` says.
+
+### What was where in cron
+
+    crontab -l                        agentcli.py sched list
+    the log of cron, grep CRON        agentcli.py sessions, or sched why NAME
+    the mail of a command             agentcli.py log N: kept also when nothing failed
+    does it still run? ps             agentcli.py sessions --status RUNNING, or top
+    did it run last night?            agentcli.py sched why NAME --since yesterday
+    when does it run next?            agentcli.py sched next NAME
+    a # before a line                 agentcli.py sched off NAME; sched on NAME
+    crontab -e, another time          agentcli.py sched set NAME --rule "daily at 02:30"
+    crontab -e, another command       agentcli.py edit NAME --replace
+    run it now, as cron would         agentcli.py exec NAME --follow
+    flock                             --overlap queue, or skip, of sched set
+    chronic, MAILTO, exit codes       agentcli.py sessions --status ERROR
+    anacron                           --misfire once: what was missed runs when the host is up
+    sleep $((RANDOM % 600))           --jitter 600
+    a loop that tries again           attempts and retry_delay of a step
+
+The schedule and its scenario have the same name, so NAME is right for all of these. What is changed
+so is the agent's alone: an import of the crontab sets the rule as it stands there again, and
+refuses a command that differs unless `--replace` takes it.
+A schedule that came from cron keeps cron's ways until it is told otherwise: `overlap` is
+`parallel`, `misfire` is `skip`.
 """
 MANUAL_OPTIONS = r"""
 ## options: the command line of agent.py
@@ -23840,6 +23936,19 @@ In a container, give `--host-id`: its host name changes with each start.
 MANUAL_OPERATING = r"""
 ## operating: an agent that stays
 
+### The first day
+
+As the user that the agent is to run as, in a folder of its own that nobody else may write:
+
+    mkdir -m 700 /opt/agent && cp agent.py agentcli.py /opt/agent && cd /opt/agent
+    python3 agent.py                     try it: it says when it is ready; Ctrl-C stops it
+    python3 agentcli.py ping             from another terminal
+    python3 agentcli.py exec HELLO --follow
+
+Then have it started at boot, as below; import what it is to run (`import`, or `import --crontab`);
+look at `sched next`, and the next morning at `report`. Have a backup made each night: `BACKUP`, as
+the topic `backup` shows. What it needs from then on: nothing, but a new file now and then.
+
 ### Starting at boot
 
 Under systemd, as the user that the agent is to run as, with the options that it is to have:
@@ -23859,7 +23968,7 @@ milliseconds.
 
 Without systemd, a line in the user's crontab:
 
-    @reboot cd /opt/agent && exec python3 agent.py 2>> agent.log
+    @reboot cd /opt/agent && exec python3 agent.py --log agent.log
 
 ### Its log
 
@@ -23881,8 +23990,22 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
 
 ### Looking
 
-`PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
-`SCHED WHY` what did not run.
+A question, and the command of the client that answers it:
+
+    is it well?                  ping
+    what runs now?               sessions --status RUNNING, or top
+    what ran?                    sessions --since yesterday
+    what failed?                 sessions --status ERROR --since yesterday
+    why?                         log N --tail 20, and status N
+    what comes?                  sched next
+    what did not run, and why?   sched why --since yesterday --decision skipped,failed,late
+    why not this one?            sched why NAME
+    what waits, and for what?    sessions --status WAITING,QUEUED
+    will it all fit tonight?     sched plan
+    who did what?                audit --since yesterday
+    all of that on one page      report -o night.html --since yesterday
+
+`METRICS` is for Prometheus. `PING` says with `status`:
 
     status=READY       all is well
     status=DEGRADED    a repository cannot be used; it is tried again and again
@@ -23959,6 +24082,14 @@ closes them. The log tells the id.
    `adopt`; the others are waited for.
 2. Copy the new `agent.py` over the old one.
 3. Start it.
+
+As commands, with a way back:
+
+    cp -p agent.py agent.py.before
+    python3 agentcli.py shutdown --wait
+    cp NEW/agent.py NEW/agentcli.py .
+    systemctl start agent-AGENT
+    python3 agentcli.py repos
 
 It brings the files to its own form, each in one transaction, and keeps a copy of each as it
 was: `FILE.vN` beside it (`FILE.vN.2` when there is one already). An older agent refuses a newer
@@ -24342,6 +24473,38 @@ MANUAL_GUARANTEES = r"""
 MANUAL_TROUBLES = r"""
 ## troubleshooting: what went wrong
 
+What you see, and the one command that tells why. N is the number of a session, NAME that of a
+schedule; FILE is yours.
+
+    cannot connect                            systemctl status agent-AGENT, or its log
+    it does not start                         python agent.py: one line says why
+    something is wrong with its files         python agent.py --doctor
+    ERR AUTH, ERR DENIED                      agentcli.py --user NAME ping
+    nothing runs at all                       agentcli.py ping
+    a session does not begin                  agentcli.py status N
+    a session failed                          agentcli.py log N --tail 20
+    a session takes too long                  agentcli.py wait N --follow
+    what failed last night?                   agentcli.py sessions --status ERROR --since yesterday
+    what did not run last night?              agentcli.py sched why --since yesterday
+                                                  --decision skipped,failed,late
+    a schedule did not run                    agentcli.py sched why NAME
+    it runs at the wrong time                 agentcli.py sched next NAME
+    it runs too often, or twice               agentcli.py sessions --schedule NAME
+    what will not fit tonight?                agentcli.py sched plan
+    a document is refused                     agentcli.py check FILE
+    who did that?                             agentcli.py audit --since yesterday
+    PING says DEGRADED or STANDBY             agentcli.py repos
+    all of it on one page                     agentcli.py report -o night.html --since yesterday
+
+Without the client the same is asked in capitals, of the port: `STATUS 1001`, `SCHED WHY NIGHTLY`.
+
+### When it does not answer
+
+**Cannot connect.** `Connection refused`: no agent listens there. Does it run? Its log has the line
+`agent NAME ready on HOST:PORT`; `--port`, or `AGENT_PORT`, tells the client of another port than
+20910. Silence instead of an answer: something between drops what you send, or the host is out of
+breath. `what answers at HOST:PORT is no agent`: another program has that port.
+
 **It does not start.** One line on standard error says why, and the exit code is 1.
 
     an agent named X is running on this master       stop that one, or give another --name
@@ -24352,28 +24515,78 @@ MANUAL_TROUBLES = r"""
     --unix PATH: another program listens there       stop that one, or give another path
     --no-owner: there is no user ...                 start without it and USERS ADD one
 
-**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do.
+**Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do
+(topic `operating`).
 
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
-you are (`--user` of the client, AUTH; topic `users`). A client
+you are (`--user NAME` of the client, AUTH; topic `users`). A client
 that closes at once is nobody: let it read the reply. In a container or a sandbox the agent may
 not be able to ask the kernel.
 
-**A session does not begin.** `STATUS N`: `waits_for` and `message` say for what it waits: for its
+**ERR DENIED.** You are a user, and your role does not reach so far: the message says which one
+is needed. `USERS LIST` shows an administrator who is what.
+
+**ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
+
+### When something does not begin
+
+**Nothing runs at all.** `ping` shows `hold=yes`, who holds the agent, why and until when:
+`release`. Or `running` is as large as `--max-sessions`, and `queued` grows: `sessions --status
+RUNNING` shows what has all the places. `status=STOPPING`: somebody stops the agent.
+
+**A session does not begin.** `status N`: `waits_for` and `message` say for what it waits: for its
 start time, a hold, a limit (of its scenario's `concurrency`, or of its schedule), a free place
 (`--max-sessions`), or its repository.
 A session of another agent's name (`-AGENT`) waits for that agent.
 
-**A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
-printed. Mend it, then `RESTART N`.
+**A schedule did not run.** `sched why NAME` has a line for each due time: `started` or `late`
+with the session, `skipped` or `failed` with the reason. Below stands what is in the way now.
 
-**A schedule did not run.** `SCHED WHY NAME`. Its OK line tells what stands in the way now. Is
-it enabled? Does it belong to this agent (`SCHED SHOW NAME`)? `SCHED NEXT NAME -ALL` shows what
-its window takes away.
+    disabled                      sched on NAME
+    held                          release --schedule NAME, or release: its line says who holds it
+    skipped, overlap              the one before still ran: sessions --schedule NAME; or overlap
+                                  of the schedule should be parallel
+    skipped, hold or misfire      it was held, or the agent was down: misfire of the schedule says
+                                  what becomes of such times; exec runs it now
+    skipped, limit                its scenario's concurrency: on_limit
+    skipped, window, gap or fold  its hours and exclusions, or daylight saving: sched next NAME
+                                  --all shows what they take away
+    failed                        the session could not be made: the line says why
+    waits for ...                 what its `after` names has not ended well since
+
+No line at all for a due time: the schedule was not there yet, or belongs to another agent
+(`sched show NAME`), or the times are thought of in another zone.
+
+**It runs at the wrong time.** `sched next NAME` shows the next due times, and `sched show NAME` its
+rule and zone. Without a zone it is that of the agent's host: start the agent with
+`TZ=Europe/Zurich`, or give the schedule a `timezone`.
+
+**It runs too often, or twice.** `sessions --schedule NAME` shows for which due time each session
+was. A retry has the same one (`attempts`). Twice at the same minute, of which the agent knows one:
+the line is still in a crontab, or a second agent has the same schedule.
+
+**The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
+zone out, and start the agent with `TZ=Europe/Zurich`.
+
+### When something fails
+
+**A session failed.** `log N --tail 20` has the last lines that its tasks printed, `status N` the
+message and the exit code of each step and task. Mend it, then `restart N`: it goes on at the task
+that failed. `restart N --skip` goes on behind it.
+
+**A session takes too long.** `wait N --follow` shows its steps against what is usual, and what it
+prints; Ctrl-C leaves it. `stop N` ends it after the task now running, `stop N --immediate` at
+once, with all its processes. `timeout` of a scenario, step or task ends the next one by itself.
 
 **A command works in my shell, and not here.** A task has the agent's environment, not that of
 your login: give `cwd`, `env`, and full paths. A string command is run by `/bin/sh`. In double
-quotes of JSON a backslash is written twice.
+quotes of JSON a backslash is written twice. `exit code
+127` and `cannot start: No such file`: there is no such program where its PATH looks; 126, or
+`Permission denied`: it may not be executed. `ended by signal 9`, or `exit code 137` of a shell:
+something has killed it, maybe the system for want of memory (`dmesg`).
+
+**A session that came from cron fails now and then.** `flock -n`, or `[ -x X ] && X`: what cron did
+not mind is an ERROR here (topic `crontab`).
 
 **A variable is empty in a command.** Write `${day}`, with braces, or `$VAR_day`. `$day` is a
 variable of the shell.
@@ -24381,18 +24594,25 @@ variable of the shell.
 **A number compares wrong in SQL.** Variables are text: `cast(:n as integer)`.
 
 **An error says `stale`.** The agent, or its host, stopped without warning while the session
-ran. `RESTART` goes on with it. Its scenario's `on_stale` can say what is to be done the next
+ran. `restart N` goes on with it. Its scenario's `on_stale` can say what is to be done the next
 time.
 
-**PING says DEGRADED.** `REPOS` tells which repository, and why. `DEGRADED` goes away by itself
+**A document is refused.** `check FILE` tells all faults, each with its place. `EXISTS`: this
+version is there and differs: `diff FILE` shows in what; give it a new version, or `--replace`.
+
+### When files are in the way
+
+**PING says DEGRADED.** `repos` tells which repository, and why. `DEGRADED` goes away by itself
 when the file can be used again. Another program that holds a lock of SQLite for long is a usual
 reason. A file that is no database any more to who opens it now is another: bring back a copy.
 With `STANDBY` a file can be read and not written.
 
-**The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
-zone out, and start the agent with `TZ=Europe/Zurich`.
+**A repository is held after a move or a restore.** `repos` says so. If it is the one that is to
+go on: `release --repo NAME` (topic `copies`).
 
-**ERR INTERNAL fault ID.** A fault of the agent. Its log has the ID and what led there.
+**The disk fills.** `python agent.py --doctor` tells where space is short, and what is large.
+`purge --days 30 --dry-run` counts what would go; PURGE without it deletes. `--keep-days`
+and `--max-output` bound it from then on.
 """
 MANUAL_CHANGES = r"""
 ## changes: what is different, newest last
@@ -24566,6 +24786,13 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- `agentcli.py report -o night.html --since yesterday` tells a night on one page, for a browser, a
+  phone or paper: what ran, what failed and how its log ends, what did not run and why, what comes.
+- `agent.py --help` has its options in groups, and begins with the first steps. `HELP EXEC` tells
+  what each word means. `SCHED WHY` says of `boot`, `startup` and of rules that are over why no due
+  time is told.
+- `agentcli.py sched next` shows the next due time of each schedule before further ones of those
+  that are due often. `sched why --decision skipped,failed,late` shows only what did not start.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
@@ -25296,7 +25523,22 @@ def _help(agent, request):
              for name, line in _HELP.items() if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
         raise NotFound("%s is no verb" % shorten(topic))
-    return iter(lines)
+    return iter(lines + (list_word_help(topic) if topic in VERBS else []))
+
+
+def list_word_help(name):
+    """What the words of a verb mean, a line each, and where more is told."""
+    form = next(form for form in VERB_FORMS if form.name == name)
+    words = [(part.name + ("=" + part.shown if part.shown else ""), part.meaning)
+             for part in list_parts(form)]
+    if "[VARIABLE=" in form.words:
+        words.append(("VARIABLE=value", "a value for a variable of the scenario"))
+    lines = [TextLine("  %s: %s" % (word, meaning),
+                      [("verb", name), ("form", word), ("help", meaning)])
+             for word, meaning in words]
+    more = "python agent.py --manual %s tells more" % name
+    return lines and lines + [TextLine("  " + more, [("verb", name), ("form", ""),
+                                                     ("help", more)])]
 
 
 @verb("QUIT")
@@ -27084,10 +27326,9 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
-    parser = Parser(
-        prog="agent.py", description="A job-execution and scheduling agent in one file.")
+    parser, groups = make_option_parser()
     for option in COMMAND_OPTIONS:
-        _add_option(parser, option)
+        _add_option(groups.get(option.name, parser), option)
     parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
     parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
@@ -27113,7 +27354,7 @@ def parse_arguments(arguments):
 
 
 def _add_option(parser, option):
-    """Adds a CommandOption; argparse has --help itself."""
+    """Adds a CommandOption to a parser, or a group of one; --help is there."""
     keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute

@@ -75,8 +75,10 @@ change. Sections, each using only those above it:
     client/pictures     Replies as people read them best: times from now, a session as a tree, due
                         times folded.
     client/board        What top shows: how an agent is now, and that as a page of any size.
-    client/command      What a command of the client is, and what an option of one.
     client/errors       What ends the client, and with which exit status.
+    client/coming       sched next and sched why as people ask them: what comes of each schedule,
+                        what did not start.
+    client/command      What a command of the client is, and what an option of one.
     client/settings     Where the agent is, and as whom it is asked: options, the environment, and
                         ~/.agentcli.
     client/commands     The verbs as commands, and the command line that names one.
@@ -87,6 +89,14 @@ change. Sections, each using only those above it:
     client/completion   completion: what may stand next on the command line, for bash and zsh.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
+    client/findings     What a report is made of: what an agent says of the sessions and due times
+                        of a period.
+    client/markup       HTML and SVG that are put together from parts: what is not markup is
+                        escaped.
+    client/marks        The pictures of a report: sessions along a time axis, and how long they
+                        took.
+    client/document     The document of a report: its parts, in the order in which somebody who was
+                        called reads them.
     client/imports      Documents and crontabs handed to the agent, and what is told of them.
     client/documents    check, diff: a definitions document against the rules of the agent and
                         against what it has.
@@ -98,6 +108,9 @@ change. Sections, each using only those above it:
     client/follow       A session as it goes on: its output as it comes, its steps, how long they
                         take.
     client/leaving      shutdown --wait: until the agent is gone.
+    client/period       The period of a report: instants as people write them, in the reader's zone.
+    client/report       report: a period of an agent as one HTML document, which needs nothing
+                        beside it.
     client/running      run: a bare command as a session.
     client/topscreen    The live screen of top: what is shown, what keys do. Its module curses is
                         handed in.
@@ -120,6 +133,7 @@ import contextlib
 import difflib
 import functools
 import getpass
+import html
 import json
 import os
 import re
@@ -382,7 +396,8 @@ def draw_length(share, width, blocks):
 # Instants and durations of the agent, as people read them.
 # ======================================================================================
 
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
+_INSTANT = re.compile(r"([0-9]{4})-([01][0-9])-([0-3][0-9])T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+                      r"([.][0-9]+)?([+-])([0-9]{2}):([0-9]{2})")
 LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
 
 
@@ -391,10 +406,9 @@ def find_instant(value):
     match = isinstance(value, str) and _INSTANT.fullmatch(value)
     if not match:
         return None
-    text, fraction, sign, hours, minutes = match.groups()
+    *fields, fraction, sign, hours, minutes = match.groups()
     offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return whole + float(fraction or 0)
+    return calendar.timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
 
 
 def show_instant(instant):
@@ -1709,7 +1723,7 @@ BESIDE = 22             # columns of state, duration and gaps
 IN_TREE = ("session", "scenario", "version", "status", "message", "duration")
 FOLDED_S = 900.0        # due times of a schedule that follow one another so soon are one line
 MIN_FOLDED = 3          # so many of them at least
-ASKED, LINES = 1000, 10     # due times that are asked for, and lines that are shown of them
+ASKED = 1000            # due times that are asked for, where nobody says how many
 
 
 def show_sessions(reply, is_json):
@@ -1821,24 +1835,17 @@ def fold_run(run, last):
                   "times": "%d%s" % (len(run), " or more" * goes_on)}, **run[0])]
 
 
-def show_coming(reply, is_json, lines=None):
-    """Coming due times; for people those that repeat soon are one line, and there are so many lines
-    at most (None: all)."""
+def show_coming(reply, is_json):
+    """Coming due times; for people those that repeat soon are one line."""
     if is_json:
         show_listing(reply, is_json)
         return
     rows = [json.loads(line) for line in list(reply)]
-    rows = fold(rows, len(rows) == ASKED)
-    rows = sorted(rows, key=lambda row: find_instant(row["due"]) or 0.0)[:lines]
+    rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
     else:
         tell_none()
-
-
-def show_next(reply, is_json):
-    """Coming due times, where the client has asked for more than it shows."""
-    show_coming(reply, is_json, LINES)
 
 
 # ======================================================================================
@@ -2018,6 +2025,121 @@ def share_lines(wanted_lines, room):
 
 
 # ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
+# client/coming.py
+# sched next and sched why as people ask them: what comes of each schedule, what did not start.
+# ======================================================================================
+
+LINES = 10              # lines of coming due times
+DECISIONS = ("started", "late", "skipped", "failed")
+MOST_OCCURRENCES = 1000000      # that are looked through
+USUAL_LIMIT = 50                # of these so many are shown
+
+
+def show_next(connection, arguments, words):
+    """Asks for coming due times, and shows ten lines of them: first the next of each schedule, in
+    their order. Raises ClientError, OSError of stdout."""
+    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED])
+    lines = fold(rows, len(rows) == ASKED)
+    names = {name_row(row) for row in lines}
+    if len(rows) == ASKED and len(names) < LINES and not arguments + words:
+        # those that are due so seldom that a thousand due times of others come first
+        lines += [{"schedule": row["name"], "due": row["next"], "note": ""}
+                  for row in ask_json(connection, ["SCHED LIST"])
+                  if row["next"] and row["enabled"] and row["name"] not in
+                  {name for name, _ in names}]
+    lines = choose_lines(lines)
+    if lines:
+        put_table(lines)
+    else:
+        tell_none()
+
+
+def name_row(row):
+    """Which schedule a row of coming due times is of."""
+    return row["schedule"], row.get("repository")
+
+
+def choose_lines(rows):
+    """Ten rows of coming due times: the next of each schedule before further ones."""
+    turns, ordered = {}, []
+    for row in sorted(rows, key=find_due):
+        turns[name_row(row)] = turns.get(name_row(row), 0) + 1
+        ordered.append((turns[name_row(row)], find_due(row), row))
+    ordered.sort(key=lambda place: place[:2])
+    return sorted((row for _, _, row in ordered[:LINES]), key=find_due)
+
+
+def find_due(row):
+    """When a row is due; epoch seconds."""
+    return find_instant(row["due"]) or 0.0
+
+
+def ask_json(connection, words):
+    """The JSON objects that a request is answered with. Raises ClientError."""
+    return [json.loads(line) for line in connection.ask(" ".join(words + ["-JSON"]))]
+
+
+class Sifted:
+    """A reply of occurrences without those that were decided otherwise; newest first."""
+
+    def __init__(self, reply, decisions, limit):
+        self._reply, self._decisions, self._limit = reply, decisions, limit
+
+    def __iter__(self):
+        count = 0
+        for line in self._reply:
+            if json.loads(line)["decision"] in self._decisions and count < self._limit:
+                count += 1
+                yield line
+
+    @property
+    def fields(self):
+        """Those of the OK."""
+        return self._reply.fields
+
+
+def sift_why(connection, arguments, words, decisions):
+    """Asks what became of due times -> what is like a Reply: only what became one of these words
+    between commas. Raises ClientError."""
+    wishes = decisions.lower().split(",")
+    unknown = [wish for wish in wishes if wish not in DECISIONS]
+    if unknown:
+        raise ClientError(USAGE, "--decision takes %s, several between commas"
+                          % ", ".join(DECISIONS))
+    limit, others = USUAL_LIMIT, []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.upper() == "-LIMIT" and value.isdigit():
+            limit = int(value)
+        else:
+            others.append(word)
+    request = ["SCHED WHY"] + arguments + others + ["-LIMIT=%d" % MOST_OCCURRENCES, "-JSON"]
+    return Sifted(connection.ask(" ".join(request)), wishes, limit)
+
+
+# ======================================================================================
 # client/command.py
 # What a command of the client is, and what an option of one.
 # ======================================================================================
@@ -2042,6 +2164,7 @@ class Choice(NamedTuple):
     meaning: str
     has_default: bool = False       # without a value it makes a field default again
     is_own: bool = False            # it is for the client, not for the agent
+    short: str = ""                 # the same in one letter, as -o
 
     @property
     def offered(self):
@@ -2049,31 +2172,9 @@ class Choice(NamedTuple):
         return spell_option("-" + self.name)
 
 
-def own(name, meaning, shown=""):
+def own(name, meaning, shown="", short=""):
     """An option that is for the client."""
-    return Choice(name, shown, meaning, is_own=True)
-
-
-# ======================================================================================
-# client/errors.py
-# What ends the client, and with which exit status.
-# ======================================================================================
-
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
-INTERRUPTED, OUTPUT_LOST = 130, 141
-
-
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
+    return Choice(name, shown, meaning, is_own=True, short=short)
 
 
 # ======================================================================================
@@ -2186,6 +2287,7 @@ OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
     "RESTART": [FOLLOW],
     "WAIT": [FOLLOW],
+    "SCHED WHY": [own("DECISION", "only what became one of started, late, skipped, failed", "a,b")],
     "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
@@ -2267,8 +2369,9 @@ def make_parser(commands):
     for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
-            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
-                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
+            places[group] = add_subparsers(places[""].add_parser(group, help="%s: %s %s -h" % (
+                {"sched": "schedules"}.get(group, group.rstrip("s") + "s"), parser.prog, group),
+                allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(
             name, help=command.help, description=describe(command), usage=usage,
@@ -2290,7 +2393,8 @@ def add_choice(parser, choice):
                 else {"action": "store_const", "const": True})
     if choice.has_default:
         keywords.update(nargs="?", const="")
-    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+    names = filter(None, (choice.short, choice.offered))
+    parser.add_argument(*names, dest="-" + choice.name, default=argparse.SUPPRESS,
                         help=choice.meaning.replace("%", "%%"), **keywords)
 
 
@@ -2639,7 +2743,8 @@ complete -o default -F _agentcli PROGRAM
 _agentcli() {
     local -a found
     found=("${(@f)$("${words[1]}" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    if [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
+    if [[ ${#found} == 1 && ${found[1]} == *= ]]; then compadd -S '' -a found
+    elif [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
 }
 compdef _agentcli PROGRAM
 """}
@@ -3139,6 +3244,849 @@ def program_of(command):
 def to_name(path):
     """The last part of a path as (part of) a name of the agent's, or nothing."""
     return re.sub("[^A-Za-z0-9_.-]+", "_", path.rpartition("/")[2]).strip("_.-")[:50]
+
+
+# ======================================================================================
+# client/findings.py
+# What a report is made of: what an agent says of the sessions and due times of a period.
+# ======================================================================================
+
+MOST_SESSIONS = 200000      # of a period; the newest
+MOST_LISTED = 1000000       # rows that an agent gives
+MOST_FAILURES = 40          # kinds of failures whose logs are shown
+MOST_LOG_LINES = 14
+EARLIER_S = 86400.0         # what was acknowledged so long before the period may have run in it
+LONG_EARLIER_S = 30 * EARLIER_S         # what ended badly, likewise
+ENDED_BADLY_STATES = ("ERROR", "STOPPED", "WARNING")        # the worst first
+OPEN_STATES = ("RUNNING", "QUEUED", "WAITING")
+
+
+class Period(NamedTuple):
+    """Which time a report is about, in epoch seconds; `now` is when it was asked for."""
+    begin: float
+    end: float
+    now: float
+
+
+class Past(NamedTuple):
+    """One session: it began, ran and ended; `begun` is when it ended where it never began."""
+    number: int
+    scenario: str
+    status: str
+    begun: float
+    ended: float            # None: it has not
+    took_s: float           # None: it never began
+    message: str
+
+
+class Failure(NamedTuple):
+    """Sessions of a scenario that ended alike, newest first, and how the log of the newest ends."""
+    scenario: str
+    status: str
+    message: str
+    sessions: list          # [Past]
+    log: list               # [{"time", "step", "task", "stream", "text"}]
+
+
+class Omission(NamedTuple):
+    """Due times of a schedule that made no session, for one reason."""
+    schedule: str
+    decision: str
+    reason: str
+    message: str            # of the newest
+    count: int
+    first: float
+    last: float
+
+
+class Findings(NamedTuple):
+    """All of it."""
+    ping: dict
+    period: Period
+    sessions: list          # [Past], oldest first
+    outstanding: list       # rows of sessions that have not ended, oldest first
+    failures: list          # [Failure], the worst and newest first
+    further_failures: int   # kinds that are not among them
+    omissions: list         # [Omission], by schedule
+    late: int               # due times that ran late
+    schedules: list         # rows of SCHED LIST
+    is_cut: bool            # there were more sessions than are here
+
+
+def list_rows(connection, request):
+    """Yields the JSON objects of a reply as they come. Raises ClientError."""
+    for line in connection.ask(request + " -JSON"):
+        yield json.loads(line)
+
+
+def find_out(connection, period):
+    """The Findings of a Period. Raises ClientError."""
+    reply = connection.ask("PING -JSON")
+    list(reply)
+    sessions, is_cut = list_sessions(connection, period)
+    failures = group_failures(sessions)
+    omissions, late = list_omissions(connection, period)
+    outstanding = [row for row in list_rows(connection, "SESSIONS -STATUS=%s -LIMIT=1000"
+                                            % ",".join(OPEN_STATES))][::-1]
+    return Findings(reply.fields, period, sessions, outstanding,
+                    [failure._replace(log=read_log_end(connection, failure.sessions[0].number))
+                     for failure in failures[:MOST_FAILURES]], len(failures[MOST_FAILURES:]),
+                    omissions, late, list(list_rows(connection, "SCHED LIST")), is_cut)
+
+
+def list_sessions(connection, period):
+    """The sessions that ran or ended in a period: ([Past], whether there were more). What was
+    acknowledged before it is found, too, where it is a day old at most, has ended badly or not at
+    all."""
+    sessions, is_cut = {}, False
+    for options in ("-SINCE=%s" % to_text(period.begin - EARLIER_S), "-STATUS=RUNNING",
+                    "-STATUS=%s -SINCE=%s" % (",".join(ENDED_BADLY_STATES),
+                                              to_text(period.begin - LONG_EARLIER_S))):
+        for row in list_rows(connection, "SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
+            past = make_past(row)
+            if past is None or past.begun > period.end or (
+                    past.ended is not None and past.ended < period.begin):
+                continue
+            is_cut = is_cut or len(sessions) == MOST_SESSIONS
+            if not is_cut:
+                sessions[past.number] = past
+    return sorted(sessions.values(), key=lambda past: (past.begun, past.number)), is_cut
+
+
+def make_past(row):
+    """The Past of a row of SESSIONS; None: it has not begun."""
+    begun, ended = find_instant(row["begun"]), find_instant(row["ended"])
+    if begun is None and ended is None:
+        return None
+    return Past(row["session"], row["scenario"], row["status"], ended if begun is None else begun,
+                ended, None if begun is None else row["duration"], row["message"])
+
+
+def group_failures(sessions):
+    """What ended badly, those that ended alike together: [Failure] without logs."""
+    groups = {}
+    for past in sessions:
+        if past.status in ENDED_BADLY_STATES:
+            groups.setdefault((past.scenario, past.status, past.message), []).append(past)
+    failures = [Failure(*key, sessions=group[::-1], log=[]) for key, group in groups.items()]
+    return sorted(failures, key=lambda failure: (ENDED_BADLY_STATES.index(failure.status),
+                                                 -failure.sessions[0].begun))
+
+
+def read_log_end(connection, number):
+    """The last lines of the log of a session; none where it is gone. Raises ClientError."""
+    try:
+        return list(list_rows(connection, "LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
+    except ClientError as error:
+        if error.status != REFUSED:
+            raise
+        return []
+
+
+def list_omissions(connection, period):
+    """What did not run in a period: ([Omission], how many due times ran late)."""
+    groups, late = {}, 0
+    for row in list_rows(connection, "SCHED WHY -SINCE=%s -LIMIT=%d"
+                         % (to_text(period.begin), MOST_LISTED)):
+        due = find_instant(row["due"])
+        if due is None or due > period.end:
+            continue
+        late += row["decision"] == "late"
+        if row["decision"] in ("skipped", "failed"):
+            key = (row["schedule"], row.get("repository"), row["decision"], row["reason"])
+            last = find_instant(row["last_due"]) or due
+            newer = groups.get(key) or Omission(row["schedule"], row["decision"], row["reason"],
+                                                row["message"], 0, due, last)
+            groups[key] = newer._replace(count=newer.count + (row["count"] or 1),
+                                         first=min(due, newer.first), last=max(last, newer.last))
+    return sorted(groups.values(), key=lambda omission: (omission.schedule, omission.first)), late
+
+
+# ======================================================================================
+# client/markup.py
+# HTML and SVG that are put together from parts: what is not markup is escaped.
+# ======================================================================================
+
+class Markup(str):
+    """A text that is HTML as it stands."""
+
+
+def to_markup(part):
+    """A part of a document: a text, a number or Markup, as Markup. What is hidden in a text is
+    shown."""
+    return part if isinstance(part, Markup) else Markup(html.escape(printable(part)))
+
+
+def tag(element, *parts, **attributes):
+    """An element with its contents. Attributes are written with _ for -, and class_ for class; one
+    that is None is left out."""
+    words = [element] + ['%s="%s"' % (name.rstrip("_").replace("_", "-"), to_markup(value))
+                         for name, value in attributes.items() if value is not None]
+    return Markup("<%s>%s</%s>" % (" ".join(words), "".join(map(to_markup, parts)), element))
+
+
+def make_rows_table(caption, headings, rows):
+    """A table whose columns have headings, {heading: its class}; the first cell of a row names
+    it. Roles are said, since a narrow screen shows a row as a block."""
+    head = tag("tr", *(tag("th", name, scope="col", class_=kind,
+                             role="columnheader") for name, kind in headings.items()), role="row")
+    kinds = list(headings.values())
+    body = [tag("tr", tag("th", cells[0], scope="row", class_=kinds[0], role="rowheader"),
+                *(tag("td", cell, class_=kind, role="cell", data_label=name) for cell, name, kind
+                  in zip(cells[1:], list(headings)[1:], kinds[1:])), role="row")
+            for cells in rows]
+    return tag("div", tag("table", tag("caption", caption), tag("thead", head, role="rowgroup"),
+                          tag("tbody", *body, role="rowgroup"), role="table"),
+               class_="wide", role="region", aria_label=caption, tabindex="0")
+
+
+# ======================================================================================
+# client/marks.py
+# The pictures of a report: sessions along a time axis, and how long they took.
+# ======================================================================================
+
+WIDE = 1000                 # units of a picture's width, whatever the screen makes of them
+LEAST_WIDTH = 2.0           # of a mark, so that it is seen
+ROW = 18                    # units of height of a row of sessions
+MOST_ROWS = 5               # that sessions of a scenario at the same time take
+MOST_MARKS = 150            # of a scenario, one a session; more sessions are drawn by columns
+COLUMN = 2.5                # width of one of those
+MOST_TICKS = 9
+CHART = 64                  # height of a picture of durations
+MOST_POINTS = 200           # of such a picture; of more, the longest of each column
+# state -> share of a row's height: what is worse is taller, too
+HEIGHTS = {"DONE": 0.4, "RUNNING": 0.4, "WARNING": 0.66, "STOPPED": 1.0, "ERROR": 1.0}
+WORST_FIRST = ("ERROR", "STOPPED", "WARNING", "RUNNING", "DONE")
+STEPS_S = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
+STEPS_D = (1, 2, 7, 14, 30, 90, 365)
+
+
+class Axis(NamedTuple):
+    """The time that a picture shows, in epoch seconds."""
+    begin: float
+    end: float
+
+    def place(self, instant):
+        """Where an instant stands, 0 to WIDE."""
+        share = (instant - self.begin) / max(1.0, self.end - self.begin)
+        return WIDE * min(1.0, max(0.0, share))
+
+    def list_ticks(self):
+        """[(instant, label)]: round local times, some five to nine of them."""
+        length_s = max(1.0, self.end - self.begin)
+        step_s = next((step for step in STEPS_S if length_s / step <= MOST_TICKS), None)
+        year, month, day = time.localtime(self.begin)[:3]
+        if step_s is None:
+            step_d = next((step for step in STEPS_D if length_s / 86400 / step <= MOST_TICKS),
+                          STEPS_D[-1])
+            instants = (time.mktime((year, month, day + number * step_d, 0, 0, 0, 0, 0, -1))
+                        for number in range(int(length_s / 86400 / step_d) + 2))
+        else:
+            midnight = time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
+            instants = (midnight + number * step_s for number in range(
+                int((self.begin - midnight) / step_s), int((self.end - midnight) / step_s) + 1))
+        is_long = length_s > 300 * 86400
+        return [(instant, show_year(instant) if is_long else show_tick(instant))
+                for instant in instants
+                if self.begin <= instant <= self.end]
+
+
+def show_year(instant):
+    """A day of a picture that shows years."""
+    return time.strftime("%d %b %Y", time.localtime(instant))
+
+
+def show_tick(instant):
+    """A round time in a few characters; midnight is its day."""
+    local = time.localtime(instant)
+    if local[3:6] == (0, 0, 0):
+        return time.strftime("%a %d %b", local)
+    return time.strftime("%H:%M:%S" if local[5] else "%H:%M", local)
+
+
+def show_moment(instant):
+    """An instant with its day of the week."""
+    return time.strftime("%a %d %b %H:%M:%S", time.localtime(instant))
+
+
+def show_length(seconds):
+    """A duration; less than a second in thousandths."""
+    return "%d ms" % (1000 * seconds) if seconds < 0.95 else show_duration(seconds)
+
+
+def make_picture(height, label, *parts, **attributes):
+    """An SVG that is as wide as there is room."""
+    return tag("svg", *parts, viewBox="0 0 %d %d" % (WIDE, height), preserveAspectRatio="none",
+               style="height:%dpx" % height, role="img", aria_label=label, **attributes)
+
+
+def make_ruler(axis):
+    """The labels of the ticks, above or below the pictures; screen readers have them in each
+    table."""
+    labels = [tag("span", label, style="left:%.2f%%" % (axis.place(instant) / WIDE * 100),
+                  class_="tick even" if number % 2 else "tick")
+              for number, (instant, label) in enumerate(axis.list_ticks())]
+    return tag("div", *labels, class_="ruler", aria_hidden="true")
+
+
+def make_grid(axis, height):
+    """The lines of the ticks, as one path."""
+    path = "".join("M%.1f 0V%d" % (axis.place(instant), height)
+                   for instant, _ in axis.list_ticks())
+    return tag("path", d=path, class_="grid") if path else Markup("")
+
+
+def draw_lane(axis, scenario, sessions, links):
+    """The sessions of a scenario, oldest first, as marks along the axis. `links`: {number of a
+    session: the id of what says more of it}."""
+    label = "%s: %s" % (scenario, tell_counts(sessions))
+    if len(sessions) > MOST_MARKS:
+        marks, rows = draw_columns(axis, sessions), 1
+    else:
+        marks, rows = draw_marks(axis, sessions, links)
+    return make_picture(ROW * rows, label, make_grid(axis, ROW * rows), *marks)
+
+
+def tell_counts(sessions):
+    """How many sessions there are, and of those how many in which state but DONE."""
+    states = [past.status for past in sessions]
+    others = ["%d %s" % (states.count(state), state) for state in WORST_FIRST[:-1]
+                   if state in states]
+    return ", ".join(["%d session%s" % (len(states), "s" * (len(states) != 1))] + others)
+
+
+def draw_marks(axis, sessions, links):
+    """A mark for each session; those that overlap stand in rows -> ([Markup], rows)."""
+    marks, ends = [], []
+    for past in sessions:
+        ended = axis.end if past.ended is None else past.ended
+        row = next((row for row, end in enumerate(ends) if end <= past.begun), len(ends))
+        if row == MOST_ROWS:
+            row = ends.index(min(ends))
+        ends[row:row + 1] = [ended]
+        took = "" if past.took_s is None else ", " + show_length(past.took_s)
+        title = "%d %s, %s%s%s" % (past.number, past.status, show_moment(past.begun), took,
+                                   ": " + past.message if past.message else "")
+        drawn = draw_mark(axis, past.begun, ended, past.status, title[:200], row)
+        if past.number in links:
+            drawn = tag("a", drawn, href="#" + links[past.number])
+        marks.append(drawn)
+    return marks, max(1, len(ends))
+
+
+def draw_mark(axis, begun, ended, status, title, row=0):
+    """What stands for sessions of a state, from one instant to another."""
+    place = min(axis.place(begun), WIDE - LEAST_WIDTH)
+    width = max(LEAST_WIDTH, axis.place(ended) - place)
+    height = HEIGHTS.get(status, 0.4) * (ROW - 2)
+    return tag("rect", tag("title", title), x="%.1f" % place, width="%.1f" % width,
+               y="%.1f" % (row * ROW + (ROW - height) / 2), height="%.1f" % height,
+               class_="mark " + status.lower())
+
+
+def draw_columns(axis, sessions):
+    """Many sessions: each column of the picture has the worst state that was in its time, and
+    columns of one state are one mark -> [Markup]."""
+    columns = int(WIDE / COLUMN)
+    changes = {state: [0] * (columns + 1) for state in WORST_FIRST}
+    for past in sessions:
+        steps = changes.get(past.status, changes["DONE"])
+        first = min(columns - 1, int(axis.place(past.begun) / COLUMN))
+        last = columns - 1 if past.ended is None else min(
+            columns - 1, int(axis.place(past.ended) / COLUMN))
+        steps[first] += 1
+        steps[last + 1] -= 1
+    worst, running = [], dict.fromkeys(WORST_FIRST, 0)
+    for column in range(columns):
+        for state in WORST_FIRST:
+            running[state] += changes[state][column]
+        worst.append(next((state for state in WORST_FIRST if running[state]), None))
+    marks, begin = [], 0
+    for column in range(1, columns + 1):
+        if column == columns or worst[column] != worst[begin]:
+            if worst[begin]:
+                first, last = (axis.begin + (axis.end - axis.begin) * place / columns
+                               for place in (begin, column))
+                marks.append(draw_mark(axis, first, last, worst[begin], "%s to %s: %s at worst" % (
+                    show_moment(first), show_moment(last), worst[begin])))
+            begin = column
+    return marks
+
+
+def draw_durations(axis, scenario, sessions):
+    """How long the sessions of a scenario took, as points along the axis, with a line at what is
+    usual."""
+    timed = [past for past in sessions if past.took_s is not None and past.ended is not None]
+    longest_s = max(past.took_s for past in timed) or 0.001
+    usual_s = median([past.took_s for past in timed if past.status == "DONE"])
+    points = {}
+    for past in thin_out(axis, timed):
+        points.setdefault(past.status, []).append("M%.1f %.1fh.1" % (
+            axis.place(past.begun), CHART - 5 - (CHART - 10) * past.took_s / longest_s))
+    paths = [tag("path", d="".join(points[state]), class_="points " + state.lower())
+             for state in reversed(WORST_FIRST) if state in points]
+    if usual_s is not None:
+        height = CHART - 5 - (CHART - 10) * usual_s / longest_s
+        paths.insert(0, tag("path", d="M0 %.1fH%d" % (height, WIDE), class_="usual"))
+    label = "Durations of %s: %d sessions, longest %s%s" % (
+        scenario, len(timed), show_length(longest_s),
+        "" if usual_s is None else ", usually %s" % show_length(usual_s))
+    return make_picture(CHART, label, make_grid(axis, CHART), *paths)
+
+
+def thin_out(axis, sessions):
+    """Of many sessions the longest of each column and state."""
+    if len(sessions) <= MOST_POINTS:
+        return sessions
+    longest = {}
+    for past in sessions:
+        key = int(axis.place(past.begun) / WIDE * MOST_POINTS), past.status
+        if key not in longest or longest[key].took_s < past.took_s:
+            longest[key] = past
+    return list(longest.values())
+
+
+def find_quantile(values, share):
+    """The value that a share of some sorted numbers does not exceed."""
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def make_legend():
+    """What the marks mean."""
+    words = {"done": "DONE", "warning": "WARNING", "error": "ERROR", "stopped": "STOPPED",
+             "running": "RUNNING"}
+    keys = [tag("li", tag("span", "", class_="key " + kind), word)
+            for kind, word in words.items()]
+    return tag("ul", *keys, class_="legend", aria_label="What the marks mean")
+
+
+# ======================================================================================
+# client/document.py
+# The document of a report: its parts, in the order in which somebody who was called reads them.
+# ======================================================================================
+
+REPORT_CSS = r""":root {
+  color-scheme: light dark;
+  --paper: #fbfbfa; --card: #ffffff; --ink: #1d2125; --soft: #5c656e; --line: #e2e4e6; --grid: #e9ebec;
+  --done: #5f9c8f; --warning: #c58a12; --error: #c23b30; --stopped: #8257b8; --running: #3f7fc1;
+  --warning-ink: #855b00; --link: #2b62a3;
+}
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #15181b; --card: #1c2024; --ink: #e4e7ea; --soft: #9aa4ad; --line: #30363c; --grid: #282d32;
+  --done: #5fa596; --warning: #d9a441; --error: #ee6a5f; --stopped: #ab86de; --running: #69a4e0;
+  --warning-ink: #e0b35e; --link: #86b6ee;
+} }
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  overflow-wrap: anywhere;
+}
+h1 { font-size: 1.6rem; line-height: 1.25; font-weight: 600; margin: 0; }
+h2 { font-size: 1.15rem; font-weight: 600; margin: 2.8rem 0 .4rem; }
+h3 { font-size: 1rem; font-weight: 600; margin: 0; }
+p { margin: .3rem 0; }
+a { color: var(--link); }
+.soft, caption, .facts, .type { color: var(--soft); }
+.verdict { font-size: 1.1rem; margin: .7rem 0 0; }
+.notice { border-left: 4px solid var(--warning); padding: .35rem .8rem; background: var(--card); margin: .8rem 0; }
+nav { margin: 1rem 0 0; }
+nav a { display: inline-block; margin-right: 1.1rem; padding: .2rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(6.5rem, 1fr)); gap: .6rem; margin: 1.2rem 0 0; }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .55rem .8rem; }
+.tiles dt { font-size: .78rem; color: var(--soft); letter-spacing: .02em; }
+.tiles dd { margin: 0; font-size: 1.45rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.tiles .error dd { color: var(--error); }
+.tiles .warning dd { color: var(--warning-ink); }
+.tiles .stopped dd { color: var(--stopped); }
+.state { font-weight: 600; white-space: nowrap; }
+.state.error, .state.failed { color: var(--error); }
+.state.stopped { color: var(--stopped); }
+.state.warning, .state.skipped { color: var(--warning-ink); }
+.state.running { color: var(--running); }
+svg { display: block; width: 100%; }
+.mark.done, .key.done { fill: var(--done); background: var(--done); }
+.mark.warning, .key.warning { fill: var(--warning); background: var(--warning); }
+.mark.error, .key.error { fill: var(--error); background: var(--error); }
+.mark.stopped, .key.stopped { fill: var(--stopped); background: var(--stopped); }
+.mark.running, .key.running { fill: var(--running); background: var(--running); fill-opacity: .75; }
+.grid { stroke: var(--grid); fill: none; vector-effect: non-scaling-stroke; }
+.usual { stroke: var(--soft); fill: none; stroke-dasharray: 4 4; vector-effect: non-scaling-stroke; }
+.points { fill: none; stroke-width: 5; stroke-linecap: round; vector-effect: non-scaling-stroke; }
+.points.done { stroke: var(--done); }
+.points.warning { stroke: var(--warning); }
+.points.error { stroke: var(--error); }
+.points.stopped { stroke: var(--stopped); }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; margin: .5rem 0; font-size: .85rem; color: var(--soft); }
+.key { display: inline-block; width: 1.1em; margin-right: .4em; border-radius: 1px; vertical-align: middle; height: .4em; }
+.key.warning { height: .65em; }
+.key.error, .key.stopped { height: .95em; }
+.lanes, .charts { margin: .6rem 0 0; }
+.lane, .ruler-row { display: grid; grid-template-columns: 15rem 1fr; gap: 0 1rem; align-items: center; }
+.lane { border-top: 1px solid var(--line); padding: .3rem 0; }
+.who b { font-weight: 500; display: block; line-height: 1.3; }
+.who span { font-size: .8rem; color: var(--soft); }
+.ruler { position: relative; height: 1.4rem; font-size: .75rem; color: var(--soft); grid-column: 2; }
+.tick { position: absolute; transform: translateX(-50%); white-space: nowrap; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .9rem; }
+figure { margin: 0; }
+.chart { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem .3rem; }
+.chart figcaption { font-size: .8rem; color: var(--soft); margin-bottom: .4rem; }
+.chart figcaption b { font-weight: 500; color: var(--ink); display: block; font-size: .9rem; }
+.span { display: flex; justify-content: space-between; font-size: .72rem; color: var(--soft); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+caption { text-align: left; padding: .2rem 0 .5rem; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; font-weight: 400; border-top: 1px solid var(--line); }
+thead th { font-size: .78rem; color: var(--soft); border-top: 0; white-space: nowrap; }
+tbody th { font-weight: 500; min-width: 8rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.time { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.says { min-width: 12rem; }
+.rule { min-width: 9rem; }
+.wide + .wide { margin-top: 1.2rem; }
+.failure { background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--error); border-radius: 4px 8px 8px 4px; padding: .7rem 1rem; margin: .8rem 0; }
+.failure.stopped { border-left-color: var(--stopped); }
+.failure.warning { border-left-color: var(--warning); }
+.failure:target { outline: 2px solid var(--running); }
+pre, code { font: .82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre { margin: .6rem 0 .4rem; padding: .6rem .8rem; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; white-space: pre-wrap; }
+pre .err { color: var(--error); }
+footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem; font-size: .85rem; color: var(--soft); }
+@media (max-width: 44rem) {
+  body { padding: 1.2rem 1rem 3rem; }
+  h1 { font-size: 1.3rem; }
+  .lane, .ruler-row { grid-template-columns: 1fr; }
+  .ruler { grid-column: 1; }
+  .who { display: flex; flex-wrap: wrap; gap: 0 .6rem; align-items: baseline; margin-bottom: .2rem; }
+  .tick.even { display: none; }
+  table, caption, tbody, tr, tbody th, td { display: block; width: auto; text-align: left; border: 0; padding: 0; min-width: 0; }
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  tbody tr { border-top: 1px solid var(--line); padding: .5rem 0; }
+  td:empty { display: none; }
+  td::before { content: attr(data-label) ": "; color: var(--soft); }
+  .time br { display: none; }
+}
+@media print {
+  :root {
+    color-scheme: light;
+    --paper: #ffffff; --card: #ffffff; --ink: #000000; --soft: #444444; --line: #cccccc; --grid: #e4e4e4;
+    --done: #5f9c8f; --warning: #c58a12; --error: #c23b30; --stopped: #8257b8; --running: #3f7fc1;
+    --warning-ink: #6b4900; --link: #000000;
+  }
+  @page { margin: 14mm 12mm; }
+  body { font-size: 9.5pt; padding: 0; max-width: none; }
+  nav { display: none; }
+  a { text-decoration: none; }
+  .wide { overflow: visible; }
+  thead { display: table-header-group; }
+  tr, .lane, .chart, .failure, .tiles, .legend, pre { break-inside: avoid; }
+  h2, h2 + p, h3, caption { break-after: avoid; }
+  th, td { padding-right: .5rem; }
+  tbody th { min-width: 10rem; }
+  .mark, .key { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .lane, .ruler-row { grid-template-columns: 12rem 1fr; }
+  .ruler { grid-column: 2; }
+  .charts { grid-template-columns: repeat(2, 1fr); }
+}
+"""
+# what of each part is shown; the rest is counted
+MOST_LANES, MOST_CHARTS, MOST_ROWS_SHOWN, MOST_NUMBERS = 40, 36, 60, 6
+MOST_TEXT = 400             # characters of a line of a log, or of a message
+LEAST_POINTS = 2            # sessions from which on there is a picture of durations
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+SECTIONS = (("timeline", "Timeline"), ("failures", "What failed"),
+            ("omissions", "What did not run"), ("next", "What comes next"),
+            ("durations", "Durations"), ("scenarios", "By scenario"))
+
+
+class Document:
+    """The document of Findings, part by part."""
+
+    def __init__(self, findings):
+        self._findings = findings
+        period, sessions = findings.period, findings.sessions
+        begin = min([period.end - 60] + [max(period.begin, past.begun) for past in sessions[:1]])
+        # a period that nothing filled is shown from its begin; one of years from its first session
+        is_long = begin - period.begin > 0.5 * (period.end - period.begin)
+        self._axis = Axis(begin if is_long and sessions else period.begin, period.end)
+        self._groups = {}
+        for past in sessions:
+            self._groups.setdefault(past.scenario, []).append(past)
+        self._names = sorted(self._groups, key=lambda name: (not self._has_failed(name), name))
+        self._links = {past.number: "failure-%d" % place
+                       for place, failure in enumerate(findings.failures, 1)
+                       for past in failure.sessions}
+
+    def _has_failed(self, name):
+        return any(past.status in ("ERROR", "STOPPED") for past in self._groups[name])
+
+    def make(self, place, made_by):
+        """All of it; `place` is where the agent is, `made_by` what has asked it."""
+        findings, period = self._findings, self._findings.period
+        title = "%s, %s to %s" % (findings.ping["agent"], show_day(period.begin),
+                                  show_day(period.end))
+        parts = {"timeline": self._make_timeline, "failures": self._make_failures,
+                 "omissions": self._make_omissions, "next": self._make_next,
+                 "durations": self._make_durations, "scenarios": self._make_scenarios}
+        sections = [tag("section", tag("h2", name, id=part), *parts[part](), aria_labelledby=part)
+                    for part, name in SECTIONS]
+        links = [Markup(tag("a", name, href="#" + part) + "\n") for part, name in SECTIONS]
+        zone = time.strftime("%Z (UTC%z)", time.localtime(period.end))
+        body = tag("body", tag("header", tag("h1", title), *self._make_summary(),
+                               tag("nav", *links, aria_label="Parts of this report")),
+                   tag("main", *sections),
+                   tag("footer", tag("p", "Made %s by %s from the agent %s %s at %s. All times are "
+                                     "%s." % (show_instant(period.now), made_by,
+                                              findings.ping["agent"], findings.ping["version"],
+                                              place, zone))))
+        head = Markup('<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, '
+                      'initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
+                      '<meta http-equiv="Content-Security-Policy" content="%s">\n' % POLICY)
+        style = tag("style", Markup("\n" + REPORT_CSS))
+        return tag("html", tag("head", head, tag("title", title), style), body, lang="en") + "\n"
+
+    def _make_summary(self):
+        """What a reader wants to know first."""
+        findings = self._findings
+        states = [past.status for past in findings.sessions]
+        bad = states.count("ERROR") + states.count("STOPPED")
+        omitted = sum(omission.count for omission in findings.omissions)
+        if not states:
+            verdict = "No session ran."
+        elif bad:
+            verdict = "%d of %s ended in ERROR or STOPPED." % (bad, tell_number(len(states),
+                                                                               "session"))
+        else:
+            verdict = "None of %s ended in ERROR or STOPPED." % tell_number(len(states), "session")
+        if omitted:
+            verdict += " %s did not run." % tell_number(omitted, "due time")
+        if findings.late:
+            verdict += " %s ran late." % tell_number(findings.late, "due time")
+        yield tag("p", verdict, class_="verdict")
+        if findings.ping.get("hold") is True:
+            yield tag("p", "The agent is held%s: nothing new begins." % tell_hold(findings.ping),
+                      class_="notice")
+        if findings.is_cut:
+            yield tag("p", "There were more sessions than this report takes in: those before %s "
+                      "are left out." % show_moment(findings.sessions[0].begun), class_="notice")
+        tiles = [("Sessions", len(states), "")]
+        tiles += [(state, states.count(state), state.lower() if state in states else "")
+                  for state in ("DONE", "WARNING", "ERROR", "STOPPED")]
+        tiles += [("Running now", sum(row["status"] == "RUNNING" for row in findings.outstanding),
+                   ""), ("Did not run", omitted, "warning" if omitted else "")]
+        yield tag("dl", *(tag("div", tag("dt", name), tag("dd", format(count, ",")),
+                              class_=kind or None) for name, count, kind in tiles), class_="tiles")
+
+    def _make_timeline(self):
+        """A lane for each scenario."""
+        if not self._names:
+            yield tag("p", "Nothing ran.", class_="soft")
+            return
+        yield tag("p", "Each mark is a session, from its begin to its end; the worse it ended, the "
+                  "taller. Where there are too many, a mark is a stretch of time and its worst "
+                  "end.", class_="soft")
+        yield make_legend()
+        ruler = tag("div", make_ruler(self._axis), class_="ruler-row")
+        lanes = [tag("div", tag("div", tag("b", cut(name)), tag("span", tell_counts(
+            self._groups[name])), class_="who"), draw_lane(
+                self._axis, name, self._groups[name], self._links), class_="lane")
+                 for name in self._names[:MOST_LANES]]
+        yield tag("div", ruler, *lanes, class_="lanes")
+        yield from tell_rest(len(self._names), MOST_LANES, "scenario")
+
+    def _make_failures(self):
+        """Each kind of failure with the end of its log."""
+        findings = self._findings
+        if not findings.failures:
+            yield tag("p", "Nothing: no session ended in ERROR, STOPPED or WARNING.",
+                      class_="soft")
+        for number, failure in enumerate(findings.failures, 1):
+            yield make_failure(number, failure)
+        yield from tell_rest(MOST_FAILURES + findings.further_failures, MOST_FAILURES,
+                             "kind of failure", "kinds of failures")
+
+    def _make_omissions(self):
+        """Due times that made no session, and schedules that have none now."""
+        omissions = self._findings.omissions
+        if omissions:
+            rows = [(omission.schedule or "(the clock)", format(omission.count, ","),
+                     make_state(omission.decision),
+                     omission.reason, tell_range(omission), cut(omission.message))
+                    for omission in omissions[:MOST_ROWS_SHOWN]]
+            yield make_rows_table("Due times that made no session, and why", {
+                "Schedule": None, "Times": "number", "Became": None, "Reason": None, "Due": "time",
+                "In words, of the newest": "says"}, rows)
+            yield from tell_rest(len(omissions), MOST_ROWS_SHOWN, "row")
+        else:
+            yield tag("p", "Each due time made its session.", class_="soft")
+        silent = [row for row in self._findings.schedules if row["hold"] or not row["enabled"]]
+        if silent:
+            rows = [(row["name"], "held" if row["hold"] else "disabled", cut(row["rule"]),
+                     cut(tell_hold(row).strip(" :"))) for row in silent[:MOST_ROWS_SHOWN]]
+            yield make_rows_table("Schedules that fire nothing now", {
+                "Schedule": None, "State": None, "Rule": "rule", "Why": "says"}, rows)
+            yield from tell_rest(len(silent), MOST_ROWS_SHOWN, "schedule")
+
+    def _make_next(self):
+        """What has not ended, and the next due time of each schedule."""
+        outstanding = self._findings.outstanding
+        if outstanding:
+            rows = [(str(row["session"]), cut(row["scenario"]), make_state(row["status"]),
+                     show_instant(find_instant(row["begun"] or row["start_at"] or row["created"])),
+                     cut(row["message"])) for row in outstanding[:MOST_ROWS_SHOWN]]
+            yield make_rows_table("Sessions that have not ended", {
+                "Session": None, "Scenario": None, "State": None, "Since, or from": "time",
+                "Why": "says"}, rows)
+            yield from tell_rest(len(outstanding), MOST_ROWS_SHOWN, "session")
+        coming = [row for row in self._findings.schedules if row["next"]]
+        coming.sort(key=lambda row: (find_instant(row["next"]) or 0.0, row["name"]))
+        if coming:
+            rows = [(cut(row["name"]), show_moment(find_instant(row["next"])), cut(row["rule"]),
+                     make_state(row["last_status"] or "")) for row in coming[:MOST_ROWS_SHOWN]]
+            yield make_rows_table("The next due time of each schedule", {
+                "Schedule": None, "Next": "time", "Rule": "rule", "Ended last": None}, rows)
+            yield from tell_rest(len(coming), MOST_ROWS_SHOWN, "schedule")
+        else:
+            yield tag("p", "No schedule has a due time ahead.", class_="soft")
+
+    def _make_durations(self):
+        """A small picture for each scenario that ran more than once."""
+        names = [name for name in self._names if LEAST_POINTS <= sum(
+            past.took_s is not None and past.ended is not None for past in self._groups[name])]
+        if not names:
+            yield tag("p", "No scenario ran twice.", class_="soft")
+            return
+        yield tag("p", "Each point is a session; the dashed line is the median of those that ended "
+                  "DONE. The top of a picture is its longest session.", class_="soft")
+        ends = [tag("span", show_day(instant)) for instant in (self._axis.begin, self._axis.end)]
+        charts = []
+        for name in names[:MOST_CHARTS]:
+            timed = self._list_timed(name)
+            usual_s = median([past.took_s for past in timed if past.status == "DONE"])
+            said = "longest %s%s" % (show_length(max(past.took_s for past in timed)),
+                                     "" if usual_s is None else
+                                     ", usually %s" % show_length(usual_s))
+            charts.append(tag("figure", tag("figcaption", tag("b", cut(name)), said),
+                              draw_durations(self._axis, name, self._groups[name]),
+                              tag("div", *ends, class_="span"), class_="chart"))
+        yield tag("div", *charts, class_="charts")
+        yield from tell_rest(len(names), MOST_CHARTS, "scenario")
+
+    def _list_timed(self, name):
+        return [past for past in self._groups[name]
+                if past.took_s is not None and past.ended is not None]
+
+    def _make_scenarios(self):
+        """The figures behind the pictures, as a table."""
+        rows = []
+        for name in self._names[:4 * MOST_ROWS_SHOWN]:
+            states = [past.status for past in self._groups[name]]
+            times = sorted(past.took_s for past in self._list_timed(name))
+            figures = [show_length(value) for value in (
+                find_quantile(times, 0.5), find_quantile(times, 0.95), times[-1])] if times else [
+                    "", "", ""]
+            rows.append([cut(name), format(len(states), ",")] + [
+                format(states.count(state), ",") if state in states else "" for state in (
+                    "DONE", "WARNING", "ERROR", "STOPPED")] + figures + [
+                        show_moment(self._groups[name][-1].begun)])
+        if rows:
+            headings = dict({"Scenario": None}, **dict.fromkeys(
+                ("Sessions", "DONE", "WARNING", "ERROR", "STOPPED", "Median", "95 of 100",
+                 "Longest"), "number"))
+            yield make_rows_table("Sessions and durations of each scenario",
+                                  dict(headings, **{"Newest": "time"}), rows)
+            yield from tell_rest(len(self._names), 4 * MOST_ROWS_SHOWN, "scenario")
+        else:
+            yield tag("p", "Nothing ran.", class_="soft")
+
+
+def make_document(findings, place, made_by):
+    """Findings as HTML, without its first line."""
+    return Document(findings).make(place, made_by)
+
+
+def make_failure(number, failure):
+    """Sessions that ended alike: what they say, which they are, the end of the newest's log, and
+    what to type next."""
+    newest, count = failure.sessions[0], len(failure.sessions)
+    took = "" if newest.took_s is None else ", after %s" % show_length(newest.took_s)
+    facts = "Session %d, begun %s%s." % (newest.number, show_moment(newest.begun), took)
+    if count > 1:
+        others = ", ".join(str(past.number) for past in failure.sessions[1:MOST_NUMBERS])
+        facts += " Before that %s%s; the first at %s." % (
+            others, " and %d more" % (count - MOST_NUMBERS) if count > MOST_NUMBERS else "",
+            show_moment(failure.sessions[-1].begun))
+    heading = [make_state(failure.status), " ", cut(failure.scenario)]
+    if count > 1:
+        heading.append(tag("span", " %d times" % count, class_="soft"))
+    name = "failure-%d" % number
+    parts = [tag("h3", *heading, id=name + "-name"),
+             tag("p", cut(failure.message) or "No message."), tag("p", facts, class_="facts")]
+    if failure.log:
+        parts.append(tag("pre", *map(make_log_line, failure.log[-MOST_LOG_LINES:]),
+                         aria_label="How the log of session %d ends" % newest.number))
+    else:
+        parts.append(tag("p", "Nothing was printed.", class_="soft"))
+    words = ["status", "log"] + ["restart"] * (failure.status in ("ERROR", "STOPPED"))
+    parts.append(tag("p", "Next: ", *(Markup(tag("code", "agentcli.py %s %d" % (
+        word, newest.number)) + " \u00a0 ") for word in words), class_="facts"))
+    return tag("article", *parts, id=name, class_="failure " + failure.status.lower(),
+               aria_labelledby=name + "-name")
+
+
+def make_state(state):
+    """A state, or what became of a due time, in its colour."""
+    return tag("span", state, class_="state " + state.lower()) if state else ""
+
+
+def make_log_line(line):
+    """A line of a log; what came from standard error says so."""
+    instant, text = find_instant(line["time"]), cut(line["text"].replace("\t", "    "))
+    when = "" if instant is None else show_instant(instant)[11:]
+    is_error = line["stream"] == "err"
+    return Markup(tag("span", when, " err " if is_error else "     ", class_="type")
+                  + tag("span", text, class_="err" if is_error else None) + "\n")
+
+
+def tell_range(omission):
+    """The first due time, and the last where there are several."""
+    first = show_moment(omission.first)
+    if omission.last <= omission.first:
+        return first
+    return Markup("%s<br>to %s" % (first, show_moment(omission.last)))
+
+
+def tell_hold(row):
+    """Who holds something, until when and why, as far as it is known."""
+    until = find_instant(row.get("hold_until"))
+    return "%s%s%s" % (" by %s" % row["hold_by"] if row.get("hold_by") else "",
+                       "" if until is None else " until %s" % show_instant(until),
+                       ": %s" % row["hold_reason"] if row.get("hold_reason") else "")
+
+
+def tell_number(count, noun):
+    """`1 session`, `1,200 sessions`."""
+    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
+
+
+def tell_rest(count, shown, noun, nouns=None):
+    """Says how many of something are left out, where that is so."""
+    if count > shown:
+        rest = count - shown
+        yield tag("p", "%s more %s left out here." % (format(rest, ","), "%s is" % noun if rest == 1
+                                                      else "%s are" % (nouns or noun + "s")),
+                  class_="soft")
+
+
+def cut(text):
+    """A text that is not longer than people read."""
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT - 2] + " \u2026"
+
+
+def show_day(instant):
+    """An instant to the minute, with its day and year."""
+    return time.strftime("%a %d %b %Y %H:%M", time.localtime(instant))
 
 
 # ======================================================================================
@@ -4031,6 +4979,150 @@ def wait_until_gone(connection, options):
 
 
 # ======================================================================================
+# client/period.py
+# The period of a report: instants as people write them, in the reader's zone.
+# ======================================================================================
+
+_DAY_NAMES = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_DAY_NAME = re.compile(r"(yesterday|today|tomorrow)(?: +([0-9:]+))?")
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
+_AWAY = re.compile(r"([+-]?)([0-9.]+[smhd]?)")
+_ISO = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ t]([0-9:]+)(\.[0-9]+)?)?"
+                  r"(z|[+-][0-9]{2}:?[0-9]{2})?")
+
+
+def read_instant(name, text, now, is_end=False):
+    """A time in a form of requests, local to the reader, -> epoch seconds; a clock time is the last
+    one, a distance without a sign lies in the past, a date alone is its begin, with `is_end` its
+    end. `name` is the option that has it. Raises ClientError."""
+    try:
+        return _read(text.strip().lower(), now, is_end)
+    except (CalendarError, ValueError, OverflowError):
+        raise ClientError(USAGE, "%s takes a time: 2026-12-01, 2026-12-01T02:00, 02:00, now, "
+                          "yesterday, 'yesterday 22:00', or a distance like 12h" % name)
+
+
+def _read(word, now, is_end):
+    """The instant of a word. CalendarError, ValueError, OverflowError."""
+    named, away, date = (form.fullmatch(word) for form in (_DAY_NAME, _AWAY, _ISO))
+    if word == "now":
+        return now
+    if named:
+        return _find_local(now, named.group(2) or "00:00", _DAY_NAMES[named.group(1)])
+    if _CLOCK.fullmatch(word):
+        instant = _find_local(now, word)
+        return instant if instant <= now else _find_local(now, word, -1)
+    if away and (away.group(1) or word[-1].isalpha()):
+        length_s = parse_duration(away.group(2))
+        return now + length_s if away.group(1) == "+" else now - length_s
+    return _read_iso(date, is_end)
+
+
+def _read_iso(match, is_end):
+    """The instant of a date, with or without time of day and offset. ValueError."""
+    if not match:
+        raise ValueError
+    day, clock, fraction, offset = match.groups()
+    noon = time.strptime(day + " 12", "%Y-%m-%d %H")
+    if clock is None and offset is None:
+        return _find_local(time.mktime(noon), "00:00", 1) - 0.001 if is_end else _find_local(
+            time.mktime(noon), "00:00")
+    instant = _find_local(time.mktime(noon), clock or "00:00")
+    if offset:
+        east = offset.replace("z", "+0000").replace(":", "")
+        seconds = (int(east[1:3]) * 60 + int(east[3:])) * 60
+        instant += time.localtime(instant).tm_gmtoff - (-seconds if east[0] == "-" else seconds)
+    return instant + float(fraction or 0)
+
+
+def _find_local(now, clock, days=0):
+    """The instant of a clock time on the local day of `now`, or so many days later. ValueError."""
+    text = clock if clock.count(":") == 2 else clock + ":00"
+    hour, minute, second = time.strptime(text, "%H:%M:%S")[3:6]
+    year, month, day = time.localtime(now)[:3]
+    return time.mktime((year, month, day + days, hour, minute, second, 0, 0, -1))
+
+
+# ======================================================================================
+# client/report.py
+# report: a period of an agent as one HTML document, which needs nothing beside it.
+# ======================================================================================
+
+DEFAULT_SINCE = "1d"
+REPORT_MARK = b"<!doctype html>\n<!-- a report of agentcli.py"
+
+
+def write_report(options, arguments, words):
+    """report -o FILE: asks the agent, and writes what it says as HTML -> exit status. Raises
+    ClientError, OSError of stdout."""
+    now = Clock().now()
+    period = Period(read_instant("--since", options.own.get("SINCE", DEFAULT_SINCE), now),
+                    min(now, read_instant("--until", options.own.get("UNTIL", "now"), now, True)),
+                    now)
+    if period.end <= period.begin:
+        raise ClientError(USAGE, "--until must lie after --since, and --since in the past")
+    path = options.own.get("OUTPUT", "-")
+    check_target(path)
+    with connect(options) as connection:
+        findings = find_out(connection, period)
+        place = connection.place
+    made_by = "agentcli.py %s" % VERSION
+    data = REPORT_MARK + (" %s -->\n" % VERSION).encode() + make_document(
+        findings, place, made_by).encode("utf-8", "backslashreplace")
+    if path == "-":
+        sys.stdout.buffer.write(data)
+        return WELL
+    replace_file(path, data)
+    (put_json if options.json else put_fields)({
+        "file": path, "bytes": len(data), "sessions": len(findings.sessions),
+        "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    return WELL
+
+
+def check_target(path):
+    """Whether a report may be written there: a new file, or one that is a report. Raises
+    ClientError."""
+    if path == "-":
+        if is_terminal(sys.stdout):
+            raise ClientError(USAGE, "-o FILE says where to; without, it goes to standard output, "
+                              "which is a terminal")
+        return
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ClientError(USAGE, "%s is no file; -o - is standard output" % ascii(path))
+        with open(path, "rb") as file:
+            if file.read(len(REPORT_MARK)) not in (REPORT_MARK, b""):
+                raise ClientError(USAGE, "%s is there, and is no report: it stays as it is"
+                                  % ascii(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ClientError(USAGE, "%s: %s" % (ascii(path), reason_of(error)))
+
+
+def replace_file(path, data):
+    """Writes a file under another name beside it, and gives it its name then: it is never half
+    there. One that was there keeps its mode, a new one is for its owner alone. Raises
+    ClientError."""
+    target = os.path.realpath(path)
+    try:
+        handle, beside = tempfile.mkstemp(".tmp", ".report-", os.path.dirname(target))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if os.path.exists(target):
+                os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
+            os.replace(beside, target)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    except OSError as error:
+        raise ClientError(USAGE, "cannot write %s: %s" % (ascii(path), reason_of(error)))
+
+
+# ======================================================================================
 # client/running.py
 # run: a bare command as a session.
 # ======================================================================================
@@ -4440,6 +5532,14 @@ OWN_COMMANDS = [
         own("COUNT", "so many pages of text, and no more", "n")], None,
             "a live screen: what runs, waits, has failed, comes next and is held; keys follow a "
             "log, stop, restart, hold, release", perform=show_top),
+    Command("report", "", [], [
+        own("OUTPUT", "the file; - is standard output. An earlier report there is replaced", "file",
+            "-o"),
+        own("SINCE", "from when on (1d): yesterday, 'yesterday 22:00', 12h, 2026-12-01", "time"),
+        own("UNTIL", "until when (now)", "time")], None,
+            "write one HTML file about a period: a timeline of all sessions, how long they took, "
+            "failures with the end of their logs, what did not run and why, what comes next",
+            perform=write_report),
     Command("completion", "SHELL [WORD...]", [
         ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
             "print a script that completes commands, options and names; eval "
@@ -4473,10 +5573,15 @@ def perform(options, arguments, words):
     if "FOLLOW" in options.own:
         return follow_command(options, arguments, words)
     if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
-        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
+        with connect(options) as connection:
+            show_next(connection, arguments, words)
+        return WELL
     request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with connect(options) as connection:
-        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        if "DECISION" in options.own:
+            reply = sift_why(connection, arguments, words, options.own["DECISION"])
+        else:
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)

@@ -28,7 +28,7 @@ from support.client import PATH, Result, objects, run_client, spawn
 # which no verb has
 OWN_OPTIONS = {"-HOST", "-PORT", "-JSON", "-WAIT", "-OF_HOST", "-CRONTAB", "-SYSTEM", "-DRY_RUN", "-PRUNE",
                "-USER", "-PASSWORD_FILE", "-NEW_PASSWORD_FILE", "-UNIX", "-TLS", "-TLS_CA",
-               "-TLS_CERT", "-TLS_KEY", "-FOLLOW"}
+               "-TLS_CERT", "-TLS_KEY", "-FOLLOW", "-DECISION"}
 
 
 @pytest.fixture

@@ -122,6 +122,21 @@ PATH=/bin:/usr/bin:/sbin:/usr/sbin
 # daily restart of atop at midnight
 0 0 * * * root if [ -d "/run/systemd/system" ]; then systemctl restart atop; else /usr/share/atop/atop.daily & : ; fi
 """, "systemctl", (), ()),
+    "awstats": ("""\
+MAILTO=root
+*/10 * * * * www-data [ -x /usr/share/awstats/tools/update.sh ] && /usr/share/awstats/tools/update.sh
+# Generate static reports:
+10 03 * * * www-data [ -x /usr/share/awstats/tools/buildstatic.sh ] && /usr/share/awstats/tools/buildstatic.sh
+""", "", (2, 4), ()),
+    "mailman3": ("SHELL=/bin/sh\n" + PATHS + """
+0  8 * * *  list\tif [ -x /usr/bin/mailman ]; then /usr/bin/mailman notify; fi
+0 12 * * *  list\tif [ -x /usr/bin/mailman ]; then /usr/bin/mailman digests --periodic; fi
+""", "", (4, 5), ()),
+    "munin-node": ("""\
+MAILTO=root
+*/5 * * * *\troot if [ -x /etc/munin/plugins/apt_all ]; then /etc/munin/plugins/apt_all update 7200 12 >/dev/null; \
+elif [ -x /etc/munin/plugins/apt ]; then /etc/munin/plugins/apt update 7200 12 >/dev/null; fi
+""", "apt_all", (), ()),
     "btrfsmaintenance": ("-*/15 * * * *   root  test -x /usr/lib/atsar/atsa1 && /usr/lib/atsar/atsa1\n",
                          "atsa1", (), (1,)),
 }
@@ -441,6 +456,45 @@ def test_a_shipped_crontab(name):
     assert [line.number for line, reason in crontab.notes if "is of user" in reason] == list(left_out)
     assert crontab.left_out == len(left_out)
     assert len(crontab.notes) == len(left_out) + len(doubtful) + text.count("MAILTO=root")
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_a_shipped_crontab_entry_by_entry(name):
+    """Schedule, command, environment and user are those that the line has, read here in another way: word by word."""
+    expected, settings = [], {}
+    for line in SHIPPED[name][0].splitlines():
+        words = line.split()
+        if line.startswith("#") or not words:
+            continue
+        if re.match("[A-Z]+=", line):
+            settings[line.split("=")[0]] = line.split("=", 1)[1]
+            continue
+        count = 1 if words[0].startswith("@") else 5
+        command = line.split(None, count + 1)[count + 1]
+        expected.append((words[count], "boot" if count == 1 else "cron " + " ".join(words[:5]).lstrip("-"),
+                         command.replace("\\%", "%").replace("${", "$${"), dict(settings)))
+    for user in {user for user, *_ in expected}:
+        crontab = read_crontab(SHIPPED[name][0], "/etc/cron.d/" + name, user=user)
+        tasks = [entry.scenario["steps"][0]["tasks"] for entry in crontab.entries]
+        own = {"SHELL": "/bin/sh", "HOME": "/home/me", "LOGNAME": user, "USER": user}
+        assert [(entry.schedule["rule"], entry.schedule["keywords"]) for entry in crontab.entries] == [
+            (rule, "cron,system," + name) for other, rule, _, _ in expected if other == user]
+        assert [(task["command"] if isinstance(task["command"], str) else task["command"][2], task["env"], task["cwd"])
+                for task, in tasks] == [(command, dict(own, **env), "/home/me")
+                                        for other, _, command, env in expected if other == user]
+        assert crontab.left_out == sum(other != user for other, *_ in expected)
+
+
+def test_the_anacrontab_that_is_shipped():
+    """Nothing of it is taken for entries of cron, whether its lines are thought to name users or not."""
+    text = ("SHELL=/bin/sh\n" + PATHS + "HOME=/root\nLOGNAME=root\n\n1\t5\tcron.daily\trun-parts --report /etc/cron.daily\n"
+            "7\t10\tcron.weekly\trun-parts --report /etc/cron.weekly\n"
+            "@monthly\t15\tcron.monthly\trun-parts --report /etc/cron.monthly\n")
+    for is_system in (None, True):
+        crontab = read_crontab(text, "/etc/anacrontab", is_system, user="root")
+        assert (crontab.entries, crontab.left_out) == ([], 3)
+        assert {reason for _, reason in crontab.notes} == {"is of an anacrontab: period, delay, name, command; write an entry of "
+                                                           "cron, such as @monthly and the command"}
 
 
 def test_shipped_crontabs_in_an_agent(agent, tmp_path):

@@ -2,6 +2,7 @@
 import os
 import re
 import sys
+import time
 
 import pytest
 
@@ -130,6 +131,35 @@ def test_what_comes_is_folded(agent):
     nights = run_client(agent.port, "sched", "next", "NIGHT").out.splitlines()
     assert nights[0].split() == ["SCHEDULE", "DUE"] and len(nights) == 11
     agent.ok("SCHED DEL NIGHT")
+
+
+def test_each_schedule_has_its_next_due_time(agent):
+    """Also one that is due more seldom than others are a thousand times, or than they fill all lines."""
+    for name, rule in (("MINUTELY", "every 1m"), ("HOURLY", "hourly at 13:00"), ("YEARLY", "yearly on %s at 02:30" % time.strftime(
+            "%m-%d", time.localtime(time.time() + 40 * 86400))), ("OFF", "daily at 02:00")):
+        agent.ok('SCHED ADD %s HELLO -1 GLOBAL "%s" -TIMEZONE=UTC%s' % (name, rule, " -ENABLED=no" * (name == "OFF")))
+    lines = [line.split() for line in run_client(agent.port, "sched", "next").out.splitlines()[1:]]
+    assert lines[0][0] == "MINUTELY" and lines[-1][0] == "YEARLY" and [line[0] for line in lines[1:-1]] == ["HOURLY"] * 8
+    assert lines == sorted(lines, key=lambda line: line[1:3])
+    lines = run_client(agent.port, "sched", "next", "YEARLY").out.splitlines()
+    assert len(lines) == 11 and len({line.split()[1][:4] for line in lines[1:]}) == 10
+    agent.ok("SCHED DEL MINUTELY")
+
+
+def test_what_did_not_start(agent):
+    """sched why --decision: of a thousand due times those that matter."""
+    agent.import_os("SLOW", "sleep 60")
+    agent.ok('SCHED ADD OFTEN SLOW -1 GLOBAL "every 1s" -OVERLAP=skip')
+    agent.ok('SCHED ADD GOOD HELLO -1 GLOBAL "every 1s" -OVERLAP=parallel')
+    wait_for(lambda: [row for row in agent.rows("SCHED WHY OFTEN") if row["decision"] == "skipped"], "a due time that is skipped")
+    rows = objects(run_client(agent.port, "sched", "why", "--decision", "Skipped,failed", "--json"))
+    assert {(row["schedule"], row["decision"]) for row in rows if "schedule" in row} == {("OFTEN", "skipped")}
+    rows = objects(run_client(agent.port, "sched", "why", "GOOD", "--decision=started", "--limit", "1", "--json"))
+    assert [row["decision"] for row in rows if "decision" in row] == ["started"] and "next due" in rows[-1]["note"]
+    result = run_client(agent.port, "sched", "why", "--decision", "never")
+    assert result.status == 2 and "--decision takes started, late, skipped, failed" in result.err
+    for name in ("OFTEN", "GOOD"):
+        agent.ok("SCHED OFF " + name)
 
 
 def test_which_year_is_told():

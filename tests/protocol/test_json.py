@@ -147,4 +147,7 @@ def test_secrets_are_masked_in_json_too(inside):
 
 def test_without_it_nothing_is_json(inside):
     assert fields_of(inside.ask("PING")[-1])["hold"] == "no"
+    assert [list(json.loads(line[2:])) for line in inside.ask("HELP STOP -JSON")[:-1]] == [["verb", "form", "help"]] * 4
+    assert inside.ask("HELP STOP")[1:3] == ["*   SESSION: number of the session",
+                                            "*   -IMMEDIATE: end it now, with all its processes"]
     assert inside.ask("HELP PING") == ["* PING: how the agent is; never waits for a repository", "OK"]

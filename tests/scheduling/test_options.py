@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from agent import find_jitter
-from conftest import ahead, is_alive, sessions_of, wait_for, why
+from conftest import ahead, is_alive, local, sessions_of, wait_for, why
 from support.ledger import check_complete, import_schedules, rule_at, seconds_of, wait_decided
 
 pytestmark = pytest.mark.once
@@ -979,6 +979,17 @@ def test_why_ends_with_what_stands_in_the_way_now(make_inside):
         return agent.ok("SCHED WHY %s" % name).get("note", "")
     assert note("NIGHT").startswith("next due ")
     assert note("NEXT") == "waits for scenario K; waits for schedule FIRST"
+    for name, rule, words in (("FIRST", "startup", "fires at each start of the agent"),
+                              ("BOOT", "boot", "fires at the agent's first start after the host's next boot")):
+        if name != "FIRST":
+            agent.ok("SCHED ADD %s J -1 GLOBAL '%s'" % (name, rule))
+        assert note(name) == words
+        agent.ok("SCHED OFF " + name)
+        assert note(name) == "disabled"
+        agent.ok(("SCHED ON " if name == "FIRST" else "SCHED DEL ") + name)
+    ahead(lambda instant: agent.ask("SCHED ADD PAST J -1 GLOBAL 'at %s'" % local(instant)))
+    wait_for(lambda: why(agent, "PAST"), "its only due time")
+    assert note("PAST") == "no due time lies ahead"
     agent.ok("SCHED OFF NIGHT")
     assert note("NIGHT").startswith("disabled")
     agent.ok("SCHED ON NIGHT")

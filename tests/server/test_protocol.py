@@ -516,7 +516,11 @@ def test_help_tells_every_verb_from_the_table(with_nap):
         assert [word for word, _ in row.arguments if word not in line.split(":")[0]] == []
         for option in set(row.options) - {"-JSON"}:         # which all take
             assert "[" + option in line
-        assert with_nap.ask("help " + name.lower()) == [line, "OK"]
+        first, *others, last = with_nap.ask("help " + name.lower())
+        assert (first, last) == (line, "OK")
+        assert [word for word in list(row.arguments) + [(option, None) for option in row.options]
+                if word[0] != "-JSON" and not [each for each in others if re.match(r"\*   %s\b.*: \S" % re.escape(word[0]), each)]] == []
+        assert others == [] or others[-1] == "*   python agent.py --manual %s tells more" % name
     assert len(with_nap.ask("HELP SCHED")) > 9
 
 

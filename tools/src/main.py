@@ -14,6 +14,7 @@ from .base.vocabulary import (EXIT_CANNOT_START, EXIT_OK, EXIT_USAGE, SESSIONS_P
                               WAKE)
 from .base.options import COMMAND_OPTIONS
 from .base.errors import AgentError, CannotStart, NotFound
+from .base.usage import make_option_parser
 from .base.program import (keep_standard_descriptors, log, program_path, share_heaps,
                            start_over_lean)
 from .base.times import Clock, local_iso
@@ -38,7 +39,7 @@ from .agent.figures import ping
 from .agent.logwriter import log_to_file, start_logging
 from .agent.service import list_unit_words, make_unit
 from .agent.verifying import verify_audit
-from .base.controls import Parser, show_controls
+from .base.controls import show_controls
 from .protocol.manual import make_manual
 from .server.limits import read_limits
 from .server.peer import is_loopback
@@ -53,10 +54,9 @@ PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def parse_arguments(arguments):
     """The command line -> argparse's namespace, the settings; exits 2 when it is wrong."""
-    parser = Parser(
-        prog="agent.py", description="A job-execution and scheduling agent in one file.")
+    parser, groups = make_option_parser()
     for option in COMMAND_OPTIONS:
-        _add_option(parser, option)
+        _add_option(groups.get(option.name, parser), option)
     parser.add_argument("--task", type=int, help=argparse.SUPPRESS)     # the role of a helper
     parser.add_argument("--hold", dest="spool", help=argparse.SUPPRESS)         # of a minder
     settings = parser.parse_args(arguments)
@@ -82,7 +82,7 @@ def parse_arguments(arguments):
 
 
 def _add_option(parser, option):
-    """Adds a CommandOption; argparse has --help itself."""
+    """Adds a CommandOption to a parser, or a group of one; --help is there."""
     keywords = {"help": option.help_text}
     if option.attribute:
         keywords["dest"] = option.attribute

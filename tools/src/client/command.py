@@ -24,6 +24,7 @@ class Choice(NamedTuple):
     meaning: str
     has_default: bool = False       # without a value it makes a field default again
     is_own: bool = False            # it is for the client, not for the agent
+    short: str = ""                 # the same in one letter, as -o
 
     @property
     def offered(self):
@@ -31,6 +32,6 @@ class Choice(NamedTuple):
         return spell_option("-" + self.name)
 
 
-def own(name, meaning, shown=""):
+def own(name, meaning, shown="", short=""):
     """An option that is for the client."""
-    return Choice(name, shown, meaning, is_own=True)
+    return Choice(name, shown, meaning, is_own=True, short=short)

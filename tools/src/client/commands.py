@@ -29,6 +29,7 @@ OWN_OPTIONS = {
     "EXEC": [Choice("SYNC", "", "reply when the session has ended"), FOLLOW],
     "RESTART": [FOLLOW],
     "WAIT": [FOLLOW],
+    "SCHED WHY": [own("DECISION", "only what became one of started, late, skipped, failed", "a,b")],
     "SHUTDOWN": [own("WAIT", "stay until the agent is gone")],
     "IMPORT": [Choice("CRONTAB", "", "the files are crontabs"),
                Choice("SYSTEM", "yes|no", "whether each line of the crontab names a user"),
@@ -110,8 +111,9 @@ def make_parser(commands):
     for command in commands:
         group, _, name = command.name.rpartition(" ")
         if group not in places:
-            places[group] = add_subparsers(places[""].add_parser(group, help="%ss: %s %s -h" % (
-                {"sched": "schedule"}.get(group, group), parser.prog, group), allow_abbrev=False))
+            places[group] = add_subparsers(places[""].add_parser(group, help="%s: %s %s -h" % (
+                {"sched": "schedules"}.get(group, group.rstrip("s") + "s"), parser.prog, group),
+                allow_abbrev=False))
         usage = " ".join([parser.prog, command.name] + command.arguments.split() + ["[options]"])
         sub = places[group].add_parser(
             name, help=command.help, description=describe(command), usage=usage,
@@ -133,7 +135,8 @@ def add_choice(parser, choice):
                 else {"action": "store_const", "const": True})
     if choice.has_default:
         keywords.update(nargs="?", const="")
-    parser.add_argument(choice.offered, dest="-" + choice.name, default=argparse.SUPPRESS,
+    names = filter(None, (choice.short, choice.offered))
+    parser.add_argument(*names, dest="-" + choice.name, default=argparse.SUPPRESS,
                         help=choice.meaning.replace("%", "%%"), **keywords)
 
 

@@ -25,7 +25,8 @@ complete -o default -F _agentcli PROGRAM
 _agentcli() {
     local -a found
     found=("${(@f)$("${words[1]}" completion words -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-    if [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
+    if [[ ${#found} == 1 && ${found[1]} == *= ]]; then compadd -S '' -a found
+    elif [[ -n ${found[1]} ]]; then compadd -a found; else _files; fi
 }
 compdef _agentcli PROGRAM
 """}

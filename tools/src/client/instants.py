@@ -5,7 +5,8 @@ import time
 
 from ..base.times import Clock
 
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?([+-])(\d\d):(\d\d)")
+_INSTANT = re.compile(r"([0-9]{4})-([01][0-9])-([0-3][0-9])T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+                      r"([.][0-9]+)?([+-])([0-9]{2}):([0-9]{2})")
 LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
 
 
@@ -14,10 +15,9 @@ def find_instant(value):
     match = isinstance(value, str) and _INSTANT.fullmatch(value)
     if not match:
         return None
-    text, fraction, sign, hours, minutes = match.groups()
+    *fields, fraction, sign, hours, minutes = match.groups()
     offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    whole = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S")) - offset_s
-    return whole + float(fraction or 0)
+    return calendar.timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
 
 
 def show_instant(instant):

@@ -6,8 +6,9 @@ from ..base.vocabulary import RESTARTABLE
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, reason_of
 from .words import as_typed, quote
 from .login import ask_new_password, connect
-from .pictures import ASKED, show_coming, show_next
+from .pictures import show_coming
 from .shown import complain
+from .coming import show_next, sift_why
 from .commands import list_verb_commands, parse_command_line
 from .follow import follow_command
 from .leaving import wait_until_gone
@@ -35,10 +36,15 @@ def perform(options, arguments, words):
     if "FOLLOW" in options.own:
         return follow_command(options, arguments, words)
     if command.show is show_coming and not options.json and not has_option(words, "-COUNT"):
-        words, command = words + ["-COUNT=%d" % ASKED], command._replace(show=show_next)
+        with connect(options) as connection:
+            show_next(connection, arguments, words)
+        return WELL
     request = command.name.upper().split() + arguments + words + ["-JSON"] * command.is_listing
     with connect(options) as connection:
-        reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+        if "DECISION" in options.own:
+            reply = sift_why(connection, arguments, words, options.own["DECISION"])
+        else:
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)

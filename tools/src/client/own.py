@@ -3,6 +3,7 @@ from .command import Choice, Command, own
 from .completion import print_completion
 from .documents import check_documents, diff_document
 from .editing import edit_scenario
+from .report import write_report
 from .running import run_command
 from .top import show_top
 
@@ -36,6 +37,14 @@ OWN_COMMANDS = [
         own("COUNT", "so many pages of text, and no more", "n")], None,
             "a live screen: what runs, waits, has failed, comes next and is held; keys follow a "
             "log, stop, restart, hold, release", perform=show_top),
+    Command("report", "", [], [
+        own("OUTPUT", "the file; - is standard output. An earlier report there is replaced", "file",
+            "-o"),
+        own("SINCE", "from when on (1d): yesterday, 'yesterday 22:00', 12h, 2026-12-01", "time"),
+        own("UNTIL", "until when (now)", "time")], None,
+            "write one HTML file about a period: a timeline of all sessions, how long they took, "
+            "failures with the end of their logs, what did not run and why, what comes next",
+            perform=write_report),
     Command("completion", "SHELL [WORD...]", [
         ("SHELL", "bash or zsh"), ("WORD", "for the script's own use")], [], None,
             "print a script that completes commands, options and names; eval "

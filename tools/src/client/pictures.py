@@ -13,7 +13,7 @@ BESIDE = 22             # columns of state, duration and gaps
 IN_TREE = ("session", "scenario", "version", "status", "message", "duration")
 FOLDED_S = 900.0        # due times of a schedule that follow one another so soon are one line
 MIN_FOLDED = 3          # so many of them at least
-ASKED, LINES = 1000, 10     # due times that are asked for, and lines that are shown of them
+ASKED = 1000            # due times that are asked for, where nobody says how many
 
 
 def show_sessions(reply, is_json):
@@ -125,21 +125,14 @@ def fold_run(run, last):
                   "times": "%d%s" % (len(run), " or more" * goes_on)}, **run[0])]
 
 
-def show_coming(reply, is_json, lines=None):
-    """Coming due times; for people those that repeat soon are one line, and there are so many lines
-    at most (None: all)."""
+def show_coming(reply, is_json):
+    """Coming due times; for people those that repeat soon are one line."""
     if is_json:
         show_listing(reply, is_json)
         return
     rows = [json.loads(line) for line in list(reply)]
-    rows = fold(rows, len(rows) == ASKED)
-    rows = sorted(rows, key=lambda row: find_instant(row["due"]) or 0.0)[:lines]
+    rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
     else:
         tell_none()
-
-
-def show_next(reply, is_json):
-    """Coming due times, where the client has asked for more than it shows."""
-    show_coming(reply, is_json, LINES)

@@ -3,6 +3,7 @@ import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, Conflict, NotFound, Unreadable
+from ..base.forms import VERB_FORMS, list_parts
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
                             CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
                             PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE, SCENARIO_LINE,
@@ -291,7 +292,22 @@ def _help(agent, request):
              for name, line in _HELP.items() if not topic or (name + " ").startswith(topic + " ")]
     if not lines:
         raise NotFound("%s is no verb" % shorten(topic))
-    return iter(lines)
+    return iter(lines + (list_word_help(topic) if topic in VERBS else []))
+
+
+def list_word_help(name):
+    """What the words of a verb mean, a line each, and where more is told."""
+    form = next(form for form in VERB_FORMS if form.name == name)
+    words = [(part.name + ("=" + part.shown if part.shown else ""), part.meaning)
+             for part in list_parts(form)]
+    if "[VARIABLE=" in form.words:
+        words.append(("VARIABLE=value", "a value for a variable of the scenario"))
+    lines = [TextLine("  %s: %s" % (word, meaning),
+                      [("verb", name), ("form", word), ("help", meaning)])
+             for word, meaning in words]
+    more = "python agent.py --manual %s tells more" % name
+    return lines and lines + [TextLine("  " + more, [("verb", name), ("form", ""),
+                                                     ("help", more)])]
 
 
 @verb("QUIT")

@@ -8,6 +8,10 @@ from ..base.times import from_text, local_iso
 from ..timetable.timetable import find_jitter
 from ..store.records import SessionFilter
 
+# rule -> when it fires, where no due time can be told
+WITHOUT_DUE = {"startup": "fires at each start of the agent",
+               "boot": "fires at the agent's first start after the host's next boot"}
+
 
 def explain(row):
     """An occurrence in the words of a person."""
@@ -37,11 +41,12 @@ def explain(row):
 def list_state(repository, stored, due, hold, patterns=()):
     """What stands in the way of a schedule now, and when it is due next; `hold` is that of the
     agent. Sessions are told whose scenarios one of the patterns fits, if there are any."""
-    notes = [] if stored.schedule.enabled else ["disabled"]
+    schedule = stored.schedule
+    notes = [] if schedule.enabled else ["disabled"]
     notes += ["%s; what comes due is decided at the release" % held
               for held in list_holds(hold, stored.hold, repository.hold)]
-    for kind, name, met in repository.db.read(
-            repository.schedules.list_conditions, stored.schedule.name):
+    conditions = repository.db.read(repository.schedules.list_conditions, schedule.name)
+    for kind, name, met in conditions:
         if not met:
             newest = repository.db.read(repository.views.list_sessions,
                                         SessionFilter(patterns=patterns, **{kind: name}),
@@ -49,7 +54,11 @@ def list_state(repository, stored, due, hold, patterns=()):
             notes.append("waits for %s %s%s" % (kind, name, "".join(
                 ", whose newest session %d is %s" % (last["id"], last["status"])
                 for last in newest)))
-    return notes + (["next due %s" % local_iso(due)] if due else [])
+    if due:
+        notes.append("next due %s" % local_iso(due))
+    elif schedule.enabled and not conditions:
+        notes.append(WITHOUT_DUE.get(schedule.rule.strip().lower(), "no due time lies ahead"))
+    return notes
 
 
 def list_earliest(streams, count, key):
