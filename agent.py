@@ -25512,17 +25512,17 @@ def fill_template(template, values):
     return Markup(_HOLE.sub(lambda match: to_markup(values[match.group(1)]), template))
 
 
-def make_table(name, heads, rows, css=""):
-    """A table: its name for who cannot see it, [(heading, its class)], and rows of cells."""
-    head = join_markup(markup('<th scope="col" class="%s">%s</th>', kind, text)
+def make_table(name, heads, rows):
+    """A table: its name for who cannot see it, [(heading, its class)], and rows of cells. Its roles
+    are told, as on a phone its rows are no rows to the eye."""
+    head = join_markup(markup('<th role="columnheader" scope="col" class="%s">%s</th>', kind, text)
                        for text, kind in heads)
-    body = join_markup(markup("<tr>%s</tr>", join_markup(
-        markup('<td class="%s">%s</td>', kind, cell) for (_, kind), cell in zip(heads, row)))
-        for row in rows)
-    return markup('<div class="wide" tabindex="0" role="region" aria-label="%s">'
-                  '<table class="%s"><caption class="unseen">%s</caption>'
-                  "<thead><tr>%s</tr></thead><tbody>%s</tbody></table></div>",
-                  name, css, name, head, body)
+    body = join_markup(markup('<tr role="row">%s</tr>', join_markup(
+        markup('<td role="cell" class="%s">%s</td>', kind, cell)
+        for (_, kind), cell in zip(heads, row))) for row in rows)
+    return markup('<table role="table"><caption class="unseen">%s</caption>'
+                  '<thead role="rowgroup"><tr role="row">%s</tr></thead>'
+                  '<tbody role="rowgroup">%s</tbody></table>', name, head, body)
 
 
 def make_facts(pairs):
@@ -25612,6 +25612,11 @@ def show_clock(instant, now, with_seconds=True):
                             text[:5])
 
 
+def shorten_times(text, now):
+    """A sentence in which times are told as the page tells them."""
+    return _ISO.sub(lambda match: show_clock(read_instant(match.group()), now), text)
+
+
 def make_time(text, now, is_distance=False):
     """A time of a reply as HTML: of the day, or from now. What is no time stays as it is."""
     instant = read_instant(text)
@@ -25619,7 +25624,7 @@ def make_time(text, now, is_distance=False):
         return text or ""
     clock, distance = show_clock(instant, now), show_distance(instant - now)
     return markup('<time datetime="%s" title="%s">%s</time>', text,
-                  text if is_distance is None else clock if is_distance else distance,
+                  clock if is_distance else distance,
                   distance if is_distance else clock)
 
 
@@ -25628,7 +25633,7 @@ def make_time(text, now, is_distance=False):
 # Timelines as SVG that fits every width: times are shares of it, nothing but bars stretches.
 # ======================================================================================
 
-LANE, BAR = 34, 12      # pixels of a lane, and of the bars in it
+LANE, BAR = 38, 12      # pixels of a lane, and of the bars in it
 AXIS = 22               # pixels of the times above the lanes
 MAX_LANES = 12          # further scenarios share the last one
 TICKS_S = (10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400,
@@ -25658,7 +25663,7 @@ def draw_sessions(rows, now):
     names = lanes if len(lanes) <= MAX_LANES else lanes[:MAX_LANES - 1] + [
         "%d more scenarios" % (len(lanes) - MAX_LANES + 1)]
     parts = [_draw_ticks(begin, end, now, AXIS + LANE * len(names))]
-    parts += [markup('<text class="lane" x="0" y="%s">%s</text>', AXIS + LANE * lane + 13, name)
+    parts += [markup('<text class="lane" x="0" y="%s">%s</text>', AXIS + LANE * lane + 12, name)
               for lane, name in enumerate(names)]
     for row, span in reversed(spans):
         lane = min(lanes.index(row["scenario"]), len(names) - 1)
@@ -25666,7 +25671,7 @@ def draw_sessions(rows, now):
             '<a href="/session/%s" tabindex="-1"><title>%s</title>%s</a>', row["session"],
             "%s %s: %s, %s" % (row["scenario"], row["session"], row["status"],
                                show_duration(span[1] - span[0])),
-            _draw_bar(row, span, begin, end, AXIS + LANE * lane + 18)))
+            _draw_bar(row, span, begin, end, AXIS + LANE * lane + 17)))
     return markup(
         '<svg class="timeline" role="img" aria-label="%s" width="100%%" height="%s">%s</svg>',
         "When the %d sessions of this list ran, from %s to %s; the table tells the same" % (
@@ -25720,7 +25725,7 @@ class PagePart(NamedTuple):
     heading: str
     body: Any               # Markup
     count: str = ""         # beside the heading
-    is_side: bool = False   # beside the others, where there is room
+    area: str = "top"       # or `side`, beside the others where there is room, or `below`
 
 
 class View(NamedTuple):
@@ -25738,11 +25743,11 @@ def draw_part(part):
     return markup('<h2 id="h-%s">%s%s</h2>%s', part.name, part.heading, count, part.body)
 
 
-def draw_parts(parts, is_side):
-    """The parts that stand in the middle, or beside it."""
+def draw_parts(parts, area):
+    """The parts that stand in an area."""
     return join_markup(markup('<section id="%s" aria-labelledby="h-%s" data-part>%s</section>',
                               part.name, part.name, draw_part(part))
-                       for part in parts if part.is_side == is_side)
+                       for part in parts if part.area == area)
 
 
 # ======================================================================================
@@ -25797,7 +25802,8 @@ def make_open_part(asker, name, heading, states):
     answer = asker.ask("SESSIONS", status=states, limit=OPEN_ROWS_SHOWN + 1)
     rows = answer.rows[:OPEN_ROWS_SHOWN]
     is_running = states == RUNNING
-    body = make_table(heading, [("State", ""), ("Session", "grow"), ("Since", "end")], [
+    heads = [("State", ""), ("Session", "grow"), ("Since" if is_running else "When", "end")]
+    body = make_table(heading, heads, [
         (make_state(row["status"]),
          markup("%s%s", name_session(row), markup('<div class="why">%s</div>', row["message"])
                 if row["message"] else ""),
@@ -25882,7 +25888,7 @@ def make_session_part(asker, query):
            make_table("Sessions, newest first", heads, rows) if rows else make_note(
                "No session is like that." if listing.query else "No session yet.", "empty"),
            markup('<nav class="pages" aria-label="Pages of sessions">%s</nav>', join_markup(links))
-           if links else ""]))
+           if links else ""]), "", "below")
 
 
 def make_address(query, path="/", part="#sessions", **more):
@@ -25942,7 +25948,7 @@ def make_failed_part(asker):
             for row in answer.rows]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
-        str(len(rows) or ""), True)
+        str(len(rows) or ""), "side")
 
 
 def make_trouble_part(asker):
@@ -25957,7 +25963,7 @@ def make_trouble_part(asker):
     return PagePart("why", "Did not run, or late", join_markup(
         [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
                                                 "empty")] + faults),
-        str(len(rows) or ""), True)
+        str(len(rows) or ""), "side")
 
 
 def occurrence_row(row, now):
@@ -25968,14 +25974,14 @@ def occurrence_row(row, now):
             make_time(to_local(row["last_due"]), now, is_distance=True), explain(row))
 
 
-def make_coming_part(asker):
+def make_coming_part(asker, shown=COMING_SHOWN, area="side"):
     """The next due times, those of a schedule on one line."""
     answer = asker.ask("SCHED NEXT", count=COMING_ASKED)
     schedules = collections.OrderedDict()
     for row in answer.rows:
         schedules.setdefault((row["schedule"], row.get("repository")), []).append(row)
     rows = []
-    for (name, _), dues in list(schedules.items())[:COMING_SHOWN]:
+    for (name, _), dues in list(schedules.items())[:shown]:
         last = read_instant(dues[-1]["due"])
         more = "and %d more until %s" % (len(dues) - 1, show_clock(last, asker.now)) \
             if len(dues) > 1 else ""
@@ -25983,10 +25989,10 @@ def make_coming_part(asker):
                      markup("%s <span class=\"dim\">%s</span>",
                             make_time(dues[0]["due"], asker.now),
                             make_time(dues[0]["due"], asker.now, is_distance=True)),
-                     "; ".join(filter(None, (dues[0]["note"], more)))))
+                     shorten_times("; ".join(filter(None, (dues[0]["note"], more))), asker.now)))
     return PagePart("next", "Comes next", join_markup(
         [make_list(rows) if rows else make_note("Nothing is due.", "empty"),
-         tell_trouble(answer)]), "", True)
+         tell_trouble(answer)]), "", area)
 
 
 def make_hold_part(asker):
@@ -26002,7 +26008,7 @@ def make_hold_part(asker):
     if agent.hold is not None:
         rows.insert(0, ("the agent", "", tell_hold(agent.hold, asker.now)))
     body = make_list(rows[:HOLDS_SHOWN]) if rows else make_note("Nothing is held.", "empty")
-    return PagePart("holds", "Holds", body, str(len(rows) or ""), True)
+    return PagePart("holds", "Holds", body, str(len(rows) or ""), "side")
 
 
 def make_repository_part(asker):
@@ -26010,7 +26016,7 @@ def make_repository_part(asker):
     answer = asker.ask("REPOS")
     rows = [(row["repository"], make_state(row["status"]), row["message"]) for row in answer.rows]
     return PagePart("repositories", "Repositories", join_markup(
-        [make_list(rows), tell_trouble(answer)]), "", True)
+        [make_list(rows), tell_trouble(answer)]), "", "side")
 
 
 # ======================================================================================
@@ -26178,7 +26184,7 @@ def make_schedule_part(asker, name, text, page):
     ways += [("Further", first + SCHEDULES_SHOWN)] if len(rows) > first + SCHEDULES_SHOWN else []
     links = [make_link(make_address(query, "/schedules", "", page=max(0, start)), way, "button")
              for way, start in ways]
-    facts = make_details(answer.rows) if name else ""
+    facts = make_details(answer.rows, asker.now) if name else ""
     body = table if shown else make_note("No schedule%s." % (" is like that" if name or text
                                                              else " yet"), "empty")
     return PagePart("schedules", "Schedule %s" % name if name else "Schedules", join_markup(
@@ -26207,7 +26213,7 @@ def draw_schedule(row, now):
         join_markup(states, " "))
 
 
-def make_details(rows):
+def make_details(rows, now):
     """What SCHED SHOW says beside the schedule's own line."""
     items = []
     for row in rows:
@@ -26225,17 +26231,17 @@ def make_details(rows):
                 row["by"], row["held"], " until %s" % row["until"] if row["until"] else "",
                 ": " + row["reason"] if row["reason"] else ""))
     return markup('<ul class="plain">%s</ul>', join_markup(
-        markup("<li>%s</li>", item) for item in items)) if items else ""
+        markup("<li>%s</li>", shorten_times(item, now)) for item in items)) if items else ""
 
 
 def make_due_part(asker, name):
     """Times that will fire."""
-    answer = asker.ask("SCHED NEXT", *([name] if name else []), count=DUES_SHOWN)
-    rows = [(markup('%s <span class="dim">%s</span>', make_time(row["due"], asker.now),
-                    make_time(row["due"], asker.now, is_distance=True)),
-             link_schedule(row["schedule"]),
-             row["note"]) for row in answer.rows]
-    table = make_table("Next due times", [("Due", ""), ("Schedule", ""), ("Note", "grow")], rows) \
+    if not name:
+        return make_coming_part(asker, DUES_SHOWN, "top")
+    answer = asker.ask("SCHED NEXT", name, count=DUES_SHOWN)
+    rows = [(make_time(row["due"], asker.now), make_time(row["due"], asker.now, is_distance=True),
+             shorten_times(row["note"], asker.now)) for row in answer.rows]
+    table = make_table("Next due times", [("Due", ""), ("", ""), ("Note", "grow")], rows) \
         if rows else make_note("Nothing is due.", "empty")
     return PagePart("next", "Next due times", join_markup([table, tell_trouble(answer)]))
 
@@ -26250,11 +26256,13 @@ def make_occurrence_part(asker, name):
             span = markup('%s<div class="dim">%s times until %s</div>', span, row["count"],
                           make_time(row["last_due"], asker.now))
         rows.append((make_state(row["decision"]), span, row["schedule"] or "the clock",
-                     markup("%s %s", link_session(row["session"]), row["message"])))
+                     make_link("/session/%d" % row["session"], row["message"])
+                     if row["session"] else row["message"]))
     table = make_table("Due times and what became of them", [
         ("Decision", ""), ("Due", ""), ("Schedule", ""), ("Why", "grow")], rows) \
         if rows else make_note("No due time has come yet.", "empty")
-    note = make_note(answer.fields["note"]) if answer.fields.get("note") else ""
+    note = make_note(shorten_times(answer.fields["note"], asker.now)) \
+        if answer.fields.get("note") else ""
     return PagePart("why", "What became of due times", join_markup(
         [note, table, tell_trouble(answer)]))
 
@@ -26386,7 +26394,7 @@ def draw_commands(row):
         status, ["status %d", "stop %d"] if status in OUTSTANDING else
         ["restart %d"] if status in ("ERROR", "STOPPED") else ["status %d", "log %d"])
     return markup('<pre class="commands">%s</pre>', join_markup(
-        ("agentcli.py " + command % number for command in commands), "\n"))
+        ("agentcli.py " + command % number for command in commands), Markup("\n")))
 
 
 # -- the log -------------------------------------------------------------------------------
@@ -26492,8 +26500,9 @@ PAGE_FRAME = r"""<!DOCTYPE html>
 <h1 id="heading">{{heading}}</h1>
 {{note}}
 <div class="{{shape}}">
-<div class="middle">{{main}}</div>
+<div class="top">{{top}}</div>
 <div class="side">{{side}}</div>
+<div class="below">{{below}}</div>
 </div>
 </main>
 <footer><p>Agent {{agent}}, version {{version}}. Times are those of its host. This page only looks:
@@ -26507,8 +26516,8 @@ PAGE_STYLE = r"""/* The operator page: calm, dense enough for a list, and legibl
   color-scheme: light dark;
   --paper: #f7f7f4; --sheet: #ffffff; --ink: #1d2328; --dim: #5b656d; --line: #e1e3df;
   --accent: #1f6560; --accent-soft: #e3efed; --focus: #1f6560;
-  --done: #2f7d4f; --warning: #8a5a00; --error: #b3261e; --stopped: #75489b; --running: #1d62ad;
-  --waiting: #5b656d;
+  --done: #25693f; --warning: #7d5200; --error: #b3261e; --stopped: #6f4295; --running: #1a5a9e;
+  --waiting: #545e66;
   --done-soft: #e4f2e9; --warning-soft: #fbeed3; --error-soft: #fbe4e1; --stopped-soft: #f0e7f7;
   --running-soft: #e0ecf9; --waiting-soft: #ebedec;
   --mono: ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace;
@@ -26563,10 +26572,11 @@ h1 .state { font-size: .8rem; vertical-align: middle; letter-spacing: 0; }
 h2 { margin-bottom: .6rem; font-size: 1.02rem; font-weight: 650; overflow-wrap: anywhere; }
 .count { margin-left: .15rem; color: var(--dim); font-weight: 400;
   font-variant-numeric: tabular-nums; }
-.with-side { display: grid; grid-template-columns: minmax(0, 1fr) 23rem; gap: 1.25rem;
-  align-items: start; }
-.middle, .side { display: grid; gap: 1.25rem; min-width: 0; }
-.alone > .side { display: none; }
+.areas { display: grid; grid-template: "top side" auto "below side" 1fr / minmax(0, 1fr) 23rem;
+  gap: 1.25rem; align-items: start; }
+.top { grid-area: top; } .side { grid-area: side; } .below { grid-area: below; }
+.top, .side, .below { display: grid; gap: 1.25rem; min-width: 0; }
+.alone > :empty { display: none; }
 section { min-width: 0; padding: 1rem 1.15rem 1.1rem; background: var(--sheet);
   border: 1px solid var(--line); border-radius: 10px; }
 footer { padding-top: 1.5rem; padding-bottom: 2rem; color: var(--dim); font-size: .87rem; }
@@ -26590,16 +26600,16 @@ footer { padding-top: 1.5rem; padding-bottom: 2rem; color: var(--dim); font-size
   background: none; box-shadow: inset 0 0 0 .12em currentColor; }
 
 /* lists and tables */
-.wide { overflow-x: auto; }
 table { width: 100%; border-collapse: collapse; }
 th { padding: 0 .9rem .35rem 0; border-bottom: 1px solid var(--line); color: var(--dim);
   font-size: .8rem; font-weight: 500; text-align: left; white-space: nowrap; }
 td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; padding-bottom: 0; }
 th:last-child, td:last-child { padding-right: 0; }
-td.grow { width: 60%; overflow-wrap: anywhere; min-width: 11rem; }
-td.grow a { color: inherit; }
-td.grow a b { color: var(--accent); }
+th, td { width: 1%; }
+td:first-child { min-width: 6.4rem; }
+th.grow { width: auto; }
+td.grow { width: auto; overflow-wrap: anywhere; min-width: 11rem; }
 td.end, th.end, .row .end { text-align: right; white-space: nowrap; }
 td:not(.grow) { white-space: nowrap; }
 td.drawn { width: 30%; min-width: 6rem; padding-top: .72rem; }
@@ -26677,16 +26687,27 @@ button:hover, .button:hover { border-color: var(--accent); text-decoration: none
 code { font-family: var(--mono); font-size: .9em; }
 
 @media (max-width: 1000px) {
-  .with-side { grid-template-columns: minmax(0, 1fr); }
+  .areas { grid-template: "top" "side" "below" / minmax(0, 1fr); }
 }
 @media (max-width: 600px) {
   html { font-size: 16px; }
   header, main, footer { padding-left: 1rem; padding-right: 1rem; }
   section { margin: 0 -.35rem; padding: .9rem .85rem 1rem; }
   .live { margin-left: 0; width: 100%; }
-  th, td { padding-right: .6rem; }
-  td.grow { min-width: 8.5rem; }
+  thead { position: absolute; clip-path: inset(50%); }
+  table, tbody { display: block; }
+  tr { display: flex; flex-wrap: wrap; align-items: baseline; gap: .2rem .8rem; padding: .6rem 0;
+    border-bottom: 1px solid var(--line); }
+  tbody tr:first-child { padding-top: 0; }
+  tbody tr:last-child { border: 0; padding-bottom: 0; }
+  td, td:first-child { width: auto; min-width: 0; padding: 0; border: 0; }
+  td:not(.grow) { font-size: .9rem; white-space: normal; }
+  td.grow { order: -1; flex: 1 0 100%; }
+  td.end { margin-left: auto; display: flex; gap: .6rem; }
+  td.drawn { flex: 1; align-self: center; }
+  td:empty { display: none; }
   .wide-only { display: none; }
+  .facts { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
   input:not([type=checkbox]), select { width: 100%; }
   .filters > label { flex: 1 1 8rem; }
   label.check { flex: none; }
@@ -26732,15 +26753,11 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
     if (focus && focus.matches("input, select")) return;
     if ([...place.querySelectorAll("input")].some(each => each.value !== each.defaultValue)) return;
     if (marked && !marked.isCollapsed && place.contains(marked.anchorNode)) return;
-    const wide = [...place.querySelectorAll(".wide")].map(each => each.scrollLeft);
-    const href = focus && focus.getAttribute("href"), isTable = focus && focus.matches(".wide");
+    const href = focus && focus.getAttribute("href");
     place.innerHTML = html;
     drawn.set(place, html);
-    place.querySelectorAll(".wide").forEach((each, i) => { each.scrollLeft = wide[i] || 0; });
-    const next = href !== null && focus
-      ? [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href)
-      : isTable && place.querySelector(".wide");
-    if (next) next.focus({ preventScroll: true });
+    const next = [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href);
+    if (focus && next) next.focus({ preventScroll: true });
   }
 
   function follow(log) {
@@ -26893,8 +26910,9 @@ class Page:
         return fill_template(PAGE_FRAME, {
             "title": self._name(view), "heading": view.heading, "agent": self._agent.name,
             "version": VERSION, "links": links, "status": self._draw_status(), "note": note,
-            "main": draw_parts(view.parts, False), "side": draw_parts(view.parts, True),
-            "shape": "with-side" if any(part.is_side for part in view.parts) else "alone",
+            "top": draw_parts(view.parts, "top"), "side": draw_parts(view.parts, "side"),
+            "below": draw_parts(view.parts, "below"),
+            "shape": "areas" if len({part.area for part in view.parts}) > 1 else "alone",
             "style": "/page.css?v=" + DIGESTS["/page.css"],
             "script": "/page.js?v=" + DIGESTS["/page.js"],
             "icon": "/icon.svg?v=" + DIGESTS["/icon.svg"],

@@ -4,7 +4,7 @@ import time
 from .instants import read_instant, show_clock, show_duration
 from .markup import join_markup, markup
 
-LANE, BAR = 34, 12      # pixels of a lane, and of the bars in it
+LANE, BAR = 38, 12      # pixels of a lane, and of the bars in it
 AXIS = 22               # pixels of the times above the lanes
 MAX_LANES = 12          # further scenarios share the last one
 TICKS_S = (10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400,
@@ -34,7 +34,7 @@ def draw_sessions(rows, now):
     names = lanes if len(lanes) <= MAX_LANES else lanes[:MAX_LANES - 1] + [
         "%d more scenarios" % (len(lanes) - MAX_LANES + 1)]
     parts = [_draw_ticks(begin, end, now, AXIS + LANE * len(names))]
-    parts += [markup('<text class="lane" x="0" y="%s">%s</text>', AXIS + LANE * lane + 13, name)
+    parts += [markup('<text class="lane" x="0" y="%s">%s</text>', AXIS + LANE * lane + 12, name)
               for lane, name in enumerate(names)]
     for row, span in reversed(spans):
         lane = min(lanes.index(row["scenario"]), len(names) - 1)
@@ -42,7 +42,7 @@ def draw_sessions(rows, now):
             '<a href="/session/%s" tabindex="-1"><title>%s</title>%s</a>', row["session"],
             "%s %s: %s, %s" % (row["scenario"], row["session"], row["status"],
                                show_duration(span[1] - span[0])),
-            _draw_bar(row, span, begin, end, AXIS + LANE * lane + 18)))
+            _draw_bar(row, span, begin, end, AXIS + LANE * lane + 17)))
     return markup(
         '<svg class="timeline" role="img" aria-label="%s" width="100%%" height="%s">%s</svg>',
         "When the %d sessions of this list ran, from %s to %s; the table tells the same" % (

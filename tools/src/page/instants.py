@@ -59,6 +59,11 @@ def show_clock(instant, now, with_seconds=True):
                             text[:5])
 
 
+def shorten_times(text, now):
+    """A sentence in which times are told as the page tells them."""
+    return _ISO.sub(lambda match: show_clock(read_instant(match.group()), now), text)
+
+
 def make_time(text, now, is_distance=False):
     """A time of a reply as HTML: of the day, or from now. What is no time stays as it is."""
     instant = read_instant(text)
@@ -66,5 +71,5 @@ def make_time(text, now, is_distance=False):
         return text or ""
     clock, distance = show_clock(instant, now), show_distance(instant - now)
     return markup('<time datetime="%s" title="%s">%s</time>', text,
-                  text if is_distance is None else clock if is_distance else distance,
+                  clock if is_distance else distance,
                   distance if is_distance else clock)

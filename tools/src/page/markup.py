@@ -35,17 +35,17 @@ def fill_template(template, values):
     return Markup(_HOLE.sub(lambda match: to_markup(values[match.group(1)]), template))
 
 
-def make_table(name, heads, rows, css=""):
-    """A table: its name for who cannot see it, [(heading, its class)], and rows of cells."""
-    head = join_markup(markup('<th scope="col" class="%s">%s</th>', kind, text)
+def make_table(name, heads, rows):
+    """A table: its name for who cannot see it, [(heading, its class)], and rows of cells. Its roles
+    are told, as on a phone its rows are no rows to the eye."""
+    head = join_markup(markup('<th role="columnheader" scope="col" class="%s">%s</th>', kind, text)
                        for text, kind in heads)
-    body = join_markup(markup("<tr>%s</tr>", join_markup(
-        markup('<td class="%s">%s</td>', kind, cell) for (_, kind), cell in zip(heads, row)))
-        for row in rows)
-    return markup('<div class="wide" tabindex="0" role="region" aria-label="%s">'
-                  '<table class="%s"><caption class="unseen">%s</caption>'
-                  "<thead><tr>%s</tr></thead><tbody>%s</tbody></table></div>",
-                  name, css, name, head, body)
+    body = join_markup(markup('<tr role="row">%s</tr>', join_markup(
+        markup('<td role="cell" class="%s">%s</td>', kind, cell)
+        for (_, kind), cell in zip(heads, row))) for row in rows)
+    return markup('<table role="table"><caption class="unseen">%s</caption>'
+                  '<thead role="rowgroup"><tr role="row">%s</tr></thead>'
+                  '<tbody role="rowgroup">%s</tbody></table>', name, head, body)
 
 
 def make_facts(pairs):

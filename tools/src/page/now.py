@@ -13,7 +13,7 @@ from ..protocol.table import KINDS
 from ..scheduling.preview import explain
 from ..store.records import SessionFilter
 from .drawing import draw_sessions
-from .instants import make_time, read_instant, show_clock, show_duration
+from .instants import make_time, read_instant, shorten_times, show_clock, show_duration
 from .markup import join_markup, make_link, make_note, make_state, make_table, markup
 from .view import PagePart, View
 
@@ -64,7 +64,8 @@ def make_open_part(asker, name, heading, states):
     answer = asker.ask("SESSIONS", status=states, limit=OPEN_ROWS_SHOWN + 1)
     rows = answer.rows[:OPEN_ROWS_SHOWN]
     is_running = states == RUNNING
-    body = make_table(heading, [("State", ""), ("Session", "grow"), ("Since", "end")], [
+    heads = [("State", ""), ("Session", "grow"), ("Since" if is_running else "When", "end")]
+    body = make_table(heading, heads, [
         (make_state(row["status"]),
          markup("%s%s", name_session(row), markup('<div class="why">%s</div>', row["message"])
                 if row["message"] else ""),
@@ -149,7 +150,7 @@ def make_session_part(asker, query):
            make_table("Sessions, newest first", heads, rows) if rows else make_note(
                "No session is like that." if listing.query else "No session yet.", "empty"),
            markup('<nav class="pages" aria-label="Pages of sessions">%s</nav>', join_markup(links))
-           if links else ""]))
+           if links else ""]), "", "below")
 
 
 def make_address(query, path="/", part="#sessions", **more):
@@ -209,7 +210,7 @@ def make_failed_part(asker):
             for row in answer.rows]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
-        str(len(rows) or ""), True)
+        str(len(rows) or ""), "side")
 
 
 def make_trouble_part(asker):
@@ -224,7 +225,7 @@ def make_trouble_part(asker):
     return PagePart("why", "Did not run, or late", join_markup(
         [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
                                                 "empty")] + faults),
-        str(len(rows) or ""), True)
+        str(len(rows) or ""), "side")
 
 
 def occurrence_row(row, now):
@@ -235,14 +236,14 @@ def occurrence_row(row, now):
             make_time(to_local(row["last_due"]), now, is_distance=True), explain(row))
 
 
-def make_coming_part(asker):
+def make_coming_part(asker, shown=COMING_SHOWN, area="side"):
     """The next due times, those of a schedule on one line."""
     answer = asker.ask("SCHED NEXT", count=COMING_ASKED)
     schedules = collections.OrderedDict()
     for row in answer.rows:
         schedules.setdefault((row["schedule"], row.get("repository")), []).append(row)
     rows = []
-    for (name, _), dues in list(schedules.items())[:COMING_SHOWN]:
+    for (name, _), dues in list(schedules.items())[:shown]:
         last = read_instant(dues[-1]["due"])
         more = "and %d more until %s" % (len(dues) - 1, show_clock(last, asker.now)) \
             if len(dues) > 1 else ""
@@ -250,10 +251,10 @@ def make_coming_part(asker):
                      markup("%s <span class=\"dim\">%s</span>",
                             make_time(dues[0]["due"], asker.now),
                             make_time(dues[0]["due"], asker.now, is_distance=True)),
-                     "; ".join(filter(None, (dues[0]["note"], more)))))
+                     shorten_times("; ".join(filter(None, (dues[0]["note"], more))), asker.now)))
     return PagePart("next", "Comes next", join_markup(
         [make_list(rows) if rows else make_note("Nothing is due.", "empty"),
-         tell_trouble(answer)]), "", True)
+         tell_trouble(answer)]), "", area)
 
 
 def make_hold_part(asker):
@@ -269,7 +270,7 @@ def make_hold_part(asker):
     if agent.hold is not None:
         rows.insert(0, ("the agent", "", tell_hold(agent.hold, asker.now)))
     body = make_list(rows[:HOLDS_SHOWN]) if rows else make_note("Nothing is held.", "empty")
-    return PagePart("holds", "Holds", body, str(len(rows) or ""), True)
+    return PagePart("holds", "Holds", body, str(len(rows) or ""), "side")
 
 
 def make_repository_part(asker):
@@ -277,4 +278,4 @@ def make_repository_part(asker):
     answer = asker.ask("REPOS")
     rows = [(row["repository"], make_state(row["status"]), row["message"]) for row in answer.rows]
     return PagePart("repositories", "Repositories", join_markup(
-        [make_list(rows), tell_trouble(answer)]), "", True)
+        [make_list(rows), tell_trouble(answer)]), "", "side")

@@ -25,15 +25,11 @@
     if (focus && focus.matches("input, select")) return;
     if ([...place.querySelectorAll("input")].some(each => each.value !== each.defaultValue)) return;
     if (marked && !marked.isCollapsed && place.contains(marked.anchorNode)) return;
-    const wide = [...place.querySelectorAll(".wide")].map(each => each.scrollLeft);
-    const href = focus && focus.getAttribute("href"), isTable = focus && focus.matches(".wide");
+    const href = focus && focus.getAttribute("href");
     place.innerHTML = html;
     drawn.set(place, html);
-    place.querySelectorAll(".wide").forEach((each, i) => { each.scrollLeft = wide[i] || 0; });
-    const next = href !== null && focus
-      ? [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href)
-      : isTable && place.querySelector(".wide");
-    if (next) next.focus({ preventScroll: true });
+    const next = [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href);
+    if (focus && next) next.focus({ preventScroll: true });
   }
 
   function follow(log) {

@@ -101,8 +101,9 @@ class Page:
         return fill_template(PAGE_FRAME, {
             "title": self._name(view), "heading": view.heading, "agent": self._agent.name,
             "version": VERSION, "links": links, "status": self._draw_status(), "note": note,
-            "main": draw_parts(view.parts, False), "side": draw_parts(view.parts, True),
-            "shape": "with-side" if any(part.is_side for part in view.parts) else "alone",
+            "top": draw_parts(view.parts, "top"), "side": draw_parts(view.parts, "side"),
+            "below": draw_parts(view.parts, "below"),
+            "shape": "areas" if len({part.area for part in view.parts}) > 1 else "alone",
             "style": "/page.css?v=" + DIGESTS["/page.css"],
             "script": "/page.js?v=" + DIGESTS["/page.js"],
             "icon": "/icon.svg?v=" + DIGESTS["/icon.svg"],

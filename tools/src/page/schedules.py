@@ -1,8 +1,8 @@
 """The page of schedules: their rules, what comes next, and what became of their due times."""
-from .instants import make_time
+from .instants import make_time, shorten_times
 from .markup import (join_markup, link_session, make_link, make_note, make_state, make_table,
                      markup)
-from .now import link_schedule, make_address, tell_trouble
+from .now import link_schedule, make_address, make_coming_part, tell_trouble
 from .view import PagePart, View
 
 SCHEDULES_SHOWN = 200   # on one page
@@ -37,7 +37,7 @@ def make_schedule_part(asker, name, text, page):
     ways += [("Further", first + SCHEDULES_SHOWN)] if len(rows) > first + SCHEDULES_SHOWN else []
     links = [make_link(make_address(query, "/schedules", "", page=max(0, start)), way, "button")
              for way, start in ways]
-    facts = make_details(answer.rows) if name else ""
+    facts = make_details(answer.rows, asker.now) if name else ""
     body = table if shown else make_note("No schedule%s." % (" is like that" if name or text
                                                              else " yet"), "empty")
     return PagePart("schedules", "Schedule %s" % name if name else "Schedules", join_markup(
@@ -66,7 +66,7 @@ def draw_schedule(row, now):
         join_markup(states, " "))
 
 
-def make_details(rows):
+def make_details(rows, now):
     """What SCHED SHOW says beside the schedule's own line."""
     items = []
     for row in rows:
@@ -84,17 +84,17 @@ def make_details(rows):
                 row["by"], row["held"], " until %s" % row["until"] if row["until"] else "",
                 ": " + row["reason"] if row["reason"] else ""))
     return markup('<ul class="plain">%s</ul>', join_markup(
-        markup("<li>%s</li>", item) for item in items)) if items else ""
+        markup("<li>%s</li>", shorten_times(item, now)) for item in items)) if items else ""
 
 
 def make_due_part(asker, name):
     """Times that will fire."""
-    answer = asker.ask("SCHED NEXT", *([name] if name else []), count=DUES_SHOWN)
-    rows = [(markup('%s <span class="dim">%s</span>', make_time(row["due"], asker.now),
-                    make_time(row["due"], asker.now, is_distance=True)),
-             link_schedule(row["schedule"]),
-             row["note"]) for row in answer.rows]
-    table = make_table("Next due times", [("Due", ""), ("Schedule", ""), ("Note", "grow")], rows) \
+    if not name:
+        return make_coming_part(asker, DUES_SHOWN, "top")
+    answer = asker.ask("SCHED NEXT", name, count=DUES_SHOWN)
+    rows = [(make_time(row["due"], asker.now), make_time(row["due"], asker.now, is_distance=True),
+             shorten_times(row["note"], asker.now)) for row in answer.rows]
+    table = make_table("Next due times", [("Due", ""), ("", ""), ("Note", "grow")], rows) \
         if rows else make_note("Nothing is due.", "empty")
     return PagePart("next", "Next due times", join_markup([table, tell_trouble(answer)]))
 
@@ -109,10 +109,12 @@ def make_occurrence_part(asker, name):
             span = markup('%s<div class="dim">%s times until %s</div>', span, row["count"],
                           make_time(row["last_due"], asker.now))
         rows.append((make_state(row["decision"]), span, row["schedule"] or "the clock",
-                     markup("%s %s", link_session(row["session"]), row["message"])))
+                     make_link("/session/%d" % row["session"], row["message"])
+                     if row["session"] else row["message"]))
     table = make_table("Due times and what became of them", [
         ("Decision", ""), ("Due", ""), ("Schedule", ""), ("Why", "grow")], rows) \
         if rows else make_note("No due time has come yet.", "empty")
-    note = make_note(answer.fields["note"]) if answer.fields.get("note") else ""
+    note = make_note(shorten_times(answer.fields["note"], asker.now)) \
+        if answer.fields.get("note") else ""
     return PagePart("why", "What became of due times", join_markup(
         [note, table, tell_trouble(answer)]))

@@ -8,7 +8,7 @@ from ..base.vocabulary import ENDED, ERR, OUT, OUTSTANDING, RUNNING
 from ..store.records import LogFilter
 from .drawing import draw_attempt, find_span
 from .instants import make_time, show_duration
-from .markup import (join_markup, link_session, make_facts, make_note, make_state,
+from .markup import (Markup, join_markup, link_session, make_facts, make_note, make_state,
                      make_table, markup)
 from .now import link_schedule, name_session, tell_trouble
 from .requests import HttpError
@@ -136,7 +136,7 @@ def draw_commands(row):
         status, ["status %d", "stop %d"] if status in OUTSTANDING else
         ["restart %d"] if status in ("ERROR", "STOPPED") else ["status %d", "log %d"])
     return markup('<pre class="commands">%s</pre>', join_markup(
-        ("agentcli.py " + command % number for command in commands), "\n"))
+        ("agentcli.py " + command % number for command in commands), Markup("\n")))
 
 
 # -- the log -------------------------------------------------------------------------------

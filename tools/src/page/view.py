@@ -10,7 +10,7 @@ class PagePart(NamedTuple):
     heading: str
     body: Any               # Markup
     count: str = ""         # beside the heading
-    is_side: bool = False   # beside the others, where there is room
+    area: str = "top"       # or `side`, beside the others where there is room, or `below`
 
 
 class View(NamedTuple):
@@ -28,8 +28,8 @@ def draw_part(part):
     return markup('<h2 id="h-%s">%s%s</h2>%s', part.name, part.heading, count, part.body)
 
 
-def draw_parts(parts, is_side):
-    """The parts that stand in the middle, or beside it."""
+def draw_parts(parts, area):
+    """The parts that stand in an area."""
     return join_markup(markup('<section id="%s" aria-labelledby="h-%s" data-part>%s</section>',
                               part.name, part.name, draw_part(part))
-                       for part in parts if part.is_side == is_side)
+                       for part in parts if part.area == area)
