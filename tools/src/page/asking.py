@@ -23,12 +23,14 @@ class Asker:
 
     def ask(self, verb_name, *words, **options):
         """The Answer to a verb with words, and options by their names in small letters, of which
-        those that are None are left out."""
+        those that are None are left out. `choose` among them makes the list of data lines shorter,
+        each as its text `* {...}`."""
+        choose = options.pop("choose", list)
         quoted = [json.dumps(str(word)) for word in words]
         quoted += ["-%s=%s" % (name.upper(), json.dumps(str(value)))
                    for name, value in options.items() if value is not None]
         lines = self._list_lines(" ".join([verb_name, "-JSON"] + quoted))
-        rows = [json.loads(line[2:]) for line in lines[:-1]]
+        rows = [json.loads(line[2:]) for line in choose(lines[:-1])]
         if lines[-1].startswith("OK"):
             return Answer(rows, json.loads(lines[-1][3:]))
         _, code, fields = lines[-1].split(" ", 2)

@@ -15,15 +15,15 @@ from .requests import HttpError
 from .view import PagePart, View
 
 LOG_LINES_SHOWN = 500   # the newest, where the address says nothing
-MAX_LOG_LINES = 20000   # of one page
-LOG_FILTERS = ("step", "stream", "tail")
+MAX_LOG_LINES = 5000    # of one page
+ATTEMPTS_SHOWN, NODES_SHOWN = 300, 500
 CHILDREN_SHOWN = 100
 _CURSOR = re.compile("([0-9]{1,18})[.](-?[0-9]{1,18})")
 
 
 def show_session(asker, request, number):
     """The View of a session. HttpError: there is none."""
-    answer = asker.ask("STATUS", number)
+    answer = asker.ask("STATUS", number, choose=choose_lines)
     if not answer.rows:
         raise HttpError(404 if answer.code in ("NOT_FOUND", "BAD_REQUEST") else 503,
                         answer.message)
@@ -33,9 +33,13 @@ def show_session(asker, request, number):
     variables = [row for row in attempts if "variable" in row]
     parts = [PagePart("facts", "What it is", make_facts(list_facts(session, asker.now)))]
     if nodes:
-        parts.append(PagePart("plan", "Plan", draw_nodes(nodes, asker.now), str(len(nodes))))
+        parts.append(PagePart("plan", "Plan", join_markup([
+            make_note("Of its many nodes those are shown that are not DONE, and the first.")
+            if len(nodes) == NODES_SHOWN else "", draw_nodes(nodes, asker.now)])))
     if steps or not nodes:
-        parts.append(PagePart("steps", "Steps", draw_steps(session, steps, asker.now)))
+        parts.append(PagePart("steps", "Steps", join_markup([
+            make_note("Only the newest attempts are shown.") if len(steps) == ATTEMPTS_SHOWN
+            else "", draw_steps(session, steps, asker.now)])))
     children = make_children_part(asker, number)
     if children is not None:
         parts.append(children)
@@ -49,6 +53,20 @@ def show_session(asker, request, number):
                 markup('%s <span class="dim">%s</span> %s', session["scenario"],
                        session["version"], make_state(session["status"])),
                 parts, "session", lines)
+
+
+def choose_lines(lines):
+    """The lines of STATUS that a page has room for: of very many attempts the newest, of very many
+    nodes those that are not DONE and the uppermost."""
+    attempts = [line for line in lines[1:] if line.startswith(('* {"step"', '* {"task"'))]
+    nodes = [line for line in lines[1:] if line.startswith('* {"node"')]
+    others = [line for line in lines[1:] if line.startswith('* {"variable"')]
+    if len(nodes) > NODES_SHOWN:
+        ranked = sorted(range(len(nodes)), key=lambda index: (
+            '"status": "DONE"' in nodes[index],
+            nodes[index].partition(",")[0].count("."), index))[:NODES_SHOWN]
+        nodes = [nodes[index] for index in sorted(ranked)]
+    return lines[:1] + attempts[-ATTEMPTS_SHOWN:] + nodes + others
 
 
 def list_facts(row, now):
@@ -147,7 +165,7 @@ def make_log_part(asker, request, session):
     number, query = session["session"], request.query
     content, faults = read_log(asker, number, query), []
     if "fault" in content:
-        faults.append(make_note(content["fault"], "trouble"))
+        faults.append(make_note(content["fault"]))
     is_over = session["status"] in ENDED
     content["is_over"] = is_over
     chosen = query.get("stream", "")
@@ -190,6 +208,9 @@ def read_log(asker, number, query):
         repository = agent.places.of_session(number)
         after = tuple(map(int, cursor.groups())) if cursor else repository.db.read(
             repository.views.find_log_start, number, filters)
+        if not cursor and after > (0, -1):
+            faults.append("Only the newest lines are here; agentcli.py log %d has them all."
+                          % number)
         rows = repository.db.read(repository.views.list_log, number, filters, after,
                                   MAX_LOG_LINES)
         lines = [draw_line(row) for row in rows if row["line"] is not None]
