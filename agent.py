@@ -23263,7 +23263,8 @@ QUIT is `ERR AUTH`, until he is known as a user (topic `users`).
 - When the very first line of a connection is no request of the right form, it is answered and
   the connection is closed. So is any line that ends like one of HTTP (`HTTP/1.1`). What follows
   is not carried out. So a browser that is tricked into connecting can do nothing. Later lines
-  that are wrong cost only themselves.
+  that are wrong cost only themselves. A first line `GET /... HTTP/1.1` alone is answered by HTTP:
+  with the operator page, for those who may see it (topic `page`).
 """
 MANUAL_VERBS = r"""
 ## verbs: each request and its reply
@@ -23774,6 +23775,61 @@ comes from elsewhere. What was wrong is forgotten after <<FORGET_S>>, and when t
 
 STATUS tells in `by=` who has asked for a session. The reason of a hold, and the message of a
 session that was stopped, name who it was: the user, or the OS user of an owner.
+"""
+MANUAL_PAGE = r"""
+## page: the operator page, in a browser
+
+The agent's port answers a browser, too: `http://localhost:20910/`. The page shows what runs, what
+waits and why, what failed and what did not run in the last 24 hours, what comes next, holds, the
+repositories, and the sessions with a timeline. It is kept up to date by itself while it is looked
+at. It only looks: what changes something is asked for by the client.
+
+    /                       what goes on, and the sessions, 100 on a page
+    /session/1001           a session: its steps, its log as it is printed, its tree, its variables
+    /schedules              schedules, what became of their due times, what comes next
+    /metrics                METRICS for Prometheus
+    /api/...                the same pages as JSON, for a page that is open; it may change
+
+Filters stand in the address, so a page can be kept as a bookmark: `status` (states between commas,
+or `failed`, `open`, `ended`), `scenario`, `schedule`, `since` (as in requests: `-1h`, `today`),
+`text` (in names, keywords and messages; of the newest 100,000 sessions of a repository); of a
+session's log `step`, `stream` and `tail`, up to 5,000 lines; of schedules `schedule` and `text`.
+It needs no JavaScript: without it, it is loaded anew by hand.
+
+### Who gets it
+
+The page needs the same identity as the protocol; a user sees what his role and his scenarios let
+him see (topic `users`).
+
+- The agent's own OS user and root, on this host: nothing more. So is an OS user whom `-OS_USER=`
+  names. Any other user of this host gets `403`, without a word on the agent.
+- Everybody else by TLS (topic `connections`): the browser asks for user and password (HTTP Basic),
+  unless a client certificate says who it is. A login that was checked is remembered in memory for
+  <<REMEMBER_S>>, and no longer than the user is as he was. Wrong passwords slow down as those of AUTH
+  do (`429`). A password for one use is not let in. Without TLS no password is taken here, nor asked
+  for, on loopback neither: say AUTH there.
+
+From your own desk, through a tunnel that ends as the agent's user:
+
+    ssh -L 20910:127.0.0.1:20910 agent@host
+    http://localhost:20910/
+
+Whoever can use that tunnel is the agent's user. `--no-owner` is for hosts where that must not be.
+
+### What keeps others out
+
+A site that you visit may have your browser ask for this page, or have its own name lead to your
+host. So the page is `403` unless it is asked for by a name of loopback (`localhost`, `127.0.0.1`,
+`[::1]`), by `--host` or by one of `--page-host NAME,NAME`; and when another site has led to it.
+Type the address yourself, or keep it as a bookmark.
+
+A connection is for one page: what follows its headers is never carried out. A `GET` is one as
+the first line of its connection alone, and its headers have at most 16 KiB and 5 seconds. Other
+methods are answered as ever, by `ERR`. The page loads nothing from elsewhere and runs nothing but
+its own script, which its Content-Security-Policy says to the browser; no other page may show it in
+a frame. Four pages are drawn at a time, so that many browsers slow down no session.
+
+The audit notes who was refused: `GET`, or `AUTH` where a password was wrong.
 """
 MANUAL_CLIENT = r"""
 ## client: the verbs as commands
@@ -24341,7 +24397,7 @@ What is noted:
   whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
   well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
 - whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look; `CONNECT` of
-  who came without TLS where that has to be.
+  who came without TLS where that has to be, and `GET` of who may not see the operator page.
 - what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
   `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RESTORE`
   and `REPAIR` likewise, `RELEASE` at the end of a hold with `-UNTIL` (of the agent or of a
@@ -24477,6 +24533,9 @@ MANUAL_TROUBLES = r"""
     --no-owner: there is no user ...                 start without it and USERS ADD one
 
 **Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do.
+
+**The page is 403.** Its text says why: the name in the address (`--page-host`), a link of another
+site (type the address), or an OS user whom the agent does not know (topic `page`).
 
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
 you are (`--user` of the client, AUTH; topic `users`). A client
@@ -24690,12 +24749,16 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- What runs tonight, and why did the other not? `http://localhost:20910/` shows it: sessions with a
+  timeline, their logs as they are printed, schedules, holds, and what comes next, also on a phone.
+  It is the agent's own port, only looks, and is for those whom the protocol knows (topic `page`).
+- STATUS of a session with thousands of attempts took time by their square.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
-                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
+                MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -24760,6 +24823,7 @@ LIMITS = (
     Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
     Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
           "passwords"),
+    Limit("REMEMBER_S", REMEMBER_S, "seconds", "that a login to the operator page is remembered"),
     Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
     Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
@@ -28281,6 +28345,7 @@ class PageDoor:
         led here. HttpError."""
         request = read_request(caller.page_line, _read_head_lines(caller))
         if not caller.peer.is_private:
+            note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
         check_origin(request.headers, self._names)
         client = self._identify(caller, request.headers.get("authorization"))

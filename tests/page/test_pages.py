@@ -14,8 +14,8 @@ HOSTILE = "</script><b onclick=x>&\"'\u202e\x1b[2J"
 
 
 @pytest.fixture
-def show(inside):
-    """show("/?status=DONE") -> the text of that page's HTML, or of one of its parts; it has to be there."""
+def draw(inside):
+    """draw("/?status=DONE") -> the text of that page's HTML, or of one of its parts; it has to be there."""
     page = program.Page(inside.agent)
 
     def text_of(address, part=None, client=CLIENT, status=200):
@@ -40,12 +40,12 @@ def told(inside, address, client=CLIENT):
     return json.loads(program.Page(inside.agent).answer(request, client).body.decode())
 
 
-def words(text):
+def prose_of(text):
     """The text of HTML alone."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", text)).split())
 
 
-def numbers(text):
+def numbers_of(text):
     """The sessions that a table lists, in its order."""
     return [int(number) for number in re.findall('<a href="/session/([0-9]+)"><b>', text)]
 
@@ -69,19 +69,19 @@ def fill_sessions(inside, count, first=2):
     connection.close()
 
 
-def test_ten_thousand_sessions_are_paged_and_cost_little(inside, show):
+def test_ten_thousand_sessions_are_paged_and_cost_little(inside, draw):
     """A page of them costs what one of a few hundred costs: nothing of it grows with their number."""
     fill_sessions(inside, 300)
-    _, few = min((turns_of(lambda: show("/")) for _ in range(3)), key=lambda pair: pair[1])
+    _, few = min((turns_of(lambda: draw("/")) for _ in range(3)), key=lambda pair: pair[1])
     fill_sessions(inside, 10000, 302)
-    first, many = min((turns_of(lambda: show("/")) for _ in range(3)), key=lambda pair: pair[1])
+    first, many = min((turns_of(lambda: draw("/")) for _ in range(3)), key=lambda pair: pair[1])
     assert many < 2 * few
     page = re.search('<section id="sessions".*', first, re.S).group()
-    assert numbers(page) == [number * 1000 + 1 for number in range(10001, 9901, -1)]
+    assert numbers_of(page) == [number * 1000 + 1 for number in range(10001, 9901, -1)]
     address, seen_numbers, pages = "/", [], 0
     while address:
-        page = show(html.unescape(address), "sessions")
-        seen_numbers += numbers(page)
+        page = draw(html.unescape(address), "sessions")
+        seen_numbers += numbers_of(page)
         pages += 1
         link = re.search('href="([^"]*)" class="button">Older', page)
         address = link and link.group(1).partition("#")[0]
@@ -89,26 +89,26 @@ def test_ten_thousand_sessions_are_paged_and_cost_little(inside, show):
     assert seen_numbers == sorted(seen_numbers, reverse=True)
 
 
-def test_filters(inside, show):
+def test_filters(inside, draw):
     fill_sessions(inside, 200)
-    assert len(numbers(show("/", "sessions"))) == 100
-    assert numbers(show("/?status=failed", "sessions")) == [200001, 150001, 100001, 50001]
-    assert numbers(show("/?status=ERROR&scenario=LOAD_10", "sessions")) == [150001, 50001]
-    assert numbers(show("/?text=WRONG_+at+1", "sessions")) == [150001, 100001]
-    assert numbers(show("/?text=run+77", "sessions")) == [77001]
-    assert numbers(show("/?text=100%25+_", "sessions")) == [200001, 150001, 100001, 50001]
-    assert numbers(show("/?text=1_0", "sessions")) == numbers(show("/?text=%25%25", "sessions")) == []
-    assert len(numbers(show("/?since=20s", "sessions"))) in range(15, 25)
-    assert len(numbers(show("/?since=today&status=open", "sessions"))) == 0
+    assert len(numbers_of(draw("/", "sessions"))) == 100
+    assert numbers_of(draw("/?status=failed", "sessions")) == [200001, 150001, 100001, 50001]
+    assert numbers_of(draw("/?status=ERROR&scenario=LOAD_10", "sessions")) == [150001, 50001]
+    assert numbers_of(draw("/?text=WRONG_+at+1", "sessions")) == [150001, 100001]
+    assert numbers_of(draw("/?text=run+77", "sessions")) == [77001]
+    assert numbers_of(draw("/?text=100%25+_", "sessions")) == [200001, 150001, 100001, 50001]
+    assert numbers_of(draw("/?text=1_0", "sessions")) == numbers_of(draw("/?text=%25%25", "sessions")) == []
+    assert len(numbers_of(draw("/?since=20s", "sessions"))) in range(15, 25)
+    assert len(numbers_of(draw("/?since=today&status=open", "sessions"))) == 0
     for query, fault in (("status=NOPE", "status: "), ("since=x", "since: "), ("scenario=a/b", "scenario: "),
                          ("page=x", "page: "), ("page=1001.", "page: "), ("page=-1", "page: ")):
-        assert fault in words(show("/?" + query, "sessions")), query
-    page = show("/?status=failed&text=%s&page=200001" % "%22%3E%3Cb%3E", "sessions")
+        assert fault in prose_of(draw("/?" + query, "sessions")), query
+    page = draw("/?status=failed&text=%s&page=200001" % "%22%3E%3Cb%3E", "sessions")
     assert 'value="&quot;&gt;&lt;b&gt;"' in page and "<option value=\"failed\" selected>" in page
     assert 'href="/?status=failed&amp;text=%22%3E%3Cb%3E#sessions"' in page
 
 
-def test_pages_of_several_repositories(inside, show):
+def test_pages_of_several_repositories(inside, draw):
     inside.ok("ATTACH SECOND %s -CREATE" % (inside.folder / "second.db"))
     inside.ok("HOLD")
     inside.import_os("S", "true")
@@ -118,67 +118,67 @@ def test_pages_of_several_repositories(inside, show):
     for number in range(75):
         expected = [int(inside.ok("EXEC T")["session"]), int(inside.ok("EXEC S")["session"])] + expected \
             if number % 2 else [int(inside.ok("EXEC S")["session"])] + expected
-    first = show("/", "sessions")
+    first = draw("/", "sessions")
     link = html.unescape(re.search('href="([^"#]*)[^"]*" class="button">Older', first).group(1))
-    both = numbers(first) + numbers(show(link, "sessions"))
-    assert sorted(both) == sorted(expected) and len(both) == 112 and len(numbers(first)) == 100
-    assert "SECOND" in show("/", "repositories") and "WORKREP" in show("/", "repositories")
+    both = numbers_of(first) + numbers_of(draw(link, "sessions"))
+    assert sorted(both) == sorted(expected) and len(both) == 112 and len(numbers_of(first)) == 100
+    assert "SECOND" in draw("/", "repositories") and "WORKREP" in draw("/", "repositories")
 
 
-def test_what_runs_waits_and_is_held(inside, show):
+def test_what_runs_waits_and_is_held(inside, draw):
     inside.import_os("LONG", "sleep 1000", concurrency={"limit": 1})
     first = inside.ok("EXEC LONG -NAME='the first' -KEYWORDS=a,b")["session"]
     inside.wait_status(first, "RUNNING")
     inside.ok("EXEC LONG")
     inside.ok('EXEC HELLO -AT="+2h"')
-    running, waiting = words(show("/", "running")), words(show("/", "waiting"))
+    running, waiting = prose_of(draw("/", "running")), prose_of(draw("/", "waiting"))
     assert "LONG 1 %s \u201cthe first\u201d \u00b7 a,b" % first in running
     assert "limit 1 of LONG: session %s runs" % first in waiting and "in 1 h" in waiting
-    assert "Nothing is held." in show("/", "holds")
+    assert "Nothing is held." in draw("/", "holds")
     inside.ok("SCHED ADD S HELLO 001 GLOBAL 'daily at 02:00'")
     inside.ok("HOLD 'no time' -SCHEDULE=S")
     inside.ok("HOLD 'maintenance' -UNTIL=+3h")
     inside.ok("HOLD 'a copy' -REPO=WORKREP")
-    held = words(show("/", "holds"))
+    held = prose_of(draw("/", "holds"))
     for text in ("the agent held by test since", ": maintenance", "repository WORKREP held by", ": a copy", "schedule S held by",
                  ": no time"):
         assert text in held, held
-    assert "Held. Nothing new begins until" in words(show("/")) and "maintenance" in words(show("/schedules"))
-    assert "held by test" in words(show("/schedules?schedule=S", "schedules"))
+    assert "Held. Nothing new begins until" in prose_of(draw("/")) and "maintenance" in prose_of(draw("/schedules"))
+    assert "held by test" in prose_of(draw("/schedules?schedule=S", "schedules"))
     inside.ok("STOP %s -IMMEDIATE" % first)
-    assert "LONG" in words(show("/", "failed"))
+    assert "LONG" in prose_of(draw("/", "failed"))
 
 
-def test_what_did_not_run_and_why(inside, show):
+def test_what_did_not_run_and_why(inside, draw):
     inside.import_os("LONG", "sleep 1000")
     inside.ok("SCHED ADD S LONG 1 GLOBAL 'every 1h' -OVERLAP=skip")
     inside.let_pass(3 * 3600)
-    wait_for(lambda: "skipped S" in words(show("/", "why")), "the due times to be decided")
-    why = words(show("/", "why"))
+    wait_for(lambda: "skipped S" in prose_of(draw("/", "why")), "the due times to be decided")
+    why = prose_of(draw("/", "why"))
     assert "one session of it is enough at a time" in why and "late S" in why
-    became = words(show("/schedules", "why"))
+    became = prose_of(draw("/schedules", "why"))
     assert "late" in became and "skipped" in became
-    assert "S" in words(show("/", "next")) and "more until" in words(show("/", "next"))
-    assert words(show("/schedules?schedule=S", "next")).count("in ") >= 20
-    assert show("/schedules?schedule=NOPE", "schedules").count("no schedule NOPE") == 1
+    assert "S" in prose_of(draw("/", "next")) and "more until" in prose_of(draw("/", "next"))
+    assert prose_of(draw("/schedules?schedule=S", "next")).count("in ") >= 20
+    assert draw("/schedules?schedule=NOPE", "schedules").count("no schedule NOPE") == 1
     for session in inside.rows("SESSIONS -STATUS=RUNNING"):
         inside.ok("STOP %s -IMMEDIATE" % session["session"])
 
 
-def test_many_schedules_are_paged(inside, show):
+def test_many_schedules_are_paged(inside, draw):
     document = {"schedules": [{"name": "S%03d" % number, "scenario": "HELLO", "rule": "daily at 02:00"}
                               for number in range(230)]}
     inside.import_document(document)
-    page = show("/schedules", "schedules")
+    page = draw("/schedules", "schedules")
     assert page.count("<tr") == 201 and "page=200" in page and "S000" in page
-    page = show("/schedules?page=200", "schedules")
+    page = draw("/schedules?page=200", "schedules")
     assert page.count("<tr") == 31 and "S229" in page and "page=0" in page
-    assert show("/schedules?text=s22", "schedules").count("<tr") == 11
-    assert "No schedule is like that" in show("/schedules?text=nope", "schedules")
-    assert show("/schedules?page=x", "schedules").count("<tr") == 201
+    assert draw("/schedules?text=s22", "schedules").count("<tr") == 11
+    assert "No schedule is like that" in draw("/schedules?text=nope", "schedules")
+    assert draw("/schedules?page=x", "schedules").count("<tr") == 201
 
 
-def test_a_session_with_its_steps_log_and_children(inside, show):
+def test_a_session_with_its_steps_log_and_children(inside, draw):
     inside.import_document({"scenarios": [
         {"name": "CHILD", "version": "1", "steps": [{"name": "s", "tasks": [{"type": "os", "command": "true"}]}]},
         {"name": "ALL", "version": "1", "variables": {"day": HOSTILE.replace("\x1b", ""), "password": {"secret": True}},
@@ -187,28 +187,28 @@ def test_a_session_with_its_steps_log_and_children(inside, show):
                    {"name": "two", "attempts": 2, "tasks": [{"type": "os", "command": "exit 3"}]}]}]})
     session = inside.ok("EXEC ALL password=hunter22 -SYNC")["session"]
     path = "/session/%s" % session
-    steps = words(show(path, "steps"))
+    steps = prose_of(draw(path, "steps"))
     assert "DONE 1 one" in steps and "ERROR 2 two \u00b7 attempt 2" in steps and "1.1 os say rc 0" in steps
-    assert "exit code 3" in steps and "agentcli.py restart %s" % session in words(show(path, "commands"))
-    assert "CHILD" in words(show(path, "children")) and "hunter22" not in show(path)
-    assert "password *** " in words(show(path, "variables")) + " "
-    log = show(path, "log")
-    assert words(log).count("one/say") == 2 and "&lt;/script&gt;&lt;b onclick=x&gt;" in log and "\u202e" not in show(path)
-    assert "bad" not in show(path + "?stream=out", "log").partition("<ol")[2]
-    assert words(show(path + "?stream=err&step=one", "log").partition("<ol")[2]).endswith("bad Nothing was printed.")
-    assert "stream: must be out or err" in words(show(path + "?stream=x&tail=y", "log"))
-    assert "no step nope" in words(show(path + "?step=nope", "log"))
+    assert "exit code 3" in steps and "agentcli.py restart %s" % session in prose_of(draw(path, "commands"))
+    assert "CHILD" in prose_of(draw(path, "children")) and "hunter22" not in draw(path)
+    assert "password *** " in prose_of(draw(path, "variables")) + " "
+    log = draw(path, "log")
+    assert prose_of(log).count("one/say") == 2 and "&lt;/script&gt;&lt;b onclick=x&gt;" in log and "\u202e" not in draw(path)
+    assert "bad" not in draw(path + "?stream=out", "log").partition("<ol")[2]
+    assert prose_of(draw(path + "?stream=err&step=one", "log").partition("<ol")[2]).endswith("bad Nothing was printed.")
+    assert "stream: must be out or err" in prose_of(draw(path + "?stream=x&tail=y", "log"))
+    assert "no step nope" in prose_of(draw(path + "?step=nope", "log"))
     child = int(session) + 1000
-    assert 'href="/session/%s"' % session in show("/session/%d" % child, "facts")
+    assert 'href="/session/%s"' % session in draw("/session/%d" % child, "facts")
 
 
-def test_a_log_goes_on_where_it_was(inside, show):
+def test_a_log_goes_on_where_it_was(inside, draw):
     inside.import_os("SEQ", "seq 1 900")
     session = inside.ok("EXEC SEQ -SYNC")["session"]
     path = "/session/%s" % session
-    log = show(path, "log")
-    assert log.count("<li") == 500 and "agentcli.py log %s" % session in words(log)
-    assert show(path + "?tail=10", "log").count("<li") == 10 and show(path + "?tail=99999", "log").count("<li") == 900
+    log = draw(path, "log")
+    assert log.count("<li") == 500 and "agentcli.py log %s" % session in prose_of(log)
+    assert draw(path + "?tail=10", "log").count("<li") == 10 and draw(path + "?tail=99999", "log").count("<li") == 900
     answer = told(inside, path + "?tail=10")
     assert answer["log"]["html"].count("<li") == 10 and answer["log"]["is_over"] and "log" in answer["parts"]
     more = told(inside, path + "?after=" + answer["log"]["after"])
@@ -236,18 +236,18 @@ def test_the_tree_of_a_load_plan():
     assert len(chosen) == program.NODES_SHOWN + 2 and lines[4001] in chosen and chosen[1] == lines[1]
 
 
-def test_very_many_attempts(inside, show):
+def test_very_many_attempts(inside, draw):
     tasks = [{"type": "set", "variable": "n", "value": "1"}]
     inside.import_document({"scenarios": [{
         "name": "LOOP", "version": "1", "max_steps": 400, "variables": {"n": "0"}, "steps": [
             {"name": "a", "on_ok": "b", "tasks": tasks}, {"name": "b", "on_ok": "a", "tasks": tasks}]}]})
     session = inside.ok("EXEC LOOP -SYNC")["session"]
-    steps = show("/session/%s" % session, "steps")
+    steps = draw("/session/%s" % session, "steps")
     assert steps.count("<tr") == 301 and "Only the newest attempts" in steps
-    assert "max_steps" in words(show("/session/%s" % session, "facts"))
+    assert "max_steps" in prose_of(draw("/session/%s" % session, "facts"))
 
 
-def test_who_is_narrowed_sees_his_own_alone(inside, show):
+def test_who_is_narrowed_sees_his_own_alone(inside, draw):
     inside.import_os("MINE", "true")
     inside.import_os("OTHER", "exit 3")
     for name in ("MINE", "OTHER"):
@@ -256,14 +256,14 @@ def test_who_is_narrowed_sees_his_own_alone(inside, show):
     inside.ok("HOLD -SCHEDULE=S_OTHER")
     client = add_guest(inside, "monitor", "MINE").conversation.client
     for path in ("/", "/schedules", "/session/1001", "/?scenario=OTHER", "/schedules?schedule=S_OTHER", "/?text=OTHER"):
-        text = re.sub('value="(S_)?OTHER"', "", show(path, client=client))
+        text = re.sub('value="(S_)?OTHER"', "", draw(path, client=client))
         assert "OTHER" not in text.replace("no schedule S_OTHER", "").replace("Schedule S_OTHER", ""), path
-    assert "MINE" in show("/", "sessions", client=client)
-    show("/session/2001", client=client, status=404)
-    show("/metrics", client=client, status=403)
+    assert "MINE" in draw("/", "sessions", client=client)
+    draw("/session/2001", client=client, status=404)
+    draw("/metrics", client=client, status=403)
 
 
-def test_a_repository_that_cannot_be_read_costs_its_part_alone(inside, show, monkeypatch):
+def test_a_repository_that_cannot_be_read_costs_its_part_alone(inside, draw, monkeypatch):
     inside.ok("ATTACH SECOND %s -CREATE" % (inside.folder / "second.db"))
     session = inside.ok("EXEC HELLO -SYNC")["session"]
     own = program.Place.get_usable
@@ -275,22 +275,22 @@ def test_a_repository_that_cannot_be_read_costs_its_part_alone(inside, show, mon
     monkeypatch.setattr(program.Place, "get_usable", get_usable)
     for path, part in (("/", "sessions"), ("/", "running"), ("/", "failed"), ("/", "why"), ("/", "next"),
                        ("/schedules", "schedules"), ("/schedules", "why")):
-        assert "REPOSITORY: SECOND: its disk is away" in words(show(path, part)), part
-    assert "HELLO" in show("/", "sessions") and "HELLO" in show("/session/" + session)
-    assert show("/session/1002", status=503)
+        assert "REPOSITORY: SECOND: its disk is away" in prose_of(draw(path, part)), part
+    assert "HELLO" in draw("/", "sessions") and "HELLO" in draw("/session/" + session)
+    assert draw("/session/1002", status=503)
 
 
-def test_a_fault_is_logged_and_told_by_its_id(inside, show, monkeypatch):
+def test_a_fault_is_logged_and_told_by_its_id(inside, draw, monkeypatch):
     def fail(*_):
         raise KeyError("secret-of-it")
     monkeypatch.setattr(program, "show_schedules", fail)
-    message = show("/schedules", status=500)
+    message = draw("/schedules", status=500)
     assert re.match("fault [0-9a-f]{8} of the agent", message) and "secret-of-it" in inside.log()
     inside._handler.lines.clear()               # the traceback was asked for
 
 
-def test_metrics_are_those_of_the_verb(inside, show):
-    page = show("/metrics")
+def test_metrics_are_those_of_the_verb(inside, draw):
+    page = draw("/metrics")
     names = [line.split()[3] for line in inside.ask("METRICS") if line.startswith("* # TYPE")]
     assert re.findall("^# TYPE (\\S+)", page, re.M) == names and "* " not in page and page.endswith("\n")
 

@@ -128,7 +128,7 @@ def test_whatever_is_sent_to_the_port(inside, serve, monkeypatch, seed):  # noqa
         else:                           # no request for a page: what the protocol says
             assert not answer or re.match(b"(OK|ERR|\\*) ", answer) or answer == b"OK\n", (data, answer[:500])
             assert b"INTERNAL" not in answer
-    assert {200, 400, 403, 404, 431} == statuses
+    assert {200, 400, 403} <= statuses <= {200, 400, 403, 404, 431}
     assert len(inside.rows("SESSIONS")) == len(before)
     assert "Traceback" not in inside.log() and "fault " not in inside.log()
 

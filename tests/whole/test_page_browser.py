@@ -15,9 +15,9 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
 
 
 @pytest.fixture(scope="module")
-def served(make):
+def browsed(make):
     """A running agent with sessions of all kinds."""
-    running = make("browsed")
+    running = make("browsed-agent")
     running.import_os("LOAD", "echo first; until [ -e %s ]; do sleep 0.05; done; echo last; echo bad >&2"
                       % (running.folder / "go"))
     running.import_os("BROKEN", "printf '<script>alert(3)</script>\\n' >&2; exit 3")
@@ -39,14 +39,14 @@ def browser():
 
 
 @pytest.fixture
-def tab(browser, served):
+def tab(browser, browsed):
     """A tab that has to have complained of nothing, and asked nobody but the agent."""
     del browser.requests[:], browser.console[:]
     browser.answers.clear()
     yield browser
     assert browser.console == []
     assert {re.match("https?://([^/]*)/|about:|data:", address).group(1) for address in browser.requests} <= {
-        "localhost:%d" % served.port, None}
+        "localhost:%d" % browsed.port, None}
     assert browser.answers and set(browser.answers.values()) == {200}
     assert browser.run("document.cookie + localStorage.length") == "0"
 
@@ -55,11 +55,11 @@ def text_of(tab, part):
     return tab.run("document.getElementById('%s').innerText" % part) or ""
 
 
-def test_a_session_appears_and_its_log_follows(tab, served):
-    page = "http://localhost:%d" % served.port
+def test_a_session_appears_and_its_log_follows(tab, browsed):
+    page = "http://localhost:%d" % browsed.port
     tab.go(page + "/")
     assert "Nothing runs." in text_of(tab, "running") and "BROKEN" in text_of(tab, "failed")
-    with Client(served.port) as client:
+    with Client(browsed.port) as client:
         session = client.ok("EXEC LOAD -NAME='by hand'")["session"]
     tab.wait_for(lambda: "by hand" in text_of(tab, "running"), "the session to appear")
     assert session in text_of(tab, "sessions") and "NIGHTLY" in text_of(tab, "next")
@@ -67,14 +67,14 @@ def test_a_session_appears_and_its_log_follows(tab, served):
     tab.wait_true("location.pathname == '/session/%s' && document.getElementById('lines') != null" % session)
     tab.wait_for(lambda: "first" in text_of(tab, "lines"), "its log")
     assert "last" not in text_of(tab, "lines")
-    go(served)
+    go(browsed)
     tab.wait_for(lambda: "last" in text_of(tab, "lines") and "bad" in text_of(tab, "lines"), "its log to follow")
     tab.wait_for(lambda: "DONE" in text_of(tab, "heading") and "DONE" in text_of(tab, "steps"), "its end to show")
     assert text_of(tab, "lines").count("first") == 1
 
 
-def test_filters_work_by_the_address(tab, served):
-    page = "http://localhost:%d" % served.port
+def test_filters_work_by_the_address(tab, browsed):
+    page = "http://localhost:%d" % browsed.port
     tab.go(page + "/")
     tab.run("document.querySelector('[name=status]').value = 'failed'; document.querySelector('.filters button').click()")
     tab.wait_true("location.search.includes('status=failed') && document.getElementById('sessions') != null")
@@ -84,9 +84,9 @@ def test_filters_work_by_the_address(tab, served):
     assert tab.run("document.querySelector('[name=text]').value") == "fine"
 
 
-def test_what_others_have_written_is_text(tab, served):
+def test_what_others_have_written_is_text(tab, browsed):
     """The page itself proves little, as nothing of it could run: so its tree is looked at."""
-    page = "http://localhost:%d" % served.port
+    page = "http://localhost:%d" % browsed.port
     for path in ("/", "/session/1001", "/schedules"):
         tab.go(page + path)
         assert tab.run("document.querySelectorAll('img, script:not([src]), [onerror]').length") == 0
@@ -95,8 +95,8 @@ def test_what_others_have_written_is_text(tab, served):
     assert "<script>alert(3)</script>" in text_of(tab, "lines") and "onerror=alert(1)" in text_of(tab, "facts")
 
 
-def test_by_keyboard_and_for_who_cannot_see_it(tab, served):
-    tab.go("http://localhost:%d/" % served.port)
+def test_by_keyboard_and_for_who_cannot_see_it(tab, browsed):
+    tab.go("http://localhost:%d/" % browsed.port)
     tab.press("Tab")
     assert tab.run("document.activeElement.className") == "skip"
     tab.press("Enter", text="\r")
@@ -112,11 +112,11 @@ def test_by_keyboard_and_for_who_cannot_see_it(tab, served):
     assert unnamed == []
 
 
-def test_on_a_phone_nothing_is_cut_off(tab, served):
+def test_on_a_phone_nothing_is_cut_off(tab, browsed):
     for path in ("/", "/session/1001", "/schedules", "/schedules?schedule=NIGHTLY"):
         for is_dark in (False, True):
             tab.show(390, 844, is_dark)
-            tab.go("http://localhost:%d%s" % (served.port, path))
+            tab.go("http://localhost:%d%s" % (browsed.port, path))
             assert tab.run("document.documentElement.scrollWidth") == 390, path
             assert tab.run("Math.min(...[...document.querySelectorAll('td, li, p, h1, h2, dd')]"
                            ".map(each => innerWidth - each.getBoundingClientRect().right))") >= 0
@@ -153,10 +153,10 @@ def list_faint(tab):
     return tab.run(CONTRASTS)
 
 
-def test_without_javascript_it_is_whole(served):
+def test_without_javascript_it_is_whole(browsed):
     with Browser("--blink-settings=scriptEnabled=false") as tab:
         tab.show(1280, 900)
-        page = "http://localhost:%d" % served.port
+        page = "http://localhost:%d" % browsed.port
         for path, text in (("/", "BROKEN"), ("/session/1001", "alert(3)"), ("/schedules", "NIGHTLY")):
             tab.go(page + path)
             document = tab.ask("DOM.getDocument", depth=-1)["root"]
@@ -164,8 +164,8 @@ def test_without_javascript_it_is_whole(served):
             assert text in shown and 'id="reload"' in shown and 'id="pause" type="button" class="quiet" hidden' in shown
 
 
-def test_nothing_is_asked_for_while_it_is_paused(tab, served):
-    tab.go("http://localhost:%d/" % served.port)
+def test_nothing_is_asked_for_while_it_is_paused(tab, browsed):
+    tab.go("http://localhost:%d/" % browsed.port)
     asked = len(tab.requests)
     tab.wait_for(lambda: len(tab.requests) > asked, "it to ask by itself")
     tab.run("document.getElementById('pause').click()")
@@ -177,11 +177,11 @@ def test_nothing_is_asked_for_while_it_is_paused(tab, served):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
-def test_a_strangers_browser_gets_nothing(served):
+def test_a_strangers_browser_gets_nothing(browsed):
     with Browser(user=(NOBODY, NOBODY)) as tab:
         for path in ("/", "/session/1001", "/metrics", "/api/"):
-            tab.go("http://localhost:%d%s" % (served.port, path))
+            tab.go("http://localhost:%d%s" % (browsed.port, path))
             text = tab.run("document.body.innerText")
             assert text.startswith("403 Forbidden") and "AGENT" not in text and "BROKEN" not in text
-    wait_for(lambda: any(row["os_user"] == "uid %d" % NOBODY for row in served.rows("AUDIT -VERB=GET")),
+    wait_for(lambda: any(row["os_user"] == "uid %d" % NOBODY for row in browsed.rows("AUDIT -VERB=GET")),
              "the refusal to be in the audit")

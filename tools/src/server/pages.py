@@ -40,6 +40,7 @@ class PageDoor:
         led here. HttpError."""
         request = read_request(caller.page_line, _read_head_lines(caller))
         if not caller.peer.is_private:
+            note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
         check_origin(request.headers, self._names)
         client = self._identify(caller, request.headers.get("authorization"))
