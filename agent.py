@@ -23814,7 +23814,11 @@ From your own desk, through a tunnel that ends as the agent's user:
     ssh -L 20910:127.0.0.1:20910 agent@host
     http://localhost:20910/
 
-Whoever can use that tunnel is the agent's user. `--no-owner` is for hosts where that must not be.
+Prometheus, as another OS user of this host, is let in to `/metrics` by its name:
+
+    USERS ADD prometheus -ROLE=monitor -OS_USER=prometheus
+
+Whoever can use the tunnel is the agent's user. `--no-owner` is for hosts where that must not be.
 
 ### What keeps others out
 
@@ -27010,7 +27014,7 @@ class Page:
     def _draw_status(self):
         """How the agent is, in a line, and its hold."""
         values = ping(self._agent)
-        hold = markup('<p class="hold" role="status"><b>Held.</b> Nothing new begins%s%s%s</p>',
+        hold = markup('<p class="hold"><b>Held.</b> Nothing new begins%s%s%s</p>',
                       " until " + show_clock(values["hold_until"], self._agent.clock.now())
                       if values["hold_until"] else "", ": " + values["hold_reason"]
                       if values["hold_reason"] else ".", " (%s)" % values["hold_by"]) \

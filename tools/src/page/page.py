@@ -112,7 +112,7 @@ class Page:
     def _draw_status(self):
         """How the agent is, in a line, and its hold."""
         values = ping(self._agent)
-        hold = markup('<p class="hold" role="status"><b>Held.</b> Nothing new begins%s%s%s</p>',
+        hold = markup('<p class="hold"><b>Held.</b> Nothing new begins%s%s%s</p>',
                       " until " + show_clock(values["hold_until"], self._agent.clock.now())
                       if values["hold_until"] else "", ": " + values["hold_reason"]
                       if values["hold_reason"] else ".", " (%s)" % values["hold_by"]) \
