@@ -193,6 +193,8 @@ Sections, each using only those above it:
                               fired.
     agent/guesses             Wrong passwords: what they cost those who give them, and in which
                               thread they are found out.
+    agent/logins              Logins by password that went well lately, for those who say theirs
+                              with every request.
     agent/token               How the agent's own OS user is known where the host does not tell who
                               is at the other end.
     agent/access              Who may ask the agent: its owner, and the users of the master.
@@ -243,6 +245,24 @@ Sections, each using only those above it:
                               between.
     protocol/schedule_verbs   The verbs on schedules and calendars.
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
+    page/asking               What a page asks of the agent, by the verbs of the protocol.
+    page/markup               HTML that is put together from templates: what is put in is escaped,
+                              and once.
+    page/instants             Times as people read them: of the day, from now, and how long.
+    page/drawing              Timelines as SVG that fits every width: times are shares of it,
+                              nothing but bars stretches.
+    page/view                 A page as its parts, whatever it shows: drawn whole, or told one by
+                              one to one that is open.
+    page/now                  The first page: what runs, what waits, what ran, what comes, and what
+                              did not run.
+    page/requests             HTTP as far as the operator page speaks it: a GET with its headers,
+                              and one answer.
+    page/schedules            The page of schedules: their rules, what comes next, and what became
+                              of their due times.
+    page/session              The page of a session: how it stands, its steps and tasks, its tree,
+                              its log.
+    page/page                 The operator page: which address shows what, in a frame, or as JSON
+                              for a page that is open.
     server/incoming           A connection as its server sees it: the lines that come in, bounded,
                               and the replies it owes.
     server/peer               Who is at the other end of a loopback connection, as the kernel knows
@@ -254,6 +274,8 @@ Sections, each using only those above it:
     server/handler            One connection in a thread of its own, by plain lines or TLS, to its
                               end.
     server/limits             Who may connect, how many at once, and how long each is waited for.
+    server/pages              The operator page at the port: the headers of a request, who asks, and
+                              the answer.
     server/port               Whose the port is, from before the agent begins anything until it
                               listens.
     server/unix               The UNIX socket that the agent listens on, too, and who is at its
@@ -305,6 +327,7 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
         and not getattr(sys.flags, "safe_path", sys.flags.isolated):
     del sys.path[0]
 import argparse
+import base64
 import bisect
 import codecs
 import collections
@@ -321,6 +344,7 @@ import glob
 import hashlib
 import heapq
 import hmac
+import html
 import importlib
 import importlib.util
 import itertools
@@ -360,6 +384,7 @@ from calendar import timegm
 from datetime import date, datetime, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+from urllib.parse import unquote_to_bytes, urlencode
 
 
 # ======================================================================================
@@ -1843,6 +1868,8 @@ COMMAND_OPTIONS = (
                   "a client is", is_path=True),
     CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
                   "without TLS", attribute="is_insecure"),
+    CommandOption("--page-host", "NAMES", "names, with commas, by which browsers may ask for the "
+                  "operator page, beside --host and those of loopback"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
                   "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "
@@ -5092,6 +5119,7 @@ class SessionFilter(NamedTuple):
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
     patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
+    text: Optional[str] = None          # in its names, keywords or message, of the newest MANY
 
 
 class LogFilter(NamedTuple):
@@ -7292,14 +7320,17 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=()):
+    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=(),
+                         has_begun=True):
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
         from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
-        both the schedule and the session have to belong, as far as they are there still."""
+        both the schedule and the session have to belong, as far as they are there still; without
+        `has_begun` those that began in time are left out."""
         newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
         within = " and last_due>='%s'" % to_text(since) if since else ""
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        within += "" if has_begun else " and decision<>'started'"
         where = seen_condition(connection, "scenario", patterns)
         if where:
             within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
@@ -8909,7 +8940,20 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
-MANY = 100000           # sessions that are looked through for the oldest
+MANY = 100000           # sessions that are looked through for the oldest, or for a text
+HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
+            r" or session.keywords like ? escape '\' or session.schedule like ? escape '\'"
+            r" or session.message like ? escape '\')")
+
+
+def find_last_number(connection):
+    """The highest number of a session, or 0."""
+    return connection.execute("select max(id) from session").fetchone()[0] or 0
+
+
+def make_pattern(text):
+    """What LIKE takes for a text anywhere in another; capitals of ASCII do not count."""
+    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
 
 
 class Views:
@@ -8921,13 +8965,15 @@ class Views:
     def list_sessions(self, connection, filters, below, limit):
         """Rows of at most `limit` sessions with a number under `below`, newest first.
 
-        Each state is looked up on its own: so an index gives its newest rows, however many rows
-        there are.
+        Each state is looked up on its own: so an index gives its newest rows, however many there
+        are.
         """
         since = filters.since and to_text(filters.since)
         above = self._find_oldest(connection, since) if since else 0
         if above is None:
             return []
+        if filters.text is not None:
+            above = max(above, find_last_number(connection) - MANY * 1000)
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
         for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
@@ -8935,6 +8981,9 @@ class Views:
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
+        if filters.text is not None:
+            where.append(HAS_TEXT)
+            values += 5 * [make_pattern(filters.text)]
         where.append(seen_condition(connection, "scenario", filters.patterns))
         parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
                  % (source, "".join(where), order)
@@ -16965,12 +17014,13 @@ class ScheduleListing:
             lambda owner: forecast.list_streams(owner, self._lister(is_whole=True)(owner))))
         return end, [visit for visit in visits if self._sees(visit.scenario[1])]
 
-    def list_occurrences(self, name, repository, limit, period=(0.0, None)):
+    def list_occurrences(self, name, repository, limit, period=(0.0, None), has_begun=True):
         """(repository, row) of occurrences, newest first: those of a period, which is the instant
-        from which on they were due, and the one at which they were due (None: any)."""
+        from which on they were due, and the one at which they were due (None: any). Without
+        `has_begun` those that began in time are left out."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit, *period, self._patterns)))
+            owner.ledger.list_occurrences, name, limit, *period, self._patterns, has_begun)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]
@@ -17651,6 +17701,46 @@ def make_hash(password):
 
 
 # ======================================================================================
+# agent/logins.py
+# Logins by password that went well lately, for those who say theirs with every request.
+# ======================================================================================
+
+REMEMBER_S = 300.0      # for so long no password is compared again
+MAX_LOGINS = 1000       # that are remembered: the newest
+
+
+class Logins:
+    """Remembers who a source was by a user and a password: under a keyed hash, so that memory has
+    no password. That the user has changed since is for who asks to see, by the Client's stamp."""
+
+    def __init__(self, clock):
+        self._clock, self._secret = clock, os.urandom(32)
+        self._clients = collections.OrderedDict()       # hash -> (Client, until when)
+        self._lock = threading.Lock()
+
+    def _make_key(self, source, name, password):
+        text = repr((source, name, password))
+        return hmac.new(self._secret, text.encode("utf-8", "surrogatepass"),
+                        hashlib.sha256).digest()
+
+    def find(self, source, name, password):
+        """The Client that a source was by these words, or None."""
+        key = self._make_key(source, name, password)
+        with self._lock:
+            client, until = self._clients.get(key, (None, 0.0))
+            return client if self._clock.monotonic() < until else None
+
+    def keep(self, source, name, password, client):
+        """Remembers that a source is this Client by these words."""
+        key = self._make_key(source, name, password)
+        with self._lock:
+            self._clients[key] = client, self._clock.monotonic() + REMEMBER_S
+            self._clients.move_to_end(key)
+            if len(self._clients) > MAX_LOGINS:
+                self._clients.popitem(last=False)
+
+
+# ======================================================================================
 # agent/token.py
 # How the agent's own OS user is known where the host does not tell who is at the other end.
 # ======================================================================================
@@ -17712,6 +17802,7 @@ class Access:
         self._uids = {}                         # OS user -> uid; None: there was none
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
+        self._logins = Logins(clock)
         self._nobody = make_unusable_hash()     # of a user that there is not
 
     # -- the users ---------------------------------------------------------------------
@@ -17818,6 +17909,22 @@ class Access:
                 return client
         self._guesses.note(source, name[:MAX_NAME])
         raise AuthError(WRONG)
+
+    def log_in_again(self, peer, name, password):
+        """log_in() for one who says so with each request: a login that went well lately is
+        remembered. Whoever has guessed waits all the same. AuthError, Busy, Denied."""
+        check_private(peer)
+        source = find_source(peer)
+        self._guesses.check(source, name[:MAX_NAME])
+        known_client = self._logins.find(source, name, password)
+        if known_client is not None:
+            client = self.renew(known_client._replace(peer=peer))
+            if client.role is not None:
+                return client
+        client = self.log_in(peer, name, password)
+        if client.stamp:
+            self._logins.keep(source, name, password, client)
+        return client
 
     def add(self, client, name, role, scenarios, os_user):
         """Adds a user -> his password for one use. Exists, BadRequest, Busy."""
@@ -19369,10 +19476,11 @@ class Watch:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
                 bell.wait(wait_s)
 
-    def list_sessions(self, filters, repository, limit):
-        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
+    def list_sessions(self, filters, repository, limit, below_of=None):
+        """Yields rows of sessions, newest first, a page at a time: nothing stays open between.
+        `below_of`: {repository id: number} of those of which only lower numbers are listed."""
         def pages(source):
-            below, size = 1 << 62, min(limit, 500)
+            below, size = (below_of or {}).get(source.id, 1 << 62), min(limit, 500)
             while below:
                 rows = source.db.read(source.views.list_sessions, filters, below, size)
                 yield from rows
@@ -21816,6 +21924,7 @@ def end_fields(agent, row):
 # The verb AUDIT, the purge of the audit, and what the audit notes of requests.
 # ======================================================================================
 
+PAGE_VERB = "GET"            # what the audit calls a request for the operator page
 AUDIT_WAIT_S = 1.0           # that AUDIT waits for what is on its way
 # verbs for operators and administrators that change nothing when they go well, or say so elsewhere
 # (a session has its by=); and verbs of other roles that change something
@@ -21872,6 +21981,12 @@ def note_outcome(agent, row, client, request, outcome):
                                               for flag in _UNNOTED_FLAGS)):
             return
     agent.audit.note(client, row.name, "" if request is None else _tell_object(agent, row, request),
+                     outcome)
+
+
+def note_page(agent, client, outcome, user=""):
+    """Has the audit note that a page was refused, or a login for one under the name of a user."""
+    agent.audit.note(client, "AUTH" if user else PAGE_VERB, user if agent.access.has(user) else "",
                      outcome)
 
 
@@ -21972,6 +22087,7 @@ def _users_del(agent, request):
 # The requests of one connection in order, and their replies; knows no sockets.
 # ======================================================================================
 
+_PAGE_LINE = re.compile(rb"GET [!-~]+ HTTP/1\.[01]")
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
 CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
@@ -22033,6 +22149,14 @@ class Conversation:
             if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def asks_page(self, data):
+        """Whether the bytes of a line are the first, and ask for a page by HTTP: they are for who
+        answers that, and nothing behind them is a request."""
+        if not self._is_first or _PAGE_LINE.fullmatch(data) is None:
+            return False
+        self._is_first, self.is_over = False, True
+        return True
 
     def _noter(self, row, client, request):
         """What tells the audit the outcome of a request."""
@@ -23196,7 +23320,8 @@ QUIT is `ERR AUTH`, until he is known as a user (topic `users`).
 - When the very first line of a connection is no request of the right form, it is answered and
   the connection is closed. So is any line that ends like one of HTTP (`HTTP/1.1`). What follows
   is not carried out. So a browser that is tricked into connecting can do nothing. Later lines
-  that are wrong cost only themselves.
+  that are wrong cost only themselves. A first line `GET /... HTTP/1.1` alone is answered by HTTP:
+  with the operator page, for those who may see it (topic `page`).
 """
 MANUAL_VERBS = r"""
 ## verbs: each request and its reply
@@ -23709,6 +23834,65 @@ comes from elsewhere. What was wrong is forgotten after <<FORGET_S>>, and when t
 
 STATUS tells in `by=` who has asked for a session. The reason of a hold, and the message of a
 session that was stopped, name who it was: the user, or the OS user of an owner.
+"""
+MANUAL_PAGE = r"""
+## page: the operator page, in a browser
+
+The agent's port answers a browser, too: `http://localhost:20910/`. The page shows what runs, what
+waits and why, what failed and what did not run in the last 24 hours, what comes next, holds, the
+repositories, and the sessions with a timeline. It is kept up to date by itself while it is looked
+at. It only looks: what changes something is asked for by the client.
+
+    /                       what goes on, and the sessions, 100 on a page
+    /session/1001           a session: its steps, its log as it is printed, its tree, its variables
+    /schedules              schedules, what became of their due times, what comes next
+    /metrics                METRICS for Prometheus
+    /api/...                the same pages as JSON, for a page that is open; it may change
+
+Filters stand in the address, so a page can be kept as a bookmark: `status` (states between commas,
+or `failed`, `open`, `ended`), `scenario`, `schedule`, `since` (as in requests: `-1h`, `today`),
+`text` (in names, keywords and messages; of the newest 100,000 sessions of a repository); of a
+session's log `step`, `stream` and `tail`, up to 5,000 lines; of schedules `schedule` and `text`.
+It needs no JavaScript: without it, it is loaded anew by hand.
+
+### Who gets it
+
+The page needs the same identity as the protocol; a user sees what his role and his scenarios let
+him see (topic `users`).
+
+- The agent's own OS user and root, on this host: nothing more. So is an OS user whom `-OS_USER=`
+  names. Any other user of this host gets `403`, without a word on the agent.
+- Everybody else by TLS (topic `connections`): the browser asks for user and password (HTTP Basic),
+  unless a client certificate says who it is. A login that was checked is remembered in memory for
+  <<REMEMBER_S>>, and no longer than the user is as he was. Wrong passwords slow down as those of AUTH
+  do (`429`). A password for one use is not let in. Without TLS no password is taken here, nor asked
+  for, on loopback neither: say AUTH there.
+
+From your own desk, through a tunnel that ends as the agent's user:
+
+    ssh -L 20910:127.0.0.1:20910 agent@host
+    http://localhost:20910/
+
+Prometheus, as another OS user of this host, is let in to `/metrics` by its name:
+
+    USERS ADD prometheus -ROLE=monitor -OS_USER=prometheus
+
+Whoever can use the tunnel is the agent's user. `--no-owner` is for hosts where that must not be.
+
+### What keeps others out
+
+A site that you visit may have your browser ask for this page, or have its own name lead to your
+host. So the page is `403` unless it is asked for by a name of loopback (`localhost`, `127.0.0.1`,
+`[::1]`), by `--host` or by one of `--page-host NAME,NAME`; and when another site has led to it.
+Type the address yourself, or keep it as a bookmark.
+
+A connection is for one page: what follows its headers is never carried out. A `GET` is one as
+the first line of its connection alone, and its headers have at most 16 KiB and 5 seconds. Other
+methods are answered as ever, by `ERR`. The page loads nothing from elsewhere and runs nothing but
+its own script, which its Content-Security-Policy says to the browser; no other page may show it in
+a frame. Four pages are drawn at a time, so that many browsers slow down no session.
+
+The audit notes who was refused: `GET`, or `AUTH` where a password was wrong.
 """
 MANUAL_CLIENT = r"""
 ## client: the verbs as commands
@@ -24348,7 +24532,7 @@ What is noted:
   whatever reason, a wrong word included. Not: what only lists, `-DRY_RUN`, and an `EXEC` that went
   well, for the session itself stands in its repository. `STOP`, `RESTART` and the others are.
 - whatever was answered `ERR AUTH` or `ERR DENIED`, also to who only wanted to look; `CONNECT` of
-  who came without TLS where that has to be.
+  who came without TLS where that has to be, and `GET` of who may not see the operator page.
 - what no request does. Its `address` is empty, its `os_user` the one that agent.py runs as:
   `AGENT START`, `AGENT STOP`, `SIGNAL` with the signal's name, `IMPORT` by `--import`, `RESTORE`
   and `REPAIR` likewise, `RELEASE` at the end of a hold with `-UNTIL` (of the agent or of a
@@ -24517,6 +24701,9 @@ breath. `what answers at HOST:PORT is no agent`: another program has that port.
 
 **Something is wrong with the files.** `python agent.py --doctor` tells what, and what to do
 (topic `operating`).
+
+**The page is 403.** Its text says why: the name in the address (`--page-host`), a link of another
+site (type the address), or an OS user whom the agent does not know (topic `page`).
 
 **ERR AUTH.** You are not the agent's OS user: run the client as that user, or as root, or say who
 you are (`--user NAME` of the client, AUTH; topic `users`). A client
@@ -24793,12 +24980,16 @@ MANUAL_CHANGES = r"""
   time is told.
 - `agentcli.py sched next` shows the next due time of each schedule before further ones of those
   that are due often. `sched why --decision skipped,failed,late` shows only what did not start.
+- What runs tonight, and why did the other not? `http://localhost:20910/` shows it: sessions with a
+  timeline, their logs as they are printed, schedules, holds, and what comes next, also on a phone.
+  It is the agent's own port, only looks, and is for those whom the protocol knows (topic `page`).
+- STATUS of a session with thousands of attempts took time by their square.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
-                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
+                MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -24863,6 +25054,7 @@ LIMITS = (
     Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
     Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
           "passwords"),
+    Limit("REMEMBER_S", REMEMBER_S, "seconds", "that a login to the operator page is remembered"),
     Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
     Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "
@@ -25370,12 +25562,14 @@ def _status(agent, request):
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
+    tasks_of = collections.defaultdict(list)        # run of a step -> those of it
+    for task in tasks:
+        tasks_of[task["step_run"]].append(task)
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
-        for task in tasks:
-            if task["step_run"] == step["run"]:
-                yield fill(TASK_LINE, task, rows=task["row_count"],
-                           task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+        for task in tasks_of[step["run"]]:
+            yield fill(TASK_LINE, task, rows=task["row_count"],
+                       task="%d.%d" % (task["step"] + 1, task["task"] + 1))
     values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
     for name, value in values.items():
         yield fill(VARIABLE_LINE, {"variable": name, "value": value})
@@ -25551,6 +25745,1548 @@ _HELP = list_help()
 
 
 # ======================================================================================
+# page/asking.py
+# What a page asks of the agent, by the verbs of the protocol.
+# ======================================================================================
+
+class Answer(NamedTuple):
+    """The reply to a verb: its data lines, the fields of its last line, and what went wrong."""
+    rows: list
+    fields: dict
+    code: str = ""          # of an error
+    message: str = ""
+
+
+class Asker:
+    """Asks an agent for a Client, at one instant of its clock: so a page shows nothing that the
+    protocol does not."""
+
+    def __init__(self, agent, client):
+        self.agent, self.client, self.now = agent, client, agent.clock.now()
+
+    def ask(self, verb_name, *words, **options):
+        """The Answer to a verb with words, and options by their names in small letters, of which
+        those that are None are left out. `choose` among them makes the list of data lines shorter,
+        each as its text `* {...}`."""
+        choose = options.pop("choose", list)
+        quoted = [json.dumps(str(word)) for word in words]
+        quoted += ["-%s=%s" % (name.upper(), json.dumps(str(value)))
+                   for name, value in options.items() if value is not None]
+        lines = self._list_lines(" ".join([verb_name, "-JSON"] + quoted))
+        rows = [json.loads(line[2:]) for line in choose(lines[:-1])]
+        if lines[-1].startswith("OK"):
+            return Answer(rows, json.loads(lines[-1][3:]))
+        _, code, fields = lines[-1].split(" ", 2)
+        return Answer(rows, {}, code, json.loads(fields)["message"])
+
+    def list_lines(self, verb_name):
+        """The data lines of a verb's reply as they are, and its last line."""
+        lines = self._list_lines(verb_name)
+        return [line[2:] for line in lines[:-1]], lines[-1]
+
+    def _list_lines(self, request):
+        conversation = Conversation(self.agent, self.client, access=self.agent.access)
+        return [line for line in conversation.begin(request.encode()).chunks()
+                if line is not FLUSH]
+
+
+# ======================================================================================
+# page/markup.py
+# HTML that is put together from templates: what is put in is escaped, and once.
+# ======================================================================================
+
+_HOLE = re.compile("{{([a-z_]+)}}")
+
+
+class Markup(str):
+    """A text that is HTML already."""
+    __slots__ = ()
+
+
+def to_markup(value):
+    """A value as HTML shows it: nothing for None, what is hidden in a text as it is in replies."""
+    if isinstance(value, Markup):
+        return value
+    return Markup("" if value is None else html.escape(show_controls(str(value))))
+
+
+def markup(template, *values):
+    """A template of the program's own with a value for each of its %s."""
+    return Markup(template % tuple(map(to_markup, values)))
+
+
+def join_markup(parts, joint=""):
+    """Several values one after the other."""
+    return Markup(to_markup(joint).join(map(to_markup, parts)))
+
+
+def fill_template(template, values):
+    """A template of the program's own with values for its {{name}}; each is looked at once, so what
+    is put in cannot have holes itself."""
+    return Markup(_HOLE.sub(lambda match: to_markup(values[match.group(1)]), template))
+
+
+def make_table(name, heads, rows):
+    """A table: its name for who cannot see it, [(heading, its class)], and rows of cells. Its roles
+    are told, as on a phone its rows are no rows to the eye."""
+    head = join_markup(markup('<th role="columnheader" scope="col" class="%s">%s</th>', kind, text)
+                       for text, kind in heads)
+    body = join_markup(markup('<tr role="row">%s</tr>', join_markup(
+        markup('<td role="cell" class="%s">%s</td>', kind, cell)
+        for (_, kind), cell in zip(heads, row))) for row in rows)
+    return markup('<table role="table"><caption class="unseen">%s</caption>'
+                  '<thead role="rowgroup"><tr role="row">%s</tr></thead>'
+                  '<tbody role="rowgroup">%s</tbody></table>', name, head, body)
+
+
+def make_facts(pairs):
+    """Names and values, without those that have none."""
+    return markup('<dl class="facts">%s</dl>', join_markup(
+        markup("<div><dt>%s</dt><dd>%s</dd></div>", name, value)
+        for name, value in pairs if value not in (None, "")))
+
+
+def make_note(text, kind="note"):
+    """A sentence that stands by itself; of the kind `empty`, `note` or `trouble`."""
+    return markup('<p class="%s">%s</p>', kind, text)
+
+
+def make_state(state):
+    """The state of a session, step, repository or schedule, by colour and in words."""
+    return markup('<span class="state s-%s">%s</span>', str(state).lower(), state) if state else ""
+
+
+def make_link(path, text, css=""):
+    """A link to a page of this agent."""
+    return markup('<a href="%s"%s>%s</a>', path,
+                  markup(' class="%s"', css) if css else "", text)
+
+
+def link_session(number):
+    """A link to the page of a session."""
+    return make_link("/session/%d" % number, number, "number") if number else ""
+
+
+# ======================================================================================
+# page/instants.py
+# Times as people read them: of the day, from now, and how long.
+# ======================================================================================
+
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
+
+
+def read_instant(text):
+    """A time of a reply -> epoch seconds; None of what is none."""
+    match = _ISO.match(text or "")
+    if match is None:
+        return None
+    fields = [int(match.group(number)) for number in range(1, 7)]
+    offset_s = 60 * (60 * int(match.group(9) or 0) + int(match.group(10) or 0))
+    return (timegm(fields) + float(match.group(7) or 0)
+            - (-offset_s if match.group(8) == "-" else offset_s))
+
+
+def show_duration(seconds):
+    """Seconds in two units at most: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
+    if seconds is None:
+        return ""
+    if seconds < 9.95:
+        return "%.1f s" % seconds
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d min %02d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %02d min" % divmod(whole // 60, 60)
+    return "%d d %d h" % divmod(whole // 3600, 24)
+
+
+def show_distance(seconds):
+    """How far away, in one unit: `in 5 min`, `3 h ago`."""
+    size = abs(seconds)
+    text = next(("%d %s" % (size // unit_s, unit) for unit, unit_s in
+                 (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)) if size >= unit_s), "now")
+    if text == "now":
+        return text
+    return "in " + text if seconds > 0 else text + " ago"
+
+
+def show_clock(instant, now, with_seconds=True):
+    """An instant in the agent's zone: the time of day, and the date where that is another."""
+    moment, today = time.localtime(instant), time.localtime(now)
+    text = time.strftime("%H:%M:%S" if with_seconds else "%H:%M", moment)
+    if moment[:3] == today[:3]:
+        return text
+    if moment.tm_year != today.tm_year:
+        return time.strftime("%Y-%m-%d %H:%M", moment)
+    return "%s %d %s %s" % (DAYS[moment.tm_wday], moment.tm_mday, MONTHS[moment.tm_mon - 1],
+                            text[:5])
+
+
+def shorten_times(text, now):
+    """A sentence in which times are told as the page tells them."""
+    return _ISO.sub(lambda match: show_clock(read_instant(match.group()), now), text)
+
+
+def make_time(text, now, is_distance=False):
+    """A time of a reply as HTML: of the day, or from now. What is no time stays as it is."""
+    instant = read_instant(text)
+    if instant is None:
+        return text or ""
+    clock, distance = show_clock(instant, now), show_distance(instant - now)
+    return markup('<time datetime="%s" title="%s">%s</time>', text,
+                  clock if is_distance else distance,
+                  distance if is_distance else clock)
+
+
+# ======================================================================================
+# page/drawing.py
+# Timelines as SVG that fits every width: times are shares of it, nothing but bars stretches.
+# ======================================================================================
+
+LANE, BAR = 38, 12      # pixels of a lane, and of the bars in it
+AXIS = 22               # pixels of the times above the lanes
+MAX_LANES = 12          # further scenarios share the last one
+TICKS_S = (10, 30, 60, 300, 900, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400,
+           28 * 86400)
+MAX_TICKS = 5
+LEAST_WIDTH = 0.35      # per cent of the width: what is shorter is seen all the same
+
+
+def find_span(row, now):
+    """(begin, end, whether it has ended) of a session or task that has begun, in epoch seconds;
+    None of one that has not."""
+    begin, end = read_instant(row["begun"]), read_instant(row["ended"])
+    return None if begin is None else (begin, max(begin, now if end is None else end),
+                                       end is not None)
+
+
+def draw_sessions(rows, now):
+    """The sessions of a listing by scenario, over the time in which they ran; nothing where none
+    has begun."""
+    spans = [(row, find_span(row, now)) for row in rows]
+    spans = [(row, span) for row, span in spans if span is not None]
+    if not spans:
+        return ""
+    begin, end = min(span[0] for _, span in spans), max(span[1] for _, span in spans)
+    end = max(end, begin + 1.0)
+    lanes = list(dict.fromkeys(row["scenario"] for row, _ in spans))
+    names = lanes if len(lanes) <= MAX_LANES else lanes[:MAX_LANES - 1] + [
+        "%d more scenarios" % (len(lanes) - MAX_LANES + 1)]
+    parts = [_draw_ticks(begin, end, now, AXIS + LANE * len(names))]
+    parts += [markup('<text class="lane" x="0" y="%s">%s</text>', AXIS + LANE * lane + 12, name)
+              for lane, name in enumerate(names)]
+    for row, span in reversed(spans):
+        lane = min(lanes.index(row["scenario"]), len(names) - 1)
+        parts.append(markup(
+            '<a href="/session/%s" tabindex="-1"><title>%s</title>%s</a>', row["session"],
+            "%s %s: %s, %s" % (row["scenario"], row["session"], row["status"],
+                               show_duration(span[1] - span[0])),
+            _draw_bar(row, span, begin, end, AXIS + LANE * lane + 17)))
+    return markup(
+        '<svg class="timeline" role="img" aria-label="%s" width="100%%" height="%s">%s</svg>',
+        "When the %d sessions of this list ran, from %s to %s; the table tells the same" % (
+            len(spans), show_clock(begin, now), show_clock(end, now)),
+        AXIS + LANE * len(names), join_markup(parts))
+
+
+def draw_attempt(row, begin, end, now):
+    """The bar of one attempt of a step or task within the time of its session."""
+    span = find_span(row, now)
+    if span is None:
+        return ""
+    return markup('<svg class="bar" aria-hidden="true" width="100%%" height="%s">'
+                  '<rect class="track" width="100%%" height="%s" rx="2"/>%s</svg>', BAR, BAR,
+                  _draw_bar(row, span, begin, end, 0))
+
+
+def _draw_bar(row, span, begin, end, top):
+    """A bar of the time from begin to end."""
+    scale = 100.0 / max(end - begin, 0.001)
+    width = min(100.0, max(LEAST_WIDTH, (span[1] - span[0]) * scale))
+    start = max(0.0, min((span[0] - begin) * scale, 100.0 - width))
+    return markup('<rect class="b-%s" x="%s%%" y="%s" width="%s%%" height="%s" rx="2"/>',
+                  row["status"].lower(), "%.3f" % start, top, "%.3f" % width, BAR)
+
+
+def _draw_ticks(begin, end, now, height):
+    """Lines at round times of day, with what they are."""
+    step_s = next((step for step in TICKS_S if (end - begin) / step <= MAX_TICKS), TICKS_S[-1])
+    offset_s = time.localtime(begin).tm_gmtoff
+    tick, parts = (begin + offset_s) // step_s * step_s - offset_s + step_s, []
+    while tick < end:
+        share = 100.0 * (tick - begin) / (end - begin)
+        if 4 < share < 94:
+            parts.append(markup(
+                '<line class="tick" x1="%s%%" x2="%s%%" y1="16" y2="%s"/>'
+                '<text class="axis" x="%s%%" y="11" text-anchor="middle">%s</text>', "%.3f" % share,
+                "%.3f" % share, height, "%.3f" % share, show_clock(tick, now, step_s < 60)))
+        tick += step_s
+    return join_markup(parts)
+
+
+# ======================================================================================
+# page/view.py
+# A page as its parts, whatever it shows: drawn whole, or told one by one to one that is open.
+# ======================================================================================
+
+class PagePart(NamedTuple):
+    """A part of a page under a heading of its own."""
+    name: str               # in its address: #name
+    heading: str
+    body: Any               # Markup
+    count: str = ""         # beside the heading
+    area: str = "top"       # or `side`, beside the others where there is room, or `below`
+
+
+class View(NamedTuple):
+    """What a page shows."""
+    title: str
+    heading: Any            # Markup, or text
+    parts: list
+    place: str = "now"      # which of the links to the main pages leads here
+    log: Any = None         # of a session: {"html", "after", "is_over"}
+
+
+def draw_part(part):
+    """The inside of a part."""
+    count = markup(' <span class="count">%s</span>', part.count) if part.count else ""
+    return markup('<h2 id="h-%s">%s%s</h2>%s', part.name, part.heading, count, part.body)
+
+
+def draw_parts(parts, area):
+    """The parts that stand in an area."""
+    return join_markup(markup('<section id="%s" aria-labelledby="h-%s" data-part>%s</section>',
+                              part.name, part.name, draw_part(part))
+                       for part in parts if part.area == area)
+
+
+# ======================================================================================
+# page/now.py
+# The first page: what runs, what waits, what ran, what comes, and what did not run.
+# ======================================================================================
+
+PAGE_ROWS = 100         # sessions of a page
+OPEN_ROWS_SHOWN = 50    # that run, and that wait
+COMING_ASKED, COMING_SHOWN = 200, 12
+LATELY_S = 86400.0      # how far back failures and due times that did not run are told
+TROUBLES_SHOWN = 12
+HOLDS_SHOWN = 20
+FAILED_STATES = (ERROR, STOPPED)
+# what the filter offers beside the states themselves
+STATE_GROUPS = collections.OrderedDict([
+    ("failed", FAILED_STATES), ("open", OUTSTANDING + (RUNNING,)), ("ended", tuple(ENDED))])
+_BELOW = re.compile("[0-9]{1,18}")
+FILTERS = ("status", "scenario", "schedule", "since", "text")
+
+
+def show_now(asker, request):
+    """The View of what is going on, with the sessions that the address asks for."""
+    session_part = make_session_part(asker, request.query)
+    return View("Now", "Now", [
+        make_open_part(asker, "running", "Running", RUNNING),
+        make_open_part(asker, "waiting", "Waiting", ",".join(OUTSTANDING)),
+        session_part, make_failed_part(asker), make_trouble_part(asker), make_coming_part(asker),
+        make_hold_part(asker), make_repository_part(asker)])
+
+
+def tell_trouble(answer):
+    """Why an Answer is not whole, as a sentence of its own, or nothing."""
+    return make_note("%s: %s" % (answer.code, answer.message), "trouble") if answer.code else ""
+
+
+# -- sessions ------------------------------------------------------------------------------
+
+
+def name_session(row):
+    """A session in its cell: its scenario, which leads to it, and by what it is told apart."""
+    more = [row["name"] and "\u201c%s\u201d" % row["name"], row["keywords"],
+            row["schedule"] and "by " + row["schedule"]]
+    return markup('<a href="/session/%s"><b>%s</b> <span class="dim">%s</span></a>'
+                  '<div class="dim"><span class="number">%s</span> %s</div>', row["session"],
+                  row["scenario"], row["version"], row["session"],
+                  " \u00b7 ".join(filter(None, more)))
+
+
+def make_open_part(asker, name, heading, states):
+    """The sessions that are in one of some states, which none has ended in."""
+    answer = asker.ask("SESSIONS", status=states, limit=OPEN_ROWS_SHOWN + 1)
+    rows = answer.rows[:OPEN_ROWS_SHOWN]
+    is_running = states == RUNNING
+    heads = [("State", ""), ("Session", "grow"), ("Since" if is_running else "When", "end")]
+    body = make_table(heading, heads, [
+        (make_state(row["status"]),
+         markup("%s%s", name_session(row), markup('<div class="why">%s</div>', row["message"])
+                if row["message"] else ""),
+         markup("%s<div class=\"dim\">%s</div>",
+                show_duration(row["duration"]) if is_running else
+                make_time(row["start_at"] or row["created"], asker.now, is_distance=True),
+                make_time(row["begun"] if is_running else row["start_at"] or row["created"],
+                          asker.now)))
+        for row in rows]) if rows else make_note(
+            "Nothing runs." if is_running else "Nothing waits.", "empty")
+    count = "%d+" % len(rows) if len(answer.rows) > len(rows) else len(rows) or ""
+    return PagePart(name, heading, join_markup([body, tell_trouble(answer)]), str(count))
+
+
+class SessionList:
+    """The sessions that an address asks for, a page of them."""
+
+    def __init__(self, asker, query):
+        self.query = {name: query[name].strip() for name in FILTERS if query.get(name, "").strip()}
+        self.rows, self.faults, self.next_page = [], [], ""
+        below = self._read_page(query.get("page", ""))
+        filters = self._read_filters(asker)
+        rows = []
+        try:
+            for row in itertools.islice(asker.agent.watch.list_sessions(
+                    filters, None, PAGE_ROWS + 1, below), PAGE_ROWS + 1):
+                rows.append(row)
+        except AgentError as error:     # a repository cannot be read: the others can
+            self.faults.append("%s: %s" % (error.code, error.message))
+        parents = {}
+        self.rows = [dict(session_fields(asker.agent, row, asker.client, parents))
+                     for row in rows[:PAGE_ROWS]]
+        if len(rows) > PAGE_ROWS:
+            for row in self.rows:
+                below[row["session"] % 1000] = row["session"]
+            self.next_page = ".".join(str(number) for _, number in sorted(below.items()))
+
+    def _read_page(self, text):
+        """Under which numbers the sessions of a page are: {repository id: number}."""
+        words = text.split(".") if text else []
+        if not all(_BELOW.fullmatch(word) for word in words):
+            self.faults.append("page: is none; these are the newest")
+            return {}
+        return {int(word) % 1000: int(word) for word in words}
+
+    def _read_filters(self, asker):
+        """The SessionFilter of the address; what is wrong with it is one of the faults."""
+        values = {}
+        for name, kind in (("status", None), ("since", KINDS["past"]), ("scenario", KINDS["name"]),
+                           ("schedule", KINDS["name"])):
+            text = self.query.get(name)
+            try:
+                if text and name == "since":
+                    values[name] = kind.parse_at(text, asker.now)
+                elif text and name == "status":
+                    values[name] = STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text))
+                elif text:
+                    values[name] = kind.parse(text)
+            except (ValueError, OverflowError) as error:
+                self.faults.append("%s: %s" % (name, error))
+        return SessionFilter(
+            values.get("status", ()), values.get("scenario"), values.get("schedule"), None,
+            values.get("since"), None, asker.client.scenarios, self.query.get("text"))
+
+
+def make_session_part(asker, query):
+    """What ran, newest first: the filters, a timeline, a table, and what leads to older ones."""
+    listing = SessionList(asker, query)
+    heads = [("State", ""), ("Session", "grow"), ("Began", ""), ("Took", "end")]
+    rows = [(make_state(row["status"]),
+             markup("%s%s", name_session(row), markup('<div class="why">%s</div>', row["message"])
+                    if row["message"] else ""),
+             make_time(row["begun"] or row["start_at"] or row["created"], asker.now),
+             show_duration(row["duration"])) for row in listing.rows]
+    links = [make_link(make_address(listing.query), "Newest", "button")] \
+        if query.get("page") else []
+    links += [make_link(make_address(listing.query, page=listing.next_page), "Older", "button")] \
+        if listing.next_page else []
+    return PagePart("sessions", "Sessions", join_markup(
+        [make_filter_form(listing)] + [make_note(fault, "trouble") for fault in listing.faults]
+        + [draw_sessions(listing.rows, asker.now),
+           make_table("Sessions, newest first", heads, rows) if rows else make_note(
+               "No session is like that." if listing.query else "No session yet.", "empty"),
+           markup('<nav class="pages" aria-label="Pages of sessions">%s</nav>', join_markup(links))
+           if links else ""]), "", "below")
+
+
+def make_address(query, path="/", part="#sessions", **more):
+    """The address of a page with these filters."""
+    pairs = list(query.items()) + list(more.items())
+    return path + ("?" + urlencode(pairs) if pairs else "") + part
+
+
+def link_schedule(name, text=None):
+    """A link to the page of a schedule."""
+    return make_link(make_address({"schedule": name}, "/schedules", ""), text or name)
+
+
+def make_filter_form(listing):
+    """The filters, as a form that works by the address alone."""
+    chosen = listing.query.get("status", "")
+    options = join_markup(markup('<option value="%s"%s>%s</option>', value,
+                                 markup(" selected") if value == chosen else "", text)
+                          for value, text in [("", "any state")] + [
+                              (name, name) for name in STATE_GROUPS] + [
+                              (state, state) for state in STATES]
+                          + [(chosen, chosen)] * (chosen not in ("",) + tuple(STATE_GROUPS)
+                                                  + tuple(STATES)))
+    fields = [markup('<label>State<select name="status">%s</select></label>', options)]
+    for name, label, hint in (("scenario", "Scenario", "LOAD_WEATHER"), ("since", "Since", "-1d"),
+                              ("text", "Text", "in names and messages")):
+        fields.append(markup('<label>%s<input name="%s" value="%s" placeholder="%s" '
+                             'autocomplete="off" spellcheck="false"></label>', label, name,
+                             listing.query.get(name, ""), hint))
+    if "schedule" in listing.query:
+        fields.append(markup('<label>Schedule<input name="schedule" value="%s"></label>',
+                             listing.query["schedule"]))
+    clear = make_link("/#sessions", "Clear", "button quiet") if listing.query else ""
+    return markup('<form class="filters" action="/#sessions" method="get" role="search" '
+                  'aria-label="Sessions">%s<div class="buttons"><button>Show</button>%s</div>'
+                  "</form>", join_markup(fields), clear)
+
+
+# -- beside them ---------------------------------------------------------------------------
+
+
+def make_list(rows):
+    """[(what, beside it, below it)] as a list."""
+    return markup('<ul class="list">%s</ul>', join_markup(
+        markup('<li><div class="row"><div class="grow">%s</div><div class="end">%s</div></div>%s'
+               "</li>", what, beside, markup('<div class="why">%s</div>', below) if below else "")
+        for what, beside, below in rows))
+
+
+def make_failed_part(asker):
+    """What has failed since yesterday."""
+    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), since="%ds" % LATELY_S,
+                       limit=TROUBLES_SHOWN)
+    rows = [(markup("%s %s", make_state(row["status"]),
+                    make_link("/session/%d" % row["session"], row["scenario"])),
+             make_time(row["ended"], asker.now, is_distance=True), row["message"])
+            for row in answer.rows]
+    return PagePart("failed", "Failed in the last 24 hours", join_markup(
+        [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
+        str(len(rows) or ""), "side")
+
+
+def make_trouble_part(asker):
+    """Due times since yesterday that did not run, or not in time."""
+    rows, faults = [], []
+    try:
+        for repository, row in asker.agent.listing.seen_by(asker.client).list_occurrences(
+                None, None, TROUBLES_SHOWN, (asker.now - LATELY_S, None), has_begun=False):
+            rows.append(occurrence_row(row, asker.now))
+    except AgentError as error:
+        faults.append(make_note("%s: %s" % (error.code, error.message), "trouble"))
+    return PagePart("why", "Did not run, or late", join_markup(
+        [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
+                                                "empty")] + faults),
+        str(len(rows) or ""), "side")
+
+
+def occurrence_row(row, now):
+    """An occurrence as an item of make_list()."""
+    decision = make_state(row["decision"])
+    name = link_schedule(row["schedule"]) if row["schedule"] else "the clock"
+    return (markup("%s %s", decision, name),
+            make_time(to_local(row["last_due"]), now, is_distance=True), explain(row))
+
+
+def make_coming_part(asker, shown=COMING_SHOWN, area="side"):
+    """The next due times, those of a schedule on one line."""
+    answer = asker.ask("SCHED NEXT", count=COMING_ASKED)
+    schedules = collections.OrderedDict()
+    for row in answer.rows:
+        schedules.setdefault((row["schedule"], row.get("repository")), []).append(row)
+    rows = []
+    for (name, _), dues in list(schedules.items())[:shown]:
+        last = read_instant(dues[-1]["due"])
+        more = "and %d more until %s" % (len(dues) - 1, show_clock(last, asker.now)) \
+            if len(dues) > 1 else ""
+        rows.append((link_schedule(name),
+                     markup("%s <span class=\"dim\">%s</span>",
+                            make_time(dues[0]["due"], asker.now),
+                            make_time(dues[0]["due"], asker.now, is_distance=True)),
+                     shorten_times("; ".join(filter(None, (dues[0]["note"], more))), asker.now)))
+    return PagePart("next", "Comes next", join_markup(
+        [make_list(rows) if rows else make_note("Nothing is due.", "empty"),
+         tell_trouble(answer)]), "", area)
+
+
+def make_hold_part(asker):
+    """What is held: the schedules; the agent and its repositories say so themselves."""
+    agent, rows = asker.agent, []
+    for repository in agent.places.list_open() if not asker.client.is_narrowed else ():
+        if repository.hold is not None:
+            rows.append(("repository " + repository.name, "", tell_hold(repository.hold,
+                                                                       asker.now)))
+        rows += [("schedule " + entry.name, "", tell_hold(entry.hold, asker.now))
+                 for entry in agent.schedules.scheduler.list_entries(repository.id)
+                 if entry.hold is not None]
+    if agent.hold is not None:
+        rows.insert(0, ("the agent", "", tell_hold(agent.hold, asker.now)))
+    body = make_list(rows[:HOLDS_SHOWN]) if rows else make_note("Nothing is held.", "empty")
+    return PagePart("holds", "Holds", body, str(len(rows) or ""), "side")
+
+
+def make_repository_part(asker):
+    """The work repositories and how they are."""
+    answer = asker.ask("REPOS")
+    rows = [(row["repository"], make_state(row["status"]), row["message"]) for row in answer.rows]
+    return PagePart("repositories", "Repositories", join_markup(
+        [make_list(rows), tell_trouble(answer)]), "", "side")
+
+
+# ======================================================================================
+# page/requests.py
+# HTTP as far as the operator page speaks it: a GET with its headers, and one answer.
+# ======================================================================================
+
+MAX_HEAD = 16384        # bytes of the request's line and its headers
+HEAD_S = 5.0            # within which they have to be here
+REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+           408: "Request Timeout", 429: "Too Many Requests",
+           431: "Request Header Fields Too Large", 500: "Internal Server Error",
+           503: "Service Unavailable"}
+HTML_TYPE, JSON_TYPE, TEXT_TYPE = (
+    "text/html; charset=utf-8", "application/json; charset=utf-8", "text/plain; charset=utf-8")
+# nothing from elsewhere, nothing that a text could bring with it, nobody's frame
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+          " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+SAFE_HEADERS = (
+    ("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"))
+NO_STORE = ("Cache-Control", "no-store")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0-\x08\n-\x1f\x7f]*?)[ \t]*")
+_SINGLE = frozenset(("host", "authorization", "sec-fetch-site"))
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{0,5})?")
+_LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
+
+
+class HttpError(Exception):
+    """Why a request is not answered with what it asks for."""
+
+    def __init__(self, status, message, *headers):
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
+
+
+class PageRequest(NamedTuple):
+    """A GET: what it asks for, with the filters of the address, and its headers by their names in
+    small letters."""
+    path: str
+    query: dict
+    headers: dict
+
+
+class HttpAnswer(NamedTuple):
+    """What a request is answered with."""
+    status: int
+    kind: str               # Content-Type
+    body: bytes
+    headers: tuple = (NO_STORE,)
+
+    def encode(self, now):
+        """Its bytes, at an instant in epoch seconds; the connection ends with it."""
+        lines = ["HTTP/1.1 %d %s" % (self.status, REASONS[self.status]),
+                 "Date: " + show_http_date(now), "Content-Type: " + self.kind,
+                 "Content-Length: %d" % len(self.body), "Connection: close"]
+        lines += ["%s: %s" % pair for pair in self.headers + SAFE_HEADERS]
+        return "\r\n".join(lines + ["", ""]).encode("ascii", "replace") + self.body
+
+
+def answer_error(error):
+    """The HttpAnswer of an HttpError, in plain text."""
+    return HttpAnswer(error.status, TEXT_TYPE, ("%d %s: %s\n" % (
+        error.status, REASONS[error.status], error.message)).encode("utf-8", "backslashreplace"),
+        (NO_STORE,) + error.headers)
+
+
+def show_http_date(instant):
+    """An instant as HTTP tells it (RFC 9110, 5.6.7)."""
+    moment = time.gmtime(instant)
+    return "%s, %02d %s %04d %02d:%02d:%02d GMT" % (
+        DAYS[moment.tm_wday], moment.tm_mday, MONTHS[moment.tm_mon - 1], moment.tm_year,
+        moment.tm_hour, moment.tm_min, moment.tm_sec)
+
+
+def read_request(line, header_lines):
+    """The line of a GET and those of its headers, all bytes -> PageRequest. HttpError."""
+    target = line.split(b" ")[1]
+    if not target.startswith(b"/"):
+        raise HttpError(400, "the address of a page begins with /")
+    path, _, query = target.partition(b"#")[0].partition(b"?")
+    return PageRequest(_decode_part(path), read_query(query), read_headers(header_lines))
+
+
+def read_query(query):
+    """The filters of an address, bytes -> {name: value}; of a name that stands twice the last.
+    HttpError."""
+    pairs = [part.replace(b"+", b" ").partition(b"=") for part in query.split(b"&") if part]
+    return {_decode_part(name): _decode_part(value) for name, _, value in pairs}
+
+
+def _decode_part(data):
+    """Bytes with %XX -> text. HttpError."""
+    try:
+        text = unquote_to_bytes(data).decode("utf-8")
+    except UnicodeDecodeError:
+        raise HttpError(400, "the address is not UTF-8") from None
+    if "\0" in text:
+        raise HttpError(400, "the address has a NUL")
+    return text
+
+
+def read_headers(lines):
+    """Lines of headers, bytes -> {name in small letters: value}. HttpError."""
+    headers = {}
+    for line in lines:
+        match = _HEADER.fullmatch(line)
+        if match is None:
+            raise HttpError(400, "a header is not well-formed")
+        name, value = match.group(1).decode("ascii").lower(), match.group(2).decode("latin-1")
+        if name in headers and name in _SINGLE:
+            raise HttpError(400, "the header %s stands twice" % name)
+        headers.setdefault(name, value)
+    return headers
+
+
+def check_origin(headers, names):
+    """HttpError: the request was not made for this agent by its name, but maybe by another site's
+    page: of loopback, or among `names`, in small letters."""
+    host = headers.get("host", "").lower()
+    match = _HOST.fullmatch(host)
+    name = match.group(1).rstrip(".") if match else ""
+    if not match or not _LOOPBACK.fullmatch(name) and name.strip("[]") not in names:
+        raise HttpError(403, "this agent does not go by the name of this address; use localhost, or"
+                             " start it with --page-host NAME")
+    if headers.get("sec-fetch-site", "").lower() == "cross-site":
+        raise HttpError(403, "another site has led here; type the address yourself")
+
+
+# ======================================================================================
+# page/schedules.py
+# The page of schedules: their rules, what comes next, and what became of their due times.
+# ======================================================================================
+
+SCHEDULES_SHOWN = 200   # on one page
+DUES_SHOWN = 30
+OCCURRENCES_SHOWN = 100
+
+
+def show_schedules(asker, request):
+    """The View of all schedules, or of the one that the address names."""
+    name, text = request.query.get("schedule", "").strip(), request.query.get("text", "").strip()
+    return View("Schedules", "Schedules", [
+        make_schedule_part(asker, name, text, request.query.get("page", "")),
+        make_occurrence_part(asker, name), make_due_part(asker, name)], "schedules")
+
+
+def make_schedule_part(asker, name, text, page):
+    """The schedules, a page of them."""
+    answer = asker.ask("SCHED SHOW", name) if name else asker.ask("SCHED LIST")
+    rows = [row for row in answer.rows if "rule" in row and (
+        name or text.lower() in ("%(name)s %(scenario)s %(rule)s" % row).lower())]
+    first = int(page) if page.isdigit() and len(page) < 9 else 0
+    shown = rows[first:first + SCHEDULES_SHOWN]
+    heads = [("Schedule", "grow"), ("Rule", ""), ("Next", ""), ("Last", ""), ("", "end")]
+    table = make_table("Schedules", heads, [draw_schedule(row, asker.now) for row in shown])
+    form = markup('<form class="filters" action="/schedules" method="get" role="search" '
+                  'aria-label="Schedules"><label>Text<input name="text" value="%s" '
+                  'placeholder="in name, scenario, rule" autocomplete="off" spellcheck="false">'
+                  '</label><div class="buttons"><button>Show</button>%s</div></form>', text,
+                  make_link("/schedules", "All", "button quiet") if name or text else "")
+    query = {"text": text} if text else {}
+    ways = [("Before", first - SCHEDULES_SHOWN)] if first else []
+    ways += [("Further", first + SCHEDULES_SHOWN)] if len(rows) > first + SCHEDULES_SHOWN else []
+    links = [make_link(make_address(query, "/schedules", "", page=max(0, start)), way, "button")
+             for way, start in ways]
+    facts = make_details(answer.rows, asker.now) if name else ""
+    body = table if shown else make_note("No schedule%s." % (" is like that" if name or text
+                                                             else " yet"), "empty")
+    return PagePart("schedules", "Schedule %s" % name if name else "Schedules", join_markup(
+        [form, body, facts, tell_trouble(answer),
+         markup('<nav class="pages" aria-label="Pages of schedules">%s</nav>', join_markup(links))
+         if links else ""]), "" if name else str(len(rows) or ""))
+
+
+def draw_schedule(row, now):
+    """The cells of a schedule."""
+    states = [make_state("off")] if not row["enabled"] else []
+    states += [make_state("held")] if row["hold"] else []
+    held = row.get("hold_reason") or row["hold"] and "held"
+    return (
+        markup('%s<div class="dim">%s %s%s</div>%s', link_schedule(
+            row["name"], markup("<b>%s</b>", row["name"])), row["scenario"],
+            "" if row["version"] == "-1" else row["version"],
+            "" if row["context"] == "GLOBAL" else " in " + row["context"],
+            markup('<div class="why">%s</div>', held) if held else ""),
+        markup('%s<div class="dim">%s</div>', row["rule"] or "after others", row["timezone"]),
+        markup('%s<div class="dim">%s</div>', make_time(row["next"], now),
+               make_time(row["next"], now, is_distance=True)) if row["next"] else "\u2013",
+        markup('%s %s<div class="dim">%s</div>', make_state(row["last_status"]),
+               link_session(row["last_session"]),
+               make_time(row["last"], now)) if row["last_session"] else "\u2013",
+        join_markup(states, " "))
+
+
+def make_details(rows, now):
+    """What SCHED SHOW says beside the schedule's own line."""
+    items = []
+    for row in rows:
+        if "option" in row:
+            items.append("%(option)s = %(value)s" % row)
+        elif "variable" in row:
+            items.append("%(variable)s = %(value)s" % row)
+        elif "after" in row:
+            items.append("after %s %s: %s" % (row["kind"], row["after"],
+                                              "has ended well" if row["met"] else "not yet"))
+        elif "waiting" in row:
+            items.append("the due time %s waits for what it runs after" % row["waiting"])
+        elif "held" in row:
+            items.append("held by %s since %s%s%s" % (
+                row["by"], row["held"], " until %s" % row["until"] if row["until"] else "",
+                ": " + row["reason"] if row["reason"] else ""))
+    return markup('<ul class="plain">%s</ul>', join_markup(
+        markup("<li>%s</li>", shorten_times(item, now)) for item in items)) if items else ""
+
+
+def make_due_part(asker, name):
+    """Times that will fire."""
+    if not name:
+        return make_coming_part(asker, DUES_SHOWN, "top")
+    answer = asker.ask("SCHED NEXT", name, count=DUES_SHOWN)
+    rows = [(make_time(row["due"], asker.now), make_time(row["due"], asker.now, is_distance=True),
+             shorten_times(row["note"], asker.now)) for row in answer.rows]
+    table = make_table("Next due times", [("Due", ""), ("", ""), ("Note", "grow")], rows) \
+        if rows else make_note("Nothing is due.", "empty")
+    return PagePart("next", "Next due times", join_markup([table, tell_trouble(answer)]))
+
+
+def make_occurrence_part(asker, name):
+    """What became of due times, and what stands in the way now."""
+    answer = asker.ask("SCHED WHY", *([name] if name else []), limit=OCCURRENCES_SHOWN)
+    rows = []
+    for row in answer.rows:
+        span = make_time(row["due"], asker.now)
+        if row["count"] > 1:
+            span = markup('%s<div class="dim">%s times until %s</div>', span, row["count"],
+                          make_time(row["last_due"], asker.now))
+        rows.append((make_state(row["decision"]), span, row["schedule"] or "the clock",
+                     make_link("/session/%d" % row["session"], row["message"])
+                     if row["session"] else row["message"]))
+    table = make_table("Due times and what became of them", [
+        ("Decision", ""), ("Due", ""), ("Schedule", ""), ("Why", "grow")], rows) \
+        if rows else make_note("No due time has come yet.", "empty")
+    note = make_note(shorten_times(answer.fields["note"], asker.now)) \
+        if answer.fields.get("note") else ""
+    return PagePart("why", "What became of due times", join_markup(
+        [note, table, tell_trouble(answer)]))
+
+
+# ======================================================================================
+# page/session.py
+# The page of a session: how it stands, its steps and tasks, its tree, its log.
+# ======================================================================================
+
+LOG_LINES_SHOWN = 500   # the newest, where the address says nothing
+MAX_LOG_LINES = 5000    # of one page
+ATTEMPTS_SHOWN, NODES_SHOWN = 300, 500
+CHILDREN_SHOWN = 100
+_CURSOR = re.compile("([0-9]{1,18})[.](-?[0-9]{1,18})")
+
+
+def show_session(asker, request, number):
+    """The View of a session. HttpError: there is none."""
+    answer = asker.ask("STATUS", number, choose=choose_lines)
+    if not answer.rows:
+        raise HttpError(404 if answer.code in ("NOT_FOUND", "BAD_REQUEST") else 503,
+                        answer.message)
+    session, attempts = answer.rows[0], answer.rows[1:]
+    steps = [row for row in attempts if "step" in row or "task" in row]
+    nodes = [row for row in attempts if "node" in row]
+    variables = [row for row in attempts if "variable" in row]
+    parts = [PagePart("facts", "What it is", make_facts(list_facts(session, asker.now)))]
+    if nodes:
+        parts.append(PagePart("plan", "Plan", join_markup([
+            make_note("Of its many nodes those are shown that are not DONE, and the first.")
+            if len(nodes) == NODES_SHOWN else "", draw_nodes(nodes, asker.now)])))
+    if steps or not nodes:
+        parts.append(PagePart("steps", "Steps", join_markup([
+            make_note("Only the newest attempts are shown.") if len(steps) == ATTEMPTS_SHOWN
+            else "", draw_steps(session, steps, asker.now)])))
+    children = make_children_part(asker, number)
+    if children is not None:
+        parts.append(children)
+    lines, log_part = make_log_part(asker, request, session)
+    parts.append(log_part)
+    if variables:
+        parts.append(PagePart("variables", "Variables", make_facts(
+            (row["variable"], row["value"] or "\u2013") for row in variables)))
+    parts.append(PagePart("commands", "What to type", draw_commands(session)))
+    return View("%s %s" % (session["scenario"], number),
+                markup('%s <span class="dim">%s</span> %s', session["scenario"],
+                       session["version"], make_state(session["status"])),
+                parts, "session", lines)
+
+
+def choose_lines(lines):
+    """The lines of STATUS that a page has room for: of very many attempts the newest, of very many
+    nodes those that are not DONE and the uppermost."""
+    attempts = [line for line in lines[1:] if line.startswith(('* {"step"', '* {"task"'))]
+    nodes = [line for line in lines[1:] if line.startswith('* {"node"')]
+    others = [line for line in lines[1:] if line.startswith('* {"variable"')]
+    if len(nodes) > NODES_SHOWN:
+        ranked = sorted(range(len(nodes)), key=lambda index: (
+            '"status": "DONE"' in nodes[index],
+            nodes[index].partition(",")[0].count("."), index))[:NODES_SHOWN]
+        nodes = [nodes[index] for index in sorted(ranked)]
+    return lines[:1] + attempts[-ATTEMPTS_SHOWN:] + nodes + others
+
+
+def list_facts(row, now):
+    """What is said of a session: [(name, value)]."""
+    return [
+        ("Why", row["message"] and markup('<span class="why">%s</span>', row["message"])),
+        ("Session", row["session"]), ("Name", row["name"]), ("Keywords", row["keywords"]),
+        ("Context", row["context"]),
+        ("Schedule", row["schedule"] and link_schedule(row["schedule"])),
+        ("Due", make_time(row["due"], now)), ("May begin", make_time(row["start_at"], now)),
+        ("Acknowledged", make_time(row["created"], now)), ("Began", make_time(row["begun"], now)),
+        ("Ended", make_time(row["ended"], now)), ("Took", show_duration(row["duration"])),
+        ("Waits for", row["waits_for"]),
+        ("Part of", row["parent"] and link_session(row["parent"])),
+        ("Asked for by", row.get("by"))]
+
+
+def draw_steps(session, rows, now):
+    """The attempts of steps with their tasks, each with its place in the time of the session."""
+    if not rows:
+        return make_note("No step of it is recorded." if session["status"] in ENDED
+                         else "It has not begun.", "empty")
+    spans = list(filter(None, (find_span(row, now) for row in rows)))
+    begin = min(span[0] for span in spans) if spans else now
+    end = max([span[1] for span in spans] + [begin])
+    lines = []
+    for row in rows:
+        is_step = "step" in row
+        span = find_span(row, now)
+        again = " \u00b7 attempt %d" % row["attempt"] if (row["attempt"] or 1) > 1 else ""
+        name = markup("<b>%s %s</b>%s", row["step"], row["name"], again) if is_step else markup(
+            '<span class="task">%s %s <span class="dim">%s%s</span></span>', row["task"],
+            row["type"], row["name"], again)
+        figures = [] if is_step else [
+            "rc %s" % row["rc"] if row["rc"] is not None else "",
+            "%s rows" % row["rows"] if row["rows"] is not None else ""]
+        lines.append((
+            make_state(row["status"]),
+            markup('%s%s%s', name, markup(' <span class="dim">%s</span>', " \u00b7 ".join(
+                filter(None, figures))) if any(figures) else "",
+                markup('<div class="why">%s</div>', row["message"]) if row["message"] else ""),
+            draw_attempt(row, begin, end, now), make_time(row["begun"], now),
+            show_duration(span[1] - span[0]) if span else ""))
+    return make_table("Steps and tasks", [
+        ("State", ""), ("Step, task", "grow"), ("When", "drawn"), ("Began", "wide-only"),
+        ("Took", "end")], lines)
+
+
+def draw_nodes(rows, now):
+    """The nodes of a load plan that were reached, as a tree by their dotted places."""
+    items = []
+    for row in rows:
+        place = str(row["node"])
+        depth = min(place.count(".") + place.count("/"), 12)
+        span = find_span(row, now)
+        again = " \u00b7 attempt %d" % row["attempt"] if (row.get("attempt") or 1) > 1 else ""
+        words = " ".join(str(word) for word in (row.get("kind"), row.get("value")) if word)
+        items.append(markup(
+            '<li class="d%s">%s <span class="grow"><b>%s</b> %s <span class="dim">%s%s</span> %s%s'
+            '</span><span class="end">%s</span></li>', depth, make_state(row["status"]), place,
+            row.get("name"), words, again, link_session(row.get("session")),
+            markup('<div class="why">%s</div>', row["message"]) if row.get("message") else "",
+            show_duration(span[1] - span[0]) if span else ""))
+    return markup('<ul class="tree">%s</ul>', join_markup(items))
+
+
+def make_children_part(asker, number):
+    """The sessions that it has started, or None: it has none."""
+    answer = asker.ask("SESSIONS", parent=number, limit=CHILDREN_SHOWN + 1)
+    if not answer.rows and not answer.code:
+        return None
+    rows = answer.rows[:CHILDREN_SHOWN]
+    table = make_table("Its sessions", [
+        ("State", ""), ("Session", "grow"), ("Began", ""), ("Took", "end")], [
+        (make_state(row["status"]), name_session(row), make_time(row["begun"], asker.now),
+         show_duration(row["duration"])) for row in rows])
+    count = "%d+" % len(rows) if len(answer.rows) > len(rows) else str(len(rows))
+    return PagePart("children", "Its sessions", join_markup([table, tell_trouble(answer)]), count)
+
+
+def draw_commands(row):
+    """What an operator may type next, as this page changes nothing."""
+    number, status = row["session"], row["status"]
+    commands = {RUNNING: ["log %d --follow", "stop %d", "stop %d --immediate"]}.get(
+        status, ["status %d", "stop %d"] if status in OUTSTANDING else
+        ["restart %d"] if status in ("ERROR", "STOPPED") else ["status %d", "log %d"])
+    return markup('<pre class="commands">%s</pre>', join_markup(
+        ("agentcli.py " + command % number for command in commands), Markup("\n")))
+
+
+# -- the log -------------------------------------------------------------------------------
+
+
+def make_log_part(asker, request, session):
+    """(what one that follows needs to know, the PagePart) of a session's log. HttpError."""
+    number, query = session["session"], request.query
+    content, faults = read_log(asker, number, query), []
+    if "fault" in content:
+        faults.append(make_note(content["fault"]))
+    is_over = session["status"] in ENDED
+    content["is_over"] = is_over
+    chosen = query.get("stream", "")
+    streams = join_markup(markup(
+        '<option value="%s"%s>%s</option>', value, markup(" selected") if value == chosen else "",
+        text) for value, text in (("", "both"), (OUT, "output"), (ERR, "errors")))
+    form = markup(
+        '<form class="filters" method="get" action="#log" aria-label="Log">'
+        '<label>Stream<select name="stream">%s</select></label>'
+        '<label>Step<input name="step" value="%s" autocomplete="off" spellcheck="false"></label>'
+        '<label>Newest lines<input name="tail" inputmode="numeric" value="%s" size="6"></label>'
+        '<div class="buttons"><button>Show</button>%s</div></form>', streams,
+        query.get("step", ""), query.get("tail", str(LOG_LINES_SHOWN)),
+        "" if is_over else markup('<label class="check" id="follow" hidden>'
+                                  '<input type="checkbox" checked> Follow</label>'))
+    body = markup('%s%s<ol id="lines" class="log" tabindex="0" aria-label="Log" data-after="%s">%s'
+                  "</ol>%s", form, join_markup(faults), content["after"], content["html"],
+                  make_note("Nothing was printed." if is_over else "Nothing is printed yet.",
+                            "empty no-lines"))
+    return content, PagePart("log", "Log", body)
+
+
+def read_log(asker, number, query):
+    """Lines of a session's log that the address asks for: {"html", "after"}, and "fault" where one
+    of its words is wrong; `after` is the place behind the last of them, from which an open page
+    goes on."""
+    agent, faults = asker.agent, []
+    stream = query.get("stream") or None
+    if stream not in (None, OUT, ERR):
+        faults.append("stream: must be out or err")
+        stream = None
+    tail = query.get("tail") or str(LOG_LINES_SHOWN)
+    if not re.fullmatch("[0-9]{1,9}", tail):
+        faults.append("tail: must be a number of lines")
+        tail = str(LOG_LINES_SHOWN)
+    filters = LogFilter(query.get("step") or None, stream, None, min(int(tail), MAX_LOG_LINES))
+    cursor = _CURSOR.fullmatch(query.get("after", ""))
+    after, lines = (0, -1), []
+    try:
+        repository = agent.places.of_session(number)
+        after = tuple(map(int, cursor.groups())) if cursor else repository.db.read(
+            repository.views.find_log_start, number, filters)
+        if not cursor and after > (0, -1):
+            faults.append("Only the newest lines are here; agentcli.py log %d has them all."
+                          % number)
+        rows = repository.db.read(repository.views.list_log, number, filters, after,
+                                  MAX_LOG_LINES)
+        lines = [draw_line(row) for row in rows if row["line"] is not None]
+        after = (rows[-1]["task_run"], rows[-1]["position"]) if rows else after
+    except AgentError as error:
+        faults.append(error.message)
+    content = {"html": join_markup(lines), "after": "%d.%d" % after}
+    return dict(content, fault="; ".join(faults)) if faults else content
+
+
+def draw_line(row):
+    """A line of the log."""
+    moment = to_local(row["time"])
+    return markup('<li class="%s"><time datetime="%s">%s</time><span class="from">%s/%s</span>'
+                  "<span class=\"stream\">%s</span><code>%s</code></li>", "l-" + row["stream"],
+                  moment, moment[11:19], row["step"], row["task"], row["stream"],
+                  show_controls(row["line"]))
+
+
+# ======================================================================================
+# page/page.py
+# The operator page: which address shows what, in a frame, or as JSON for a page that is open.
+# ======================================================================================
+
+PAGE_FRAME = r"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="robots" content="noindex">
+<title>{{title}}</title>
+<link rel="icon" href="{{icon}}" type="image/svg+xml">
+<link rel="stylesheet" href="{{style}}">
+<script src="{{script}}" defer></script>
+</head>
+<body>
+<a class="skip" href="#main">To the content</a>
+<header>
+<div class="bar-top">
+<p class="name"><a href="/">{{agent}}</a></p>
+<nav aria-label="Pages">{{links}}</nav>
+<p class="live"><span id="live" role="status">as of <time>{{clock}}</time></span>
+<button id="pause" type="button" class="quiet" hidden>Pause</button>
+<a id="reload" class="button quiet" href="">Reload</a></p>
+</div>
+<div id="status">{{status}}</div>
+</header>
+<main id="main" tabindex="-1">
+<h1 id="heading">{{heading}}</h1>
+{{note}}
+<div class="{{shape}}">
+<div class="top">{{top}}</div>
+<div class="side">{{side}}</div>
+<div class="below">{{below}}</div>
+</div>
+</main>
+<footer><p>Agent {{agent}}, version {{version}}. Times are those of its host. This page only looks:
+what changes something is asked for by <code>agentcli.py</code>.</p></footer>
+</body>
+</html>
+"""
+PAGE_STYLE = r"""/* The operator page: calm, dense enough for a list, and legible at night. No width is asked for but
+   one: beside 1000 px the second column stands below the first. Contrasts are AA in both schemes. */
+:root {
+  color-scheme: light dark;
+  --paper: #f7f7f4; --sheet: #ffffff; --ink: #1d2328; --dim: #5b656d; --line: #e1e3df;
+  --accent: #1f6560; --accent-soft: #e3efed; --focus: #1f6560;
+  --done: #25693f; --warning: #7d5200; --error: #b3261e; --stopped: #6f4295; --running: #1a5a9e;
+  --waiting: #545e66;
+  --done-soft: #e4f2e9; --warning-soft: #fbeed3; --error-soft: #fbe4e1; --stopped-soft: #f0e7f7;
+  --running-soft: #e0ecf9; --waiting-soft: #ebedec;
+  --mono: ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14181b; --sheet: #1b2024; --ink: #e4e7e6; --dim: #9aa5ab; --line: #2c3338;
+    --accent: #7cc4bb; --accent-soft: #1f3432; --focus: #7cc4bb;
+    --done: #76c893; --warning: #e5b454; --error: #f08b82; --stopped: #c7a3e4;
+    --running: #82b7f0; --waiting: #a3adb3;
+    --done-soft: #1c3125; --warning-soft: #372c14; --error-soft: #3b2220;
+    --stopped-soft: #2e2439; --running-soft: #1a2c40; --waiting-soft: #2a3135;
+  }
+}
+* { box-sizing: border-box; }
+html { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans",
+  "DejaVu Sans", sans-serif; -webkit-text-size-adjust: 100%; scroll-padding-top: 1rem; }
+body { margin: 0; background: var(--paper); color: var(--ink); }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
+:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; border-radius: 3px; }
+h1, h2, p, ul, ol, dl, dd, pre { margin: 0; padding: 0; }
+ul, ol { list-style: none; }
+b { font-weight: 600; }
+.skip { position: absolute; left: -999rem; padding: .5rem 1rem; background: var(--sheet); }
+.skip:focus { left: 1rem; top: 1rem; z-index: 1; }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  white-space: nowrap; }
+.dim { color: var(--dim); font-weight: 400; }
+.number, time, .end, .axis { font-variant-numeric: tabular-nums; }
+[hidden] { display: none !important; }
+
+header, main, footer { max-width: 1360px; margin: 0 auto; padding: 0 1.5rem; }
+header { padding-top: 1.1rem; }
+.bar-top { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3rem 1.6rem;
+  padding-bottom: .7rem; border-bottom: 1px solid var(--line); }
+.name { font-weight: 650; letter-spacing: .01em; }
+.name a { color: var(--ink); }
+nav { display: flex; gap: 1.1rem; }
+nav a[aria-current] { color: var(--ink); box-shadow: 0 .15rem 0 var(--accent); }
+.live { margin-left: auto; display: flex; align-items: baseline; gap: .5rem; color: var(--dim);
+  font-size: .87rem; }
+#status { padding: .7rem 0 0; }
+.figures { display: flex; flex-wrap: wrap; align-items: center; gap: .2rem 1.1rem;
+  color: var(--dim); font-size: .93rem; }
+.figures b { color: var(--ink); }
+.hold { margin-top: .7rem; padding: .6rem .9rem; border-left: 3px solid var(--warning);
+  background: var(--warning-soft); border-radius: 0 6px 6px 0; overflow-wrap: anywhere; }
+h1 { margin: 1.3rem 0 1rem; font-size: 1.5rem; line-height: 1.25; font-weight: 650;
+  letter-spacing: -.01em; overflow-wrap: anywhere; }
+h1 .state { font-size: .8rem; vertical-align: middle; letter-spacing: 0; }
+h2 { margin-bottom: .6rem; font-size: 1.02rem; font-weight: 650; overflow-wrap: anywhere; }
+.count { margin-left: .15rem; color: var(--dim); font-weight: 400;
+  font-variant-numeric: tabular-nums; }
+.areas { display: grid; grid-template: "top side" auto "below side" 1fr / minmax(0, 1fr) 23rem;
+  gap: 1.25rem; align-items: start; }
+.top { grid-area: top; } .side { grid-area: side; } .below { grid-area: below; }
+.top, .side, .below { display: grid; gap: 1.25rem; min-width: 0; }
+.alone > :empty { display: none; }
+section { min-width: 0; padding: 1rem 1.15rem 1.1rem; background: var(--sheet);
+  border: 1px solid var(--line); border-radius: 10px; }
+footer { padding-top: 1.5rem; padding-bottom: 2rem; color: var(--dim); font-size: .87rem; }
+
+/* states: a colour, a mark and a word */
+.state { display: inline-flex; align-items: center; gap: .38em; padding: .1em .6em .1em .5em;
+  border-radius: 99px; font-size: .78rem; font-weight: 600; line-height: 1.45; white-space: nowrap;
+  color: var(--waiting); background: var(--waiting-soft); }
+.state::before { content: ""; width: .55em; height: .55em; border-radius: 50%;
+  background: currentColor; }
+.s-done, .s-ready, .s-attached, .s-started { color: var(--done); background: var(--done-soft); }
+.s-warning, .s-late, .s-held, .s-degraded, .s-standby { color: var(--warning);
+  background: var(--warning-soft); }
+.s-error, .s-failed, .s-trouble { color: var(--error); background: var(--error-soft); }
+.s-stopped, .s-stopping { color: var(--stopped); background: var(--stopped-soft); }
+.s-running { color: var(--running); background: var(--running-soft); }
+.s-error::before, .s-failed::before, .s-trouble::before { border-radius: 1px;
+  transform: rotate(45deg); }
+.s-warning::before, .s-stopped::before, .s-late::before { border-radius: 1px; }
+.s-waiting::before, .s-queued::before, .s-skipped::before, .s-off::before {
+  background: none; box-shadow: inset 0 0 0 .12em currentColor; }
+
+/* lists and tables */
+table { width: 100%; border-collapse: collapse; }
+th { padding: 0 .9rem .35rem 0; border-bottom: 1px solid var(--line); color: var(--dim);
+  font-size: .8rem; font-weight: 500; text-align: left; white-space: nowrap; }
+td { padding: .5rem .9rem .5rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+tbody tr:last-child td { border-bottom: 0; padding-bottom: 0; }
+th:last-child, td:last-child { padding-right: 0; }
+th, td { width: 1%; }
+td:first-child { min-width: 6.4rem; }
+th.grow { width: auto; }
+td.grow { width: auto; overflow-wrap: anywhere; min-width: 11rem; }
+td.end, th.end, .row .end { text-align: right; white-space: nowrap; }
+td:not(.grow) { white-space: nowrap; }
+td.drawn { width: 30%; min-width: 6rem; padding-top: .72rem; }
+.task { padding-left: 1.1rem; }
+td .dim { font-size: .87rem; }
+.why { color: var(--dim); font-size: .87rem; overflow-wrap: anywhere; unicode-bidi: isolate; }
+.list li { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+.list li:first-child { padding-top: 0; }
+.list li:last-child { border-bottom: 0; padding-bottom: 0; }
+.row { display: flex; align-items: baseline; gap: .6rem; }
+.row .grow { flex: 1; min-width: 0; overflow-wrap: anywhere; }
+.row .end { font-size: .87rem; }
+.plain li { padding: .15rem 0; overflow-wrap: anywhere; }
+.plain { margin-top: .8rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr));
+  gap: .7rem 1.2rem; }
+.facts div { min-width: 0; }
+.facts dt { color: var(--dim); font-size: .8rem; }
+.facts dd { overflow-wrap: anywhere; white-space: pre-wrap; unicode-bidi: isolate; }
+.facts .why { color: inherit; font-size: inherit; }
+.facts div:has(.why) { grid-column: 1 / -1; }
+.empty { color: var(--dim); }
+.note { margin-bottom: .7rem; color: var(--dim); overflow-wrap: anywhere; }
+.trouble { margin: .6rem 0; padding: .5rem .8rem; border-left: 3px solid var(--error);
+  background: var(--error-soft); border-radius: 0 6px 6px 0; overflow-wrap: anywhere; }
+.tree li { display: flex; align-items: baseline; gap: .7rem; padding: .3rem 0; }
+.tree .grow { flex: 1; min-width: 0; overflow-wrap: anywhere; }
+.d1 { margin-left: 1.3rem; } .d2 { margin-left: 2.6rem; } .d3 { margin-left: 3.9rem; }
+.d4 { margin-left: 5.2rem; } .d5 { margin-left: 6.5rem; } .d6 { margin-left: 7.8rem; }
+.d7, .d8, .d9, .d10, .d11, .d12 { margin-left: 9.1rem; }
+
+/* filters */
+.filters { display: flex; flex-wrap: wrap; align-items: end; gap: .6rem; margin-bottom: 1rem; }
+label { display: grid; gap: .15rem; color: var(--dim); font-size: .8rem; }
+label.check { display: flex; align-items: center; gap: .4rem; color: var(--ink); }
+input, select, button, .button { font: inherit; font-size: .93rem; color: var(--ink);
+  background: var(--sheet); border: 1px solid #8a949a; border-radius: 6px;
+  padding: .28rem .6rem; min-height: 2.1rem; }
+input:not([type=checkbox]) { width: 10.5rem; }
+input[type=checkbox] { min-height: 0; width: 1.05rem; height: 1.05rem;
+  accent-color: var(--accent); }
+input[name=since], input[name=tail] { width: 6rem; }
+::placeholder { color: var(--dim); opacity: .8; }
+button, .button { display: inline-block; cursor: pointer; }
+button:hover, .button:hover { border-color: var(--accent); text-decoration: none; }
+.quiet { border-color: transparent; background: none; color: var(--accent); padding: .28rem .4rem; }
+.buttons { display: flex; gap: .3rem; align-items: center; }
+.live .quiet { font-size: inherit; min-height: 0; padding: 0 .2rem; }
+.pages { margin-top: 1rem; gap: .6rem; }
+
+/* timelines */
+.timeline { display: block; margin-bottom: 1rem; overflow: visible; }
+.timeline text { font-size: 11px; fill: var(--dim); }
+.tick { stroke: var(--line); }
+.bar { display: block; }
+.track { fill: var(--waiting-soft); }
+.b-done { fill: var(--done); } .b-warning { fill: var(--warning); } .b-error { fill: var(--error); }
+.b-stopped { fill: var(--stopped); } .b-running { fill: var(--running); }
+.b-waiting, .b-queued { fill: var(--waiting); }
+.timeline a:hover rect { opacity: .7; }
+
+/* the log */
+.log { max-height: 34rem; overflow: auto; padding: .6rem .8rem; border: 1px solid var(--line);
+  border-radius: 6px; background: var(--paper); font: .82rem/1.55 var(--mono); }
+.log:empty { display: none; }
+.log:not(:empty) + .no-lines { display: none; }
+.log li { display: flex; gap: .9em; }
+.log time, .log .from { flex: none; color: var(--dim); }
+.log .stream { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); }
+.log code { flex: 1; min-width: 0; font: inherit; white-space: pre-wrap; overflow-wrap: anywhere;
+  unicode-bidi: isolate; tab-size: 8; }
+.l-err code { color: var(--error); }
+.commands { font: .85rem/1.7 var(--mono); overflow-x: auto; }
+code { font-family: var(--mono); font-size: .9em; }
+
+@media (max-width: 1000px) {
+  .areas { grid-template: "top" "side" "below" / minmax(0, 1fr); }
+}
+@media (max-width: 600px) {
+  html { font-size: 16px; }
+  header, main, footer { padding-left: 1rem; padding-right: 1rem; }
+  section { margin: 0 -.35rem; padding: .9rem .85rem 1rem; }
+  .live { margin-left: 0; width: 100%; }
+  thead { position: absolute; clip-path: inset(50%); }
+  table, tbody { display: block; }
+  tr { display: flex; flex-wrap: wrap; align-items: baseline; gap: .2rem .8rem; padding: .6rem 0;
+    border-bottom: 1px solid var(--line); }
+  tbody tr:first-child { padding-top: 0; }
+  tbody tr:last-child { border: 0; padding-bottom: 0; }
+  td, td:first-child { width: auto; min-width: 0; padding: 0; border: 0; }
+  td:not(.grow) { font-size: .9rem; white-space: normal; }
+  td.grow { order: -1; flex: 1 0 100%; }
+  td.end { margin-left: auto; display: flex; gap: .6rem; }
+  td.drawn { flex: 1; align-self: center; }
+  td:empty { display: none; }
+  .wide-only { display: none; }
+  .facts { grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+  input:not([type=checkbox]), select { width: 100%; }
+  .filters > label { flex: 1 1 8rem; }
+  label.check { flex: none; }
+  .log { padding: .5rem; }
+  .log li { flex-wrap: wrap; gap: 0 .7em; padding-bottom: .25rem; }
+  .log code { flex-basis: 100%; }
+}
+@media (prefers-reduced-motion: no-preference) {
+  .s-running::before { animation: breathe 2s ease-in-out infinite; }
+  @keyframes breathe { 50% { opacity: .35; } }
+}
+@media print {
+  body { background: none; }
+  .live, .filters, .pages, .skip, nav { display: none; }
+  .log { max-height: none; }
+  section { break-inside: avoid-page; }
+}
+"""
+PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts anew, and those that differ are put in
+// their places. Nothing is asked for while the page is hidden or paused. Without this script the
+// page is the same, and Reload does it.
+"use strict";
+(() => {
+  const LEAST_MS = 2000, MOST_MS = 30000;
+  const live = document.getElementById("live"), pause = document.getElementById("pause");
+  const drawn = new WeakMap();      // what stands in a place by now
+  let isPaused = false, timer = 0, waitMs = LEAST_MS, isAsking = false;
+
+  const say = text => { if (live.textContent !== text) live.textContent = text; };
+
+  function address() {
+    const query = new URLSearchParams(location.search);
+    const lines = document.getElementById("lines");
+    if (lines) query.set("after", lines.dataset.after);
+    return "/api" + location.pathname + "?" + query;
+  }
+
+  // What has the focus gets it back, where it is there still; what is being marked or typed stays.
+  function put(place, html) {
+    if (drawn.get(place) === html) return;
+    const focus = place.contains(document.activeElement) ? document.activeElement : null;
+    const marked = document.getSelection();
+    if (focus && focus.matches("input, select")) return;
+    if ([...place.querySelectorAll("input")].some(each => each.value !== each.defaultValue)) return;
+    if (marked && !marked.isCollapsed && place.contains(marked.anchorNode)) return;
+    const href = focus && focus.getAttribute("href");
+    place.innerHTML = html;
+    drawn.set(place, html);
+    const next = [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href);
+    if (focus && next) next.focus({ preventScroll: true });
+  }
+
+  function follow(log) {
+    const lines = document.getElementById("lines"), box = document.getElementById("follow");
+    if (!lines) return;
+    if (log.html) {
+      lines.insertAdjacentHTML("beforeend", log.html);
+      if (box && !box.hidden && box.querySelector("input").checked)
+        lines.scrollTop = lines.scrollHeight;
+    }
+    lines.dataset.after = log.after;
+    if (box && log.is_over) box.hidden = true;
+  }
+
+  async function ask() {
+    if (isAsking || isPaused || document.hidden) return;
+    isAsking = true;
+    const begun = performance.now();
+    try {
+      const answer = await fetch(address(), { cache: "no-store", credentials: "same-origin" });
+      if (!answer.ok) throw new Error(answer.status);
+      const body = await answer.json();
+      document.title = body.title;
+      put(document.getElementById("heading"), body.heading);
+      put(document.getElementById("status"), body.status);
+      for (const name of Object.keys(body.parts)) {
+        const place = document.getElementById(name);
+        if (place) put(place, body.parts[name]);
+      }
+      if (body.log) follow(body.log);
+      say("live");
+      // an agent with much to tell is asked less often
+      waitMs = Math.max(LEAST_MS, 10 * (performance.now() - begun));
+    } catch (error) {
+      say(error instanceof TypeError ? "no connection" : "not shown (" + error.message + ")");
+      waitMs = Math.min(MOST_MS, 2 * waitMs);
+    }
+    isAsking = false;
+    plan();
+  }
+
+  function plan() {
+    clearTimeout(timer);
+    if (!isPaused && !document.hidden) timer = setTimeout(ask, waitMs);
+  }
+
+  pause.hidden = false;
+  document.getElementById("reload").hidden = true;
+  pause.addEventListener("click", () => {
+    isPaused = !isPaused;
+    pause.textContent = isPaused ? "Go on" : "Pause";
+    say(isPaused ? "paused" : "live");
+    if (!isPaused) { waitMs = LEAST_MS; ask(); }
+    plan();
+  });
+  document.addEventListener("visibilitychange", () => { document.hidden ? plan() : ask(); });
+
+  const box = document.getElementById("follow"), lines = document.getElementById("lines");
+  if (box && lines) {
+    box.hidden = false;
+    lines.scrollTop = lines.scrollHeight;
+    lines.addEventListener("scroll", () => {
+      box.querySelector("input").checked =
+        lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
+    });
+  }
+  plan();
+})();
+"""
+PAGE_ICON = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" '
+             'height="16" rx="4" fill="#2f6f6b"/><path d="M4 5h8M4 8h5M4 11h7" stroke="#fff" '
+             'stroke-width="1.6" stroke-linecap="round"/></svg>')
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+KEPT_S = 31536000       # that a browser keeps what is asked for by its digest
+FILES = {"/page.css": (PAGE_STYLE, "text/css; charset=utf-8"),
+         "/page.js": (PAGE_SCRIPT, "text/javascript; charset=utf-8"),
+         "/icon.svg": (PAGE_ICON, "image/svg+xml")}
+DIGESTS = {path: hashlib.sha256(text.encode()).hexdigest()[:12]
+           for path, (text, _) in FILES.items()}
+_SESSION_PATH = re.compile("/session/([0-9]{1,15})")
+_PLACES = (("now", "/", "Now"), ("schedules", "/schedules", "Schedules"),
+           ("metrics", "/metrics", "Metrics"))
+# a code of the protocol -> the status of HTTP
+STATUS_OF_CODES = {"NOT_FOUND": 404, "BAD_REQUEST": 400, "DENIED": 403, "AUTH": 403}
+
+
+class Page:
+    """Answers for the operator page, each for a Client who is known; it changes nothing."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def answer(self, request, client):
+        """The HttpAnswer to an PageRequest. HttpError."""
+        if request.path in FILES:
+            return self._give_file(request)
+        asker = Asker(self._agent, client)
+        if request.path == "/metrics":
+            return self._give_metrics(asker)
+        is_told = request.path == "/api" or request.path.startswith("/api/")
+        path = (request.path[4:] or "/") if is_told else request.path
+        try:
+            if is_told:
+                return self._tell(asker, path, request)
+            return HttpAnswer(200, HTML_TYPE, self._draw(asker, self._show(asker, path, request)))
+        except HttpError as error:
+            if is_told:
+                body = json.dumps({"error": error.message})
+                return HttpAnswer(error.status, JSON_TYPE, body.encode())
+            view = View("%d" % error.status, "This is not there" if error.status == 404 else
+                        "This cannot be shown", [], "")
+            return HttpAnswer(error.status, HTML_TYPE, self._draw(
+                asker, view, make_note(error.message, "trouble")))
+        except Exception as error:      # a fault of the program: the log says which
+            raise HttpError(500, internal(error, ()).message) from None
+
+    @staticmethod
+    def _show(asker, path, request):
+        """The View of a path. HttpError."""
+        match = _SESSION_PATH.fullmatch(path)
+        if match:
+            return show_session(asker, request, int(match.group(1)))
+        if path == "/schedules":
+            return show_schedules(asker, request)
+        if path == "/":
+            return show_now(asker, request)
+        raise HttpError(404, "There is no such page; / is the first one.")
+
+    def _tell(self, asker, path, request):
+        """The parts of a page as JSON, for one that is open. With `after` in the address the log is
+        told from there on, without its part. HttpError."""
+        view = self._show(asker, path, request)
+        is_going_on = "after" in request.query
+        parts = {part.name: draw_part(part) for part in view.parts
+                      if part.name != "log" or not is_going_on}
+        body = {"title": self._name(view), "heading": join_markup([view.heading]),
+                "status": self._draw_status(), "parts": parts}
+        if view.log is not None:
+            body["log"] = view.log
+        return HttpAnswer(200, JSON_TYPE, json.dumps(body).encode())
+
+    def _name(self, view):
+        return "%s \u00b7 %s" % (view.title, self._agent.name)
+
+    def _draw(self, asker, view, note=""):
+        """A page as it is first loaded."""
+        links = join_markup(markup('<a href="%s"%s>%s</a>', path, Markup(' aria-current="page"')
+                                   if place == view.place else "", text)
+                            for place, path, text in _PLACES)
+        return fill_template(PAGE_FRAME, {
+            "title": self._name(view), "heading": view.heading, "agent": self._agent.name,
+            "version": VERSION, "links": links, "status": self._draw_status(), "note": note,
+            "top": draw_parts(view.parts, "top"), "side": draw_parts(view.parts, "side"),
+            "below": draw_parts(view.parts, "below"),
+            "shape": "areas" if len({part.area for part in view.parts}) > 1 else "alone",
+            "style": "/page.css?v=" + DIGESTS["/page.css"],
+            "script": "/page.js?v=" + DIGESTS["/page.js"],
+            "icon": "/icon.svg?v=" + DIGESTS["/icon.svg"],
+            "clock": show_clock(asker.now, asker.now)}).encode("utf-8", "backslashreplace")
+
+    def _draw_status(self):
+        """How the agent is, in a line, and its hold."""
+        values = ping(self._agent)
+        hold = markup('<p class="hold"><b>Held.</b> Nothing new begins%s%s%s</p>',
+                      " until " + show_clock(values["hold_until"], self._agent.clock.now())
+                      if values["hold_until"] else "", ": " + values["hold_reason"]
+                      if values["hold_reason"] else ".", " (%s)" % values["hold_by"]) \
+            if values["hold"] else ""
+        return markup(
+            '<p class="figures">%s <span><b>%s</b> running</span> <span><b>%s</b> waiting</span> '
+            '<span>up <b>%s</b></span> <span><b>%s</b> repositories</span></p>%s',
+            make_state(values["status"]), values["running"], values["queued"],
+            show_duration(values["uptime"]), values["repositories"], hold)
+
+    @staticmethod
+    def _give_metrics(asker):
+        """METRICS without its `* `. HttpError."""
+        lines, last = asker.list_lines("METRICS")
+        if not last.startswith("OK"):
+            _, code, message = last.split(" ", 2)
+            raise HttpError(STATUS_OF_CODES.get(code, 503), message)
+        return HttpAnswer(200, METRICS_TYPE, "".join(line + "\n" for line in lines).encode(
+            "utf-8", "backslashreplace"))
+
+    @staticmethod
+    def _give_file(request):
+        """What belongs to every page; a browser may keep it, under its digest."""
+        text, kind = FILES[request.path]
+        is_current = request.query.get("v") == DIGESTS[request.path]
+        keeping = ("Cache-Control", "private, max-age=%d, immutable" % KEPT_S)
+        return HttpAnswer(200, kind, text.encode(), (keeping if is_current else NO_STORE,))
+
+
+# ======================================================================================
 # server/incoming.py
 # A connection as its server sees it: the lines that come in, bounded, and the replies it owes.
 # ======================================================================================
@@ -25667,6 +27403,7 @@ class Caller:
         self.is_fresh = is_fresh
         self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.page_line = None           # with which it has asked for a page
         self.since = time.monotonic()   # the front has waited for it
 
     @property
@@ -25713,6 +27450,13 @@ class Caller:
             except (TooLong, BadRequest) as fault:
                 error = fault
         self.replies.append(self.conversation.refuse(error))
+
+    def takes_page(self, line):
+        """Whether a line asks for a page: the connection is for that alone by now."""
+        if not self.conversation.asks_page(line):
+            return False
+        self.page_line = line
+        return True
 
     def keep(self, unsent):
         """Notes what could not be sent yet of replies."""
@@ -26370,6 +28114,8 @@ class Front:
                 return self._give_away(caller)
             if line is None:
                 return lines.size <= INTAKE or self._give_away(caller)
+            if caller.takes_page(line):
+                return self._give_away(caller)
             reply = conversation.begin(line)
             if self._is_timed:
                 caller.note_time()
@@ -26538,7 +28284,10 @@ class Handler(socketserver.BaseRequestHandler):
         try:
             if caller.is_fresh and not self._greet(caller):
                 return
-            self._converse(caller)
+            if caller.page_line is None:
+                self._converse(caller)
+            if caller.page_line is not None:
+                self._answer_page(caller)
         except Outwaited as error:
             self.server.count(error.limit)
         except OSError:                             # the client went away
@@ -26563,6 +28312,9 @@ class Handler(socketserver.BaseRequestHandler):
         line = b""
         with contextlib.suppress(TooLong, BadRequest):
             line = caller.lines.read(caller.find_limit) or b""
+        if caller.takes_page(line):
+            self._answer_page(caller)
+            return False
         self._send(caller, [caller.conversation.refuse(AuthError(NEEDS_TLS), line)])
         self._linger(caller, LINGER)
         return False
@@ -26585,6 +28337,8 @@ class Handler(socketserver.BaseRequestHandler):
                     line = lines.read(caller.find_limit)
                     if line is None:
                         break
+                    if caller.takes_page(line):
+                        return
                     reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
                 # most of a long line
@@ -26599,6 +28353,12 @@ class Handler(socketserver.BaseRequestHandler):
                     replies = []
         self._send(caller, replies)
         self._linger(caller, rest)
+
+    def _answer_page(self, caller):
+        """Answers the one request by HTTP that a connection is for, once its headers are here."""
+        data = self.server.pages.answer(caller)
+        send_whole(caller.channel, data, caller.patience.send_s)
+        self._linger(caller, LINGER)
 
     def _is_full(self, replies):
         """Whether as many requests are under way as may be."""
@@ -26794,6 +28554,132 @@ class OpenConnections:
 def _place_of(peer):
     """What counts as one address: of this host, one user of it."""
     return peer.address, peer.uid
+
+
+# ======================================================================================
+# server/pages.py
+# The operator page at the port: the headers of a request, who asks, and the answer.
+# ======================================================================================
+
+PAGES_AT_ONCE = 4       # that are drawn; further ones wait
+TURN_S = 10.0           # so long at most
+NOT_PRIVATE = ("this page is for the agent's own user on this host, and for those whom it knows by "
+               "their OS user; everybody else asks by TLS (https)")
+TEMPORARY = "your password is for one use: set yours by USERS PASSWORD first"
+CHALLENGE = ("WWW-Authenticate", 'Basic realm="agent", charset="UTF-8"')
+
+
+class PageDoor:
+    """Answers requests for the operator page, one a connection."""
+
+    def __init__(self, agent):
+        self._agent, self._page = agent, Page(agent)
+        self._turns = threading.BoundedSemaphore(PAGES_AT_ONCE)
+        self._names = list_page_names(agent.settings)
+
+    def answer(self, caller):
+        """Reads the headers of a Caller who has asked for a page -> the bytes of the answer.
+        OSError: the client is gone."""
+        try:
+            answer = self._find_answer(caller)
+        except HttpError as error:
+            answer = answer_error(error)
+        return answer.encode(self._agent.clock.now())
+
+    def _find_answer(self, caller):
+        """The HttpAnswer. Nothing is drawn for one who is not known, or whom another site has
+        led here. HttpError."""
+        request = read_request(caller.page_line, _read_head_lines(caller))
+        if not caller.peer.is_private:
+            note_page(self._agent, caller.conversation.client, AuthError.code)
+            raise HttpError(403, NOT_PRIVATE)
+        check_origin(request.headers, self._names)
+        client = self._identify(caller, request.headers.get("authorization"))
+        if not self._turns.acquire(timeout=TURN_S):
+            raise HttpError(503, "too many pages are asked for at once", ("Retry-After", "10"))
+        try:
+            return self._page.answer(request, client)
+        finally:
+            self._turns.release()
+
+    def _identify(self, caller, words):
+        """The Client who asks: as the host or a certificate tells, or by the words of a header, by
+        TLS alone. HttpError."""
+        client, is_sealed = caller.conversation.client, caller.channel is not caller.connection
+        if is_sealed and words is not None:
+            client = self._log_in(client, words)
+        if client.role is None:
+            note_page(self._agent, client, AuthError.code)
+            raise HttpError(401, "say who you are", CHALLENGE) if is_sealed \
+                else HttpError(403, NOT_PRIVATE)
+        if client.is_temporary:
+            note_page(self._agent, client, Denied.code)
+            raise HttpError(403, TEMPORARY)
+        return client
+
+    def _log_in(self, client, words):
+        """The Client by a user and a password. HttpError."""
+        name, password = read_basic(words)
+        try:
+            return self._agent.access.log_in_again(client.peer, name, password)
+        except AuthError as error:
+            note_page(self._agent, client, error.code, name)
+            raise HttpError(401, error.message, CHALLENGE) from None
+        except Busy as error:
+            note_page(self._agent, client, error.code, name)
+            raise HttpError(429, error.message, ("Retry-After", "30")) from None
+        except (Denied, Stopping) as error:
+            raise HttpError(403 if isinstance(error, Denied) else 503, error.message) from None
+
+
+def list_page_names(settings):
+    """The names, beside those of loopback, by which the page may be asked for, in small letters."""
+    names = [settings.host] + (settings.page_host or "").split(",")
+    return frozenset(name.strip().strip("[]").rstrip(".").lower() for name in names
+                     if name.strip())
+
+
+def read_basic(words):
+    """The value of a header Authorization -> user, password. HttpError."""
+    scheme, _, code = words.partition(" ")
+    try:
+        if scheme.lower() != "basic":
+            raise ValueError("another scheme")
+        name, colon, password = base64.b64decode(code.strip(), validate=True).decode(
+            "utf-8").partition(":")
+        if not colon:
+            raise ValueError("no colon")
+    except ValueError:                  # binascii.Error, UnicodeError
+        raise HttpError(401, "this is no Basic authorization", CHALLENGE) from None
+    return name, password
+
+
+def _read_head_lines(caller):
+    """The lines of the headers behind a request's first line. HttpError; OSError: the client is
+    gone."""
+    lines, begun, header_lines = caller.lines, time.monotonic(), []
+    size = MAX_HEAD - len(caller.page_line)
+    try:
+        while True:
+            line = lines.take(lambda start: max(0, size))
+            if line == b"":
+                return header_lines
+            if line is not None:
+                read_headers((line,))   # what is none is not waited for to its end
+                header_lines.append(line)
+                size -= len(line) + 2
+            elif lines.is_over:
+                raise HttpError(400, "the request ends amid its headers")
+            else:
+                lines.feed(receive(caller.channel, "headers", HEAD_S, begun))
+            if size < 0:
+                raise TooLong("")
+    except TooLong:
+        raise HttpError(431, "a request has at most %d bytes of headers" % MAX_HEAD) from None
+    except BadRequest:
+        raise HttpError(400, "the request ends amid its headers") from None
+    except Outwaited:
+        raise HttpError(408, "the headers did not come within %g s" % HEAD_S) from None
 
 
 # ======================================================================================
@@ -27050,6 +28936,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
         # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
+        self.pages = PageDoor(agent)
         self._thread = self._claim = self._door = None      # the door: a UnixDoor
         self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free

@@ -114,7 +114,7 @@ def test_requests_after_quit_are_not_read(with_nap):
 
 
 @pytest.mark.parametrize("line, code", [
-    (b"GET / HTTP/1.1", "UNKNOWN_VERB"), (b"POST / HTTP/1.0", "UNKNOWN_VERB"), (b"Host: x", "UNKNOWN_VERB"),
+    (b"GET / HTTP/2", "UNKNOWN_VERB"), (b"HEAD / HTTP/1.1", "UNKNOWN_VERB"), (b"POST / HTTP/1.0", "UNKNOWN_VERB"), (b"Host: x", "UNKNOWN_VERB"),
     (b"PINGS", "UNKNOWN_VERB"), (b"SCHEDLIST", "UNKNOWN_VERB"), (b"-PING", "UNKNOWN_VERB"), (b"PING=1", "UNKNOWN_VERB"),
     ("p\u0131ng".encode(), "UNKNOWN_VERB"), (b"\xef\xbb\xbfPING", "UNKNOWN_VERB"), (b"'", "BAD_REQUEST"),
     (b"PING \xff", "BAD_REQUEST"), (b"PING \xc0\x80", "BAD_REQUEST"), (b"PING \xed\xa0\x80", "BAD_REQUEST"),

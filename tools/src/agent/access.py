@@ -12,6 +12,7 @@ from ..base.hashes import make_unusable_hash
 from ..base.vocabulary import ADMINISTRATOR, MAX_NAME
 from ..store.users import User, Users
 from .guesses import Guesses, PasswordDesk
+from .logins import Logins
 from .token import HOST_TELLS, TOKEN_NAME, OwnerToken
 
 ONE_TIME_S = 86400.0    # within which a password for one use has to be used
@@ -37,6 +38,7 @@ class Access:
         self._uids = {}                         # OS user -> uid; None: there was none
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
+        self._logins = Logins(clock)
         self._nobody = make_unusable_hash()     # of a user that there is not
 
     # -- the users ---------------------------------------------------------------------
@@ -143,6 +145,22 @@ class Access:
                 return client
         self._guesses.note(source, name[:MAX_NAME])
         raise AuthError(WRONG)
+
+    def log_in_again(self, peer, name, password):
+        """log_in() for one who says so with each request: a login that went well lately is
+        remembered. Whoever has guessed waits all the same. AuthError, Busy, Denied."""
+        check_private(peer)
+        source = find_source(peer)
+        self._guesses.check(source, name[:MAX_NAME])
+        known_client = self._logins.find(source, name, password)
+        if known_client is not None:
+            client = self.renew(known_client._replace(peer=peer))
+            if client.role is not None:
+                return client
+        client = self.log_in(peer, name, password)
+        if client.stamp:
+            self._logins.keep(source, name, password, client)
+        return client
 
     def add(self, client, name, role, scenarios, os_user):
         """Adds a user -> his password for one use. Exists, BadRequest, Busy."""

@@ -183,10 +183,11 @@ class Watch:
                     raise WaitTimeout("session=%d has not ended in %g s" % (number, timeout_s))
                 bell.wait(wait_s)
 
-    def list_sessions(self, filters, repository, limit):
-        """Yields rows of sessions, newest first, a page at a time: nothing stays open between."""
+    def list_sessions(self, filters, repository, limit, below_of=None):
+        """Yields rows of sessions, newest first, a page at a time: nothing stays open between.
+        `below_of`: {repository id: number} of those of which only lower numbers are listed."""
         def pages(source):
-            below, size = 1 << 62, min(limit, 500)
+            below, size = (below_of or {}).get(source.id, 1 << 62), min(limit, 500)
             while below:
                 rows = source.db.read(source.views.list_sessions, filters, below, size)
                 yield from rows

@@ -54,6 +54,8 @@ COMMAND_OPTIONS = (
                   "a client is", is_path=True),
     CommandOption("--insecure", "", "serve an address that is not loopback without a user, and "
                   "without TLS", attribute="is_insecure"),
+    CommandOption("--page-host", "NAMES", "names, with commas, by which browsers may ask for the "
+                  "operator page, beside --host and those of loopback"),
     CommandOption("--master", "PATH", "master repository (default sqlite_repos/master.db beside "
                   "agent.py, made when it does not exist)", is_path=True),
     CommandOption("--create", "", "make the master of --master, and workrep.db beside it, when "

@@ -8,6 +8,7 @@ from ..agent.audit import DONE_WELL
 from .table import verb
 from .lines import fill
 
+PAGE_VERB = "GET"            # what the audit calls a request for the operator page
 AUDIT_WAIT_S = 1.0           # that AUDIT waits for what is on its way
 # verbs for operators and administrators that change nothing when they go well, or say so elsewhere
 # (a session has its by=); and verbs of other roles that change something
@@ -64,6 +65,12 @@ def note_outcome(agent, row, client, request, outcome):
                                               for flag in _UNNOTED_FLAGS)):
             return
     agent.audit.note(client, row.name, "" if request is None else _tell_object(agent, row, request),
+                     outcome)
+
+
+def note_page(agent, client, outcome, user=""):
+    """Has the audit note that a page was refused, or a login for one under the name of a user."""
+    agent.audit.note(client, "AUTH" if user else PAGE_VERB, user if agent.access.has(user) else "",
                      outcome)
 
 

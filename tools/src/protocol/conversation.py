@@ -18,6 +18,7 @@ from .lines import FLUSH, TextLine, ticket_fields
 from .narrow import check_rows, check_words
 from .user_verbs import Introduction
 
+_PAGE_LINE = re.compile(rb"GET [!-~]+ HTTP/1\.[01]")
 _HTTP_LINE = re.compile("[ \t]HTTP/[0-9][0-9.]*$", re.I)       # a request of HTTP ends so
 
 CONNECT = "CONNECT"     # what the audit calls a connection that may not ask for anything
@@ -79,6 +80,14 @@ class Conversation:
             if is_look(row) else None
         return Reply(functools.partial(self._carry_out, row, request), request.is_json, words,
                      row.is_pipelined, False, look_again, self._noter_of_change(row, request))
+
+    def asks_page(self, data):
+        """Whether the bytes of a line are the first, and ask for a page by HTTP: they are for who
+        answers that, and nothing behind them is a request."""
+        if not self._is_first or _PAGE_LINE.fullmatch(data) is None:
+            return False
+        self._is_first, self.is_over = False, True
+        return True
 
     def _noter(self, row, client, request):
         """What tells the audit the outcome of a request."""

@@ -27,6 +27,7 @@ from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..scheduling.visits import MAX_VISITS
 from ..agent.access import ONE_TIME_S
 from ..agent.guesses import FORGET_S, MAX_DELAY_S, MAX_WAITING
+from ..agent.logins import REMEMBER_S
 from ..agent.audit import MAX_ACTS, MAX_KINDS, MAX_KINDS_EACH
 from .table import find_kind
 
@@ -42,6 +43,7 @@ MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
 MANUAL_VERBS = ""  # embedded: manual/verbs.md
 MANUAL_CONNECTIONS = ""  # embedded: manual/connections.md
 MANUAL_USERS = ""  # embedded: manual/users.md
+MANUAL_PAGE = ""  # embedded: manual/page.md
 MANUAL_CLIENT = ""  # embedded: manual/client.md
 MANUAL_CRONTAB = ""  # embedded: manual/crontab.md
 MANUAL_OPTIONS = ""  # embedded: manual/options.md
@@ -55,9 +57,9 @@ MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
-                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
+                MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES,
+                MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -122,6 +124,7 @@ LIMITS = (
     Limit("ONE_TIME_S", ONE_TIME_S, "seconds", "that a password for one use lets in"),
     Limit("MAX_DELAY_S", MAX_DELAY_S, "seconds", "that an address waits, at most, after wrong "
           "passwords"),
+    Limit("REMEMBER_S", REMEMBER_S, "seconds", "that a login to the operator page is remembered"),
     Limit("FORGET_S", FORGET_S, "seconds", "after which wrong passwords are forgotten"),
     Limit("MAX_WAITING", MAX_WAITING, "", "passwords that wait to be compared; one more is BUSY"),
     Limit("LINGER_S", LINGER_S, "seconds", "that is read on, and thrown away, before a connection "

@@ -1,4 +1,5 @@
 """The verbs on sessions, definitions, repositories and the agent itself."""
+import collections
 import json
 
 from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
@@ -139,12 +140,14 @@ def _status(agent, request):
     repository = agent.places.of_session(number)
     row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
+    tasks_of = collections.defaultdict(list)        # run of a step -> those of it
+    for task in tasks:
+        tasks_of[task["step_run"]].append(task)
     for step in steps:
         yield fill(STEP_LINE, step, step=step["step"] + 1)
-        for task in tasks:
-            if task["step_run"] == step["run"]:
-                yield fill(TASK_LINE, task, rows=task["row_count"],
-                           task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+        for task in tasks_of[step["run"]]:
+            yield fill(TASK_LINE, task, rows=task["row_count"],
+                       task="%d.%d" % (task["step"] + 1, task["task"] + 1))
     values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
     for name, value in values.items():
         yield fill(VARIABLE_LINE, {"variable": name, "value": value})

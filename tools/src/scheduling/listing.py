@@ -124,12 +124,13 @@ class ScheduleListing:
             lambda owner: forecast.list_streams(owner, self._lister(is_whole=True)(owner))))
         return end, [visit for visit in visits if self._sees(visit.scenario[1])]
 
-    def list_occurrences(self, name, repository, limit, period=(0.0, None)):
+    def list_occurrences(self, name, repository, limit, period=(0.0, None), has_begun=True):
         """(repository, row) of occurrences, newest first: those of a period, which is the instant
-        from which on they were due, and the one at which they were due (None: any)."""
+        from which on they were due, and the one at which they were due (None: any). Without
+        `has_begun` those that began in time are left out."""
         troubles = []
         rows = list(self._read_all(repository, troubles, lambda owner: owner.db.read(
-            owner.ledger.list_occurrences, name, limit, *period, self._patterns)))
+            owner.ledger.list_occurrences, name, limit, *period, self._patterns, has_begun)))
         if not any(row["schedule"] == name for _, row in rows):
             self.get(name, repository)
         yield from sorted(rows, key=lambda occurrence: occurrence[1]["due"], reverse=True)[:limit]

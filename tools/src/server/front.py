@@ -176,6 +176,8 @@ class Front:
                 return self._give_away(caller)
             if line is None:
                 return lines.size <= INTAKE or self._give_away(caller)
+            if caller.takes_page(line):
+                return self._give_away(caller)
             reply = conversation.begin(line)
             if self._is_timed:
                 caller.note_time()

@@ -23,7 +23,10 @@ class Handler(socketserver.BaseRequestHandler):
         try:
             if caller.is_fresh and not self._greet(caller):
                 return
-            self._converse(caller)
+            if caller.page_line is None:
+                self._converse(caller)
+            if caller.page_line is not None:
+                self._answer_page(caller)
         except Outwaited as error:
             self.server.count(error.limit)
         except OSError:                             # the client went away
@@ -48,6 +51,9 @@ class Handler(socketserver.BaseRequestHandler):
         line = b""
         with contextlib.suppress(TooLong, BadRequest):
             line = caller.lines.read(caller.find_limit) or b""
+        if caller.takes_page(line):
+            self._answer_page(caller)
+            return False
         self._send(caller, [caller.conversation.refuse(AuthError(NEEDS_TLS), line)])
         self._linger(caller, LINGER)
         return False
@@ -70,6 +76,8 @@ class Handler(socketserver.BaseRequestHandler):
                     line = lines.read(caller.find_limit)
                     if line is None:
                         break
+                    if caller.takes_page(line):
+                        return
                     reply = conversation.begin(line)
             except (TooLong, BadRequest) as error:
                 # most of a long line
@@ -84,6 +92,12 @@ class Handler(socketserver.BaseRequestHandler):
                     replies = []
         self._send(caller, replies)
         self._linger(caller, rest)
+
+    def _answer_page(self, caller):
+        """Answers the one request by HTTP that a connection is for, once its headers are here."""
+        data = self.server.pages.answer(caller)
+        send_whole(caller.channel, data, caller.patience.send_s)
+        self._linger(caller, LINGER)
 
     def _is_full(self, replies):
         """Whether as many requests are under way as may be."""

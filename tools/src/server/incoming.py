@@ -119,6 +119,7 @@ class Caller:
         self.is_fresh = is_fresh
         self.lines = Lines(connection, functools.partial(_find_patience, limits, conversation))
         self.replies, self.unsent = [], b""     # unsent: of the replies before these
+        self.page_line = None           # with which it has asked for a page
         self.since = time.monotonic()   # the front has waited for it
 
     @property
@@ -165,6 +166,13 @@ class Caller:
             except (TooLong, BadRequest) as fault:
                 error = fault
         self.replies.append(self.conversation.refuse(error))
+
+    def takes_page(self, line):
+        """Whether a line asks for a page: the connection is for that alone by now."""
+        if not self.conversation.asks_page(line):
+            return False
+        self.page_line = line
+        return True
 
     def keep(self, unsent):
         """Notes what could not be sent yet of replies."""

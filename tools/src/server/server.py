@@ -18,6 +18,7 @@ from ..base.workers import Worker
 from .front import NO_THREAD, Front
 from .handler import Handler
 from .limits import NO_FILES, OpenConnections, is_of_owner
+from .pages import PageDoor
 from .peer import find_peer_uid, is_loopback, plain_address
 from .port import SHARING, claim_port
 from .unix import UnixDoor
@@ -63,6 +64,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._connections = OpenConnections(agent, limits, certificates is not None, file_limit)
         # its owners: uid -> name, asked once, as a directory of users may be slow
         self._owners = {uid: name_user(uid) for uid in (0, os.getuid())}
+        self.pages = PageDoor(agent)
         self._thread = self._claim = self._door = None      # the door: a UnixDoor
         self._front = Front(self._serve_alone, self.shutdown_request, limits, self.count)
         self._spare = os.open(os.devnull, os.O_RDONLY)      # for an answer when none is free

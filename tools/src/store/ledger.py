@@ -71,14 +71,17 @@ class Ledger:
                            (ALL_SCHEDULES, now, now, now, message))
 
     @staticmethod
-    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=()):
+    def list_occurrences(connection, name, limit, since=0.0, due=None, patterns=(),
+                         has_begun=True):
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
         from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
-        both the schedule and the session have to belong, as far as they are there still."""
+        both the schedule and the session have to belong, as far as they are there still; without
+        `has_begun` those that began in time are left out."""
         newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
         within = " and last_due>='%s'" % to_text(since) if since else ""
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
+        within += "" if has_begun else " and decision<>'started'"
         where = seen_condition(connection, "scenario", patterns)
         if where:
             within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \

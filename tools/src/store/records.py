@@ -154,6 +154,7 @@ class SessionFilter(NamedTuple):
     since: Optional[float] = None
     parent: Optional[int] = None        # the session whose task has started them
     patterns: Tuple[str, ...] = ()      # of scenarios; (): of all
+    text: Optional[str] = None          # in its names, keywords or message, of the newest MANY
 
 
 class LogFilter(NamedTuple):

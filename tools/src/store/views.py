@@ -1,5 +1,6 @@
 """What is read of sessions: listings, history, logs, durations, and what is purged."""
 import contextlib
+import re
 
 from ..base.errors import Unreadable
 from ..base.vocabulary import BELIEF_S, ENDED, OPEN, RUNNING, STATES
@@ -14,7 +15,20 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
-MANY = 100000           # sessions that are looked through for the oldest
+MANY = 100000           # sessions that are looked through for the oldest, or for a text
+HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
+            r" or session.keywords like ? escape '\' or session.schedule like ? escape '\'"
+            r" or session.message like ? escape '\')")
+
+
+def find_last_number(connection):
+    """The highest number of a session, or 0."""
+    return connection.execute("select max(id) from session").fetchone()[0] or 0
+
+
+def make_pattern(text):
+    """What LIKE takes for a text anywhere in another; capitals of ASCII do not count."""
+    return "%" + re.sub(r"([%_\\])", r"\\\1", text) + "%"
 
 
 class Views:
@@ -26,13 +40,15 @@ class Views:
     def list_sessions(self, connection, filters, below, limit):
         """Rows of at most `limit` sessions with a number under `below`, newest first.
 
-        Each state is looked up on its own: so an index gives its newest rows, however many rows
-        there are.
+        Each state is looked up on its own: so an index gives its newest rows, however many there
+        are.
         """
         since = filters.since and to_text(filters.since)
         above = self._find_oldest(connection, since) if since else 0
         if above is None:
             return []
+        if filters.text is not None:
+            above = max(above, find_last_number(connection) - MANY * 1000)
         where, values = [], [filters.keyword] if filters.keyword is not None else []
         values += [above, below - 1]
         for column, value in (("parent=?", filters.parent), ("scenario=?", filters.scenario),
@@ -40,6 +56,9 @@ class Views:
             if value is not None:
                 where.append(" and " + column)
                 values.append(value)
+        if filters.text is not None:
+            where.append(HAS_TEXT)
+            values += 5 * [make_pattern(filters.text)]
         where.append(seen_condition(connection, "scenario", filters.patterns))
         parts = ["select * from (select session.* from %s%s order by %s desc limit ?)"
                  % (source, "".join(where), order)
