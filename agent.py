@@ -519,7 +519,8 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema, calendar or "
+             "notice"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
     text_key("change", "new, changed or same"),
     ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
@@ -4349,6 +4350,7 @@ def _check_url(value):
 
 
 def _check_headers(value):
+    """{name: text, or where it is to be read} of further headers."""
     if not isinstance(value, dict):
         raise ValueError("must be an object of names and values")
 
@@ -4418,10 +4420,10 @@ class NoticeReader:
         is what it was written as.
         """
         fields = dict(self._take_object(path, value, NOTICE_FIELDS), document=value)
-        send = fields["send"]
-        if send is None:
+        way = fields["send"]
+        if way is None:
             return fields
-        kind = send.get("type")
+        kind = way.get("type")
         if not isinstance(kind, str) or kind not in SEND_FIELDS:
             near = tell_near(kind, SEND_FIELDS) if isinstance(kind, str) else ""
             reason = "must be one of %s%s" % (", ".join(sorted(SEND_FIELDS)), near)
@@ -4430,7 +4432,7 @@ class NoticeReader:
         if self._tell_forbidden(kind):
             self._fault(path + ".send.type", self._tell_forbidden(kind))
         own = {"type": Field(TEXT, required=True)}
-        return dict(fields, send=self._take_object(path + ".send", send,
+        return dict(fields, send=self._take_object(path + ".send", way,
                                                    dict(own, **SEND_FIELDS[kind])))
 
 
@@ -11293,9 +11295,9 @@ ABANDON_S = 1.0         # how long one that was killed is waited for
 class Errand:
     """One such process, for the thread that runs it; stop() is for any other."""
 
-    def __init__(self, bounded, limit_s):
-        """`bounded(command)` gives a Command the user and the limits of tasks."""
-        self._bounded, self._limit_s = bounded, limit_s
+    def __init__(self, put_in_bounds, limit_s):
+        """`put_in_bounds(command)` gives a Command the user and the limits of tasks."""
+        self._bind, self._limit_s = put_in_bounds, limit_s
         self._lock, self._popen, self._is_stopped = threading.Lock(), None, False
 
     def run(self, make_command, text):
@@ -11305,7 +11307,7 @@ class Errand:
         with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as order:
             order.write(text.encode())
             order.seek(0)
-            command = self._bounded(make_command(answer.fileno()))
+            command = self._bind(make_command(answer.fileno()))
             with staged(command, None) as (command, _):
                 rc = self._run(command, order)
             answer.seek(0)
@@ -14675,13 +14677,13 @@ class Letter:
         self.subject, self.body = subject, body
 
 
-def send_letter(send, letter, errand, environment, server):
-    """Has an Errand send a Letter as `send` says, secrets of it read -> what is to be said of it,
-    or nothing. `server`: the data server MAIL, None: there is none. ValueError says why it could
-    not be sent."""
+def send_letter(way, letter, errand, environment, server):
+    """Has an Errand send a Letter as its `send` says, whose secrets are read -> what is to be said
+    of that, or nothing. `server`: the data server MAIL, None: there is none. ValueError says why it
+    could not be sent."""
     environment = utf8_environment(environment)
-    if send["type"] == "os":
-        words = send["command"]
+    if way["type"] == "os":
+        words = way["command"]
         words = ["/bin/sh", "-c", words] if isinstance(words, str) else words
 
         def make_command(fd):
@@ -14689,8 +14691,8 @@ def send_letter(send, letter, errand, environment, server):
                            environment, pass_fds=(fd,))
         result = errand.run(make_command, letter.json)
     else:
-        order = _mail_order(send, letter, server) if send["type"] == "mail" else \
-            _http_order(send, letter)
+        order = _mail_order(way, letter, server) if way["type"] == "mail" else \
+            _http_order(way, letter)
 
         def make_command(fd):
             return Command(program_command("-u", "-s") + ["--task", str(fd)], environment,
@@ -14698,21 +14700,21 @@ def send_letter(send, letter, errand, environment, server):
         result = errand.run(make_command, json.dumps(order))
     if result["status"] not in (DONE, WARNING):
         raise ValueError(result["message"] or "it failed")
-    if result.get("rc") in _LEAD_AWAY and send["type"] == "http":
+    if result.get("rc") in _LEAD_AWAY and way["type"] == "http":
         raise ValueError("status %d leads elsewhere, where the notice would not be posted; give "
                          "the url of that" % result["rc"])
     return result["message"]
 
 
-def _mail_order(send, letter, server):
-    return {"type": "mail", "to": send["to"], "subject": letter.subject, "body": letter.body,
+def _mail_order(way, letter, server):
+    return {"type": "mail", "to": way["to"], "subject": letter.subject, "body": letter.body,
             "attach": [], "server": server, "id": letter.id, "limit_s": SENDING_S}
 
 
-def _http_order(send, letter):
-    headers = dict({"User-Agent": "agent.py"}, **send["headers"])
+def _http_order(way, letter):
+    headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
-    return {"type": "http", "url": send["url"], "method": "POST", "headers": headers,
+    return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
             "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY, "save": None,
             "capture": None, "attempts": 1, "limit_s": SENDING_S}
 
@@ -20732,9 +20734,9 @@ def is_before(text, added):
     return False
 
 
-def tell_long(verb, seconds, usual_s):
+def tell_long(word, seconds, usual_s):
     """How long it takes, and what is usual."""
-    return "%s %.3g s, over twice the usual %.3g s" % (verb, seconds, usual_s)
+    return "%s %.3g s, over twice the usual %.3g s" % (word, seconds, usual_s)
 
 
 def tell_command(host, port, words):
@@ -20893,18 +20895,18 @@ class Notices:
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
         self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
 
-    def _send(self, send, letter):
+    def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
         bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
         with self._lock:
             self._sending[letter.id] = errand
         try:
-            reason = bounds.tell_forbidden(send["type"])
+            reason = bounds.tell_forbidden(way["type"])
             if reason:
                 raise ValueError(reason)
-            send = resolve_send(send, bounds.read)
-            server = self._find_mail_server() if send["type"] == "mail" else None
-            return DONE, one_line(send_letter(send, letter, errand, bounds.surround(os.environ),
+            way = resolve_way(way, bounds.read)
+            server = self._find_mail_server() if way["type"] == "mail" else None
+            return DONE, one_line(send_letter(way, letter, errand, bounds.surround(os.environ),
                                               server))
         except (ValueError, TaskError, OSError, AgentError) as error:
             return ERROR, one_line(error)
@@ -20955,15 +20957,15 @@ class Notices:
         self.stored.delete(name)
 
 
-def resolve_send(send, read):
+def resolve_way(way, read):
     """How a notice is sent, with its secrets read; `read` as of read_secret. ValueError."""
     def resolve(value):
         return re.sub("[\r\n\0]", "", read_secret(value, read)) if isinstance(value, dict) \
             else value
-    if send["type"] != "http":
-        return send
-    return dict(send, url=resolve(send["url"]), headers={
-        name: resolve(value) for name, value in send["headers"].items()})
+    if way["type"] != "http":
+        return way
+    return dict(way, url=resolve(way["url"]), headers={
+        name: resolve(value) for name, value in way["headers"].items()})
 
 
 # ======================================================================================
@@ -22069,6 +22071,7 @@ def metrics(agent):
                            "begin", [({}, tally.lateness)])
     yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
                       agent.audit.count_waiting())
+    yield from _tell_notices(agent.notices)
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
@@ -22084,6 +22087,14 @@ def metrics(agent):
         for name, repository in open_ones])
     yield from _histograms("commit_seconds", "how long commits took, with all their tries", [
         ({"repository": name}, repository.db.latency) for name, repository in open_ones])
+
+
+def _tell_notices(notices):
+    yield from _gauge("notice_events_waiting", "events of notices that are not sent yet",
+                      notices.waiting)
+    yield from _family("notices_total", "counter", "messages of notices that were sent, and tries "
+                       "that failed", [("", {"status": status}, count)
+                                       for status, count in notices.counts.items()])
 
 
 def _count_open(agent, tickets):
@@ -23599,7 +23610,7 @@ MANUAL_DEFINITIONS = r"""
 Definitions are JSON. A document is one object; each of its parts is a list and may be left out:
 
     {"scenarios": [], "schedules": [], "contexts": [], "data_servers": [], "logical_schemas": [],
-     "calendars": []}
+     "calendars": [], "notices": []}
 
 `python agent.py --import FILE ...` imports documents, also while an agent runs. The verb
 `IMPORT` does it over the port, and `EXPORT` gives a document back.
@@ -23611,9 +23622,9 @@ Definitions are JSON. A document is one object; each of its parts is a list and 
   name and version is `EXISTS`, unless `-REPLACE` (`--replace`) is given.
 - A schedule of the same name is set to what the document says, whatever `SCHED SET`, `ON` or
   `OFF` has made of it since. What became of its due times stays recorded.
-- Contexts, data servers, logical schemas and calendars go to the master repository, the others
-  to a work repository. These are two transactions. When only the second fails, `ERR REPOSITORY`
-  says so, and the same import again completes it.
+- Contexts, data servers, logical schemas, calendars and notices (topic `notices`) go to the
+  master repository, the others to a work repository. These are two transactions. When only the
+  second fails, `ERR REPOSITORY` says so, and the same import again completes it.
 - What is allowed but looks wrong is told as a warning, and imported.
 
 A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not first `.` or `-`. A
@@ -24775,12 +24786,12 @@ know his password any more, start the agent without `--no-owner` and say `USERS 
 - PING, REPOS, CONTEXTS and CALENDAR LIST name no scenario and are as for everybody; PING counts
   all sessions.
 - What concerns more than his scenarios is `ERR DENIED`: HOLD and RELEASE without `-SCHEDULE`,
-  CLEAN and METRICS.
+  CLEAN, METRICS and NOTICE LIST.
 
 An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
 there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
-password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, SCHED UPDATE and
-SHUTDOWN are `ERR DENIED`.
+password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, NOTICE, SCHED UPDATE
+and SHUTDOWN are `ERR DENIED`.
 
 ### Passwords
 
@@ -25351,6 +25362,106 @@ The agent's own is 077, whatever it was started with: no file that it makes is f
 Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
 task says), and the files that tasks of other types make are as that one has them.
 """
+MANUAL_NOTICES = r"""
+## notices: who is told of what went wrong
+
+    {"notices": [
+      {"name": "OPS", "send": {"type": "mail", "to": ["ops@example.org"]}},
+      {"name": "CHAT", "on": ["failed", "skipped", "long"], "scenarios": ["LOAD_*"],
+       "send": {"type": "http", "url": {"env": "CHAT_URL"}}, "group_s": 300},
+      {"name": "PAGER", "send": {"type": "os", "command": ["/opt/bin/page", "--now"]}}]}
+
+A notice is a part of a definitions document; it lies in the master, and serves all agents on
+it, each of which sends what concerns its own sessions and schedules. `IMPORT` adds it, or gives
+one of the same name another definition; `EXPORT` gives it back; `NOTICE DEL` deletes it. Its
+fields:
+
+<<fields notice>>
+
+Type `mail`, by the data server `MAIL` (topic `mail`); where none is defined, by the host's
+program `sendmail`:
+
+<<fields send mail>>
+
+Type `http`, a `POST` of JSON; any status from 200 to 299 means that it has come. Certificates
+are verified. A redirect is followed where it takes the body along (307, 308) and to the same
+origin alone, so nothing of it comes to another. A url or header that is told by `env` or `file`
+is read when it is sent; one that stands in the document is seen by whoever may `EXPORT`:
+
+<<fields send http>>
+
+Type `os`, a command that gets the JSON on its standard input, and has the environment and the
+user of tasks; exit code 0 means that it has come:
+
+<<fields send os>>
+
+`--allow-types` bounds them as it does tasks of the same types.
+
+### What a notice tells of
+
+- `error`: a session has ended in ERROR: every attempt of a schedule's `attempts`, too.
+- `stopped`: one was STOPPED by its schedule's `overlap=stop` or the end of the agent. What
+  somebody has stopped by `STOP` is none.
+- `stale`: one was interrupted by a crash of the agent, and was closed or goes on. Without
+  `stale` in `on`, one that was closed is an `error`.
+- `failed`: a due time could not make its session.
+- `skipped`: a due time was skipped, for whatever reason; `late`: it began late.
+- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that
+  ended well; once for a session, and only where there were five.
+
+Due times that are skipped, or fail, for one reason within half an hour of each other are one
+event. What is more than one of these is told once, as the first of
+`stale error failed stopped late skipped long` that the notice wants. What happened before a
+notice was added is not told.
+
+### What is sent
+
+    {"agent": "AGENT", "notice": "OPS", "id": "bf8e11f8...", "events": [
+      {"kind": "error", "scenario": "LOAD_WEATHER", "session": 1001, "schedule": "NIGHTLY",
+       "due": "2026-06-01T02:00:00.000+02:00", "message": "step load: task 1: exit code 3",
+       "lines": ["loading", "no space left"],
+       "next": "agentcli.py log 1001, then agentcli.py restart 1001"}]}
+
+A mail has the same as text. `session`, `schedule` and `due` are null where there is none.
+`lines` are the last <<EVENT_LINES>> lines that its tasks printed, secrets masked as in its log,
+of the first <<LINED_EVENTS>> events; a mail tells the first <<TOLD_EVENTS>> events in full, and
+further ones in a line each. A message has at most <<MAX_EVENTS>> events, and says how many more
+there were: so a storm of failures is one message.
+
+The first event opens a message. It is sent `group_s` later, with all that came meanwhile. When
+that fails, it is tried again after <<FIRST_RETRY_S>>, then after twice that, and so on, an hour
+apart at most, for <<GIVE_UP_S>> from its first try; then it is given up, which the log and
+`NOTICE LIST` say. Meanwhile what comes goes into one further message. Each try has the same id,
+as the mail's `Message-ID` (`id@host`) or the header `Idempotency-Key`: a message comes at least
+once, and who has to count can tell that he has it already.
+
+An event is noted in its work repository in one transaction with what it is about. So it is told
+whatever becomes of the agent: after a crash the next start sends it, and a message that was
+under way has the same id. While a repository is away its events wait in it; while the master
+is, so does all. What is not sent when the agent stops, is sent at its next start. A hold holds
+no notice; in a repository that is a copy nothing is taken before `RELEASE -REPO`. One that is
+detached keeps its events until it is attached again. With `--restore` sessions that were open
+end in ERROR, and that is told.
+
+No session waits for a notice. Each message is sent by a process of its own, which may take
+<<SENDING_S>>; a notice that cannot be sent holds back no other. SHUTDOWN gives what is being
+sent a second.
+
+`NOTICE TEST name` sends an event of the kind `test`, and waits for what comes of that. It is
+for administrators, as is `NOTICE DEL`; `NOTICE LIST` is for all who may look.
+
+### NOTICE LIST
+
+<<verb NOTICE LIST>>
+
+### NOTICE TEST
+
+<<verb NOTICE TEST>>
+
+### NOTICE DEL
+
+<<verb NOTICE DEL>>
+"""
 MANUAL_AUDIT = r"""
 ## audit: who changed what, and who was refused
 
@@ -25486,6 +25597,8 @@ MANUAL_GUARANTEES = r"""
   has added; each does what his role says, with the scenarios that are there for him.
 - **What was changed, and by whom, can be asked later** (topic `audit`), and a change of that
   record is found.
+- **What went wrong is told** to whom a notice names, at least once, also when a crash came
+  between (topic `notices`), and no session waits for that.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
 - **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
@@ -25719,11 +25832,13 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- Notices: who is told of what went wrong, by mail, HTTP or a command (topic `notices`); `NOTICE
+  LIST`, `TEST` and `DEL`.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -25801,6 +25916,13 @@ LIMITS = (
     Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
     Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
     Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
+    Limit("MAX_EVENTS", MAX_EVENTS, "", "events of a message of a notice; more are counted"),
+    Limit("LINED_EVENTS", LINED_EVENTS, "", "of them that have the last lines of their session"),
+    Limit("TOLD_EVENTS", TOLD_EVENTS, "", "of them that a mail tells in full"),
+    Limit("EVENT_LINES", EVENT_LINES, "", "last lines of a session in an event"),
+    Limit("SENDING_S", SENDING_S, "seconds", "that the sending of a notice may take"),
+    Limit("FIRST_RETRY_S", FIRST_RETRY_S, "seconds", "until a notice that failed is tried again"),
+    Limit("GIVE_UP_S", GIVE_UP_S, "seconds", "for which it is tried again"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",
@@ -25817,6 +25939,8 @@ FIELD_TABLES = {
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+    "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
+    "send os": SEND_FIELDS["os"],
 }
 
 

@@ -71,7 +71,7 @@ def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
     assert topics == ["start", "example", "sessions", "definitions", "tasks", "schedules",
                       "protocol", "verbs", "users", "connections", "client", "crontab", "options", "operating",
-                      "backup", "host", "audit", "limits",
+                      "backup", "host", "notices", "audit", "limits",
                       "guarantees", "troubleshooting", "changes"]
     for name, about in program.list_topics():
         assert program.make_manual(name).startswith("## %s: %s\n" % (name, about))

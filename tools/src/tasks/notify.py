@@ -24,9 +24,9 @@ class Letter:
 
 
 def send_letter(way, letter, errand, environment, server):
-    """Has an Errand send a Letter as its `send` says, secrets read -> what is to be said of that, or
-    nothing. `server`: the data server MAIL, None: there is none. ValueError says why it could
-    not be sent."""
+    """Has an Errand send a Letter as its `send` says, whose secrets are read -> what is to be said
+    of that, or nothing. `server`: the data server MAIL, None: there is none. ValueError says why it
+    could not be sent."""
     environment = utf8_environment(environment)
     if way["type"] == "os":
         words = way["command"]
