@@ -28,6 +28,7 @@ Sections, each using only those above it:
     base/errors               What can go wrong, one class for each code that a user is told.
     base/files                Files that are made, opened and replaced where others may write: under
                               names and checks of ours.
+    base/notice_forms         The forms of NOTICE, and the lines of its replies, as data.
     base/user_forms           The forms of the requests about users, and the lines of their replies.
     base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
                               lines of their replies.
@@ -57,6 +58,8 @@ Sections, each using only those above it:
     definitions/fields        The fields of every definition, as tables, and the checks that belong
                               to one field alone.
     definitions/model         Scenarios, schedules and documents as values that are checked already.
+    definitions/notices       What a notice is: its fields, the ways in which it is sent, and the
+                              checks of both.
     definitions/references    References to variables in texts: found, replaced, and handed to a
                               shell.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
@@ -85,6 +88,8 @@ Sections, each using only those above it:
     store/endings             The end of a session, whoever ends it: one update, and all that
                               follows from it.
     store/decisions           What is decided of due times, and the sessions that are made by it.
+    store/happenings          What notices have to tell: noted by a work repository itself, with the
+                              change that it is about.
     store/imports             A document of definitions put into a work repository, all of it or
                               nothing.
     store/seen                Rows of scenarios that are there for who asks, as a condition in SQL.
@@ -92,6 +97,8 @@ Sections, each using only those above it:
                               started.
     store/locks               Locks that the kernel holds on files beside a master: the one live
                               agent of a name.
+    store/notices             The notices of a master: their definitions, and what waits to be sent
+                              of each.
     store/master              The master repository: agents, what is attached, contexts, data
                               servers, calendars, holds.
     store/parts               Notes of what a task is writing beside its target: so it goes when the
@@ -117,18 +124,20 @@ Sections, each using only those above it:
     store/users               The users of the agents of a master: their rows, and how these change.
     processes/alive           Who is alive: processes, and the marker of those that a task has
                               started.
-    processes/limits          How many files may be open: as the host has it for what the agent
-                              starts, more for itself.
     processes/looks           Looks at the process table, shared by all who want one at the same
                               time.
-    processes/starters        Threads that start processes: what hangs on a mount hangs one of them,
-                              and the others go on.
-    processes/output          What the processes of tasks print: read, cut into lines, masked,
-                              limited, captured.
     processes/tree            The tree of a task's processes: found, and ended as a whole.
     processes/stages          What a process is before it is the program that a task wants: limit,
                               umask and user are set then.
     processes/process         One process of a task, from its start to its exit code.
+    processes/errand          A process beside all sessions that is given something, and has a limit
+                              in time.
+    processes/limits          How many files may be open: as the host has it for what the agent
+                              starts, more for itself.
+    processes/starters        Threads that start processes: what hangs on a mount hangs one of them,
+                              and the others go on.
+    processes/output          What the processes of tasks print: read, cut into lines, masked,
+                              limited, captured.
     processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
                               beside the agent.
     processes/orphans         Processes that have lost their parent: they become this one's
@@ -154,9 +163,12 @@ Sections, each using only those above it:
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
     tasks/evaluate            The type evaluate: comparisons, and expressions searched where they
                               can be ended.
+    tasks/sendmail            Mail by the host's own program, where no server is named.
     tasks/network             What speaks to other hosts: the type http, and what mail shares with
                               it.
     tasks/mail                Mail by SMTP.
+    tasks/notify              How a notice is sent: the order for the process that does it, of each
+                              type.
     runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
                               left, ends of its processes.
     runtime/awaiting          How a session waits for one that it has started: without a thread
@@ -214,6 +226,11 @@ Sections, each using only those above it:
     agent/reached             How often each limit on connections was reached.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
                               writer only puts it here.
+    agent/letters             What a notice says: its events as JSON, and as a mail that can be
+                              read.
+    agent/events              From what work repositories note to the events of notices.
+    agent/notices             The notices of an agent: what has gone wrong is taken from the
+                              repositories, and sent.
     agent/exchange            Definitions in and out: import with all its checks, and export.
     agent/agent               The agent: its life cycle, and what it can do in domain words.
     agent/backups             BACKUP: the master and all that is attached to it.
@@ -243,6 +260,7 @@ Sections, each using only those above it:
                               sockets.
     protocol/manual           The manual: prose, with what follows from the program's tables put in
                               between.
+    protocol/notice_verbs     The verbs on notices.
     protocol/schedule_verbs   The verbs on schedules and calendars.
     protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
     page/asking               What a page asks of the agent, by the verbs of the protocol.
@@ -288,11 +306,11 @@ Sections, each using only those above it:
 Threads, and what ends each:
 
     writer NAME       writes to one repository file; ends when its Database is closed and drained.
+    wait PID          waits for the exit of one process of a task; ends with it.
+    feed PID          writes one process's standard input, and ends with it.
     starter N         starts one process after the other; ends at Starters.close(). The processes
                       that
     output            reads the pipes of all tasks; ends at Output.close().
-    wait PID          waits for the exit of one process of a task; ends with it.
-    feed PID          writes one process's standard input, and ends with it.
     remains           deletes what one note tells of, and ends with that; a file system that does
                       not
     call N            one call for session N that may block, such as a statement of SQL or the
@@ -308,6 +326,8 @@ Threads, and what ends each:
     repository NAME   the owner; opens the repository, takes it over, looks at it, cleans it and
     keeper            does what is due of it; ends at Keeper.stop().
     follow-ups        does what commits bring about; ends at Inbox.close().
+    notices           takes events, and has sent what is due; ends at Notices.stop().
+    notice NAME       sends one message of a notice by a process, and ends with it.
     log               writes the lines; ends at LogWriter.close(), or with the program when nobody
                       reads.
     certificates      reads them again after SIGHUP, tells when one expires; ends at close().
@@ -526,7 +546,8 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema, calendar or "
+             "notice"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
     text_key("change", "new, changed or same"),
     ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
@@ -1403,6 +1424,35 @@ def sync_folder(path):
 
 
 # ======================================================================================
+# base/notice_forms.py
+# The forms of NOTICE, and the lines of its replies, as data.
+# ======================================================================================
+
+NOTICE_LINE = ReplyLine("a notice", (
+    text_key("name", "name of the notice"),
+    text_key("on", "what it tells of, between commas"),
+    text_key("scenarios", "patterns of the scenarios that it tells of, between commas"),
+    text_key("type", "how it is sent: mail, http or os"),
+    number_key("waiting", "events of this agent's that are not sent yet"),
+    time_key("last", "when this agent has sent it last"),
+    text_key("message", "why it could not be sent, and when it is tried again or was given up")))
+NOTICE_TEST_LINE = ReplyLine("the notice", (
+    text_key("notice", "name of the notice"), text_key("status", "DONE or ERROR"),
+    text_key("message", "why it could not be sent")))
+NOTICE_NAME_LINE = ReplyLine("the notice", (text_key("notice", "name of the notice"),))
+
+_NOTICE_MEANINGS = {"NAME": "name of the notice"}
+NOTICE_FORMS = (
+    Form("NOTICE LIST", "[-JSON]", MONITOR, "list the notices, and what waits to be sent of each",
+         AS_ROWS, lines=(NOTICE_LINE,)),
+    Form("NOTICE TEST", "NAME", ADMINISTRATOR, "send a notice that says it is a test, and wait for "
+         "what comes of that", oks=(NOTICE_TEST_LINE,), meanings=_NOTICE_MEANINGS),
+    Form("NOTICE DEL", "NAME", ADMINISTRATOR, "delete a notice, and what waits of it",
+         oks=(NOTICE_NAME_LINE,), meanings=_NOTICE_MEANINGS),
+)
+
+
+# ======================================================================================
 # base/user_forms.py
 # The forms of the requests about users, and the lines of their replies.
 # ======================================================================================
@@ -1701,7 +1751,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS + NOTICE_FORMS
 
 
 def _list_ok_names(*kinds):
@@ -4021,7 +4071,7 @@ LOGICAL_SCHEMA_FIELDS = {
                       meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
-                   "calendars")
+                   "calendars", "notices")
 
 
 # ======================================================================================
@@ -4237,11 +4287,13 @@ class Document(NamedTuple):
     data_servers: List[dict]
     logical_schemas: List[dict]
     calendars: List[dict]
+    notices: List[dict] = []
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
-        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
+        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars
+                    or self.notices)
 
     def list_warnings(self):
         """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
@@ -4325,6 +4377,137 @@ def schedule_document(schedule):
     own = {name: value for name, value in zip(schedule._fields[:-1], schedule)
            if value != SCHEDULE_FIELDS[name].default}
     return dict(own, **schedule.options)
+
+
+# ======================================================================================
+# definitions/notices.py
+# What a notice is: its fields, the ways in which it is sent, and the checks of both.
+# ======================================================================================
+
+MAX_GROUP_S = 86400
+# what a notice may be about, the most special first: of several that one happening is, it takes
+# the first that it wants
+NOTICE_KINDS = ("stale", "error", "failed", "stopped", "late", "skipped", "long")
+DEFAULT_KINDS = ["error", "failed", "stopped"]
+
+
+def _check_pattern(value):
+    if not isinstance(value, str) or not PATTERN.fullmatch(value):
+        raise ValueError("must be a name of a scenario, in which * stands for any text and ? for "
+                         "one character")
+    return value
+
+
+def _check_line(value):
+    """A text that stands on one line."""
+    if re.search("[\\x00-\\x1f\\x7f]", FILLED.check(value)):
+        raise ValueError("must not have a control character")
+    return value
+
+
+def _check_source(value):
+    """A text, or where it is to be read when it is needed."""
+    if not isinstance(value, dict):
+        return _check_line(value)
+    if len(value) != 1 or not set(value) <= {"env", "file"} or not all(
+            isinstance(item, str) and item for item in value.values()):
+        raise ValueError('must be text, {"env": name} or {"file": path}')
+    return value
+
+
+def _check_url(value):
+    """A url of HTTP, as far as it can be seen."""
+    if isinstance(_check_source(value), str) and not value.lower().startswith(
+            ("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value
+
+
+def _check_headers(value):
+    """{name: text, or where it is to be read} of further headers."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of names and values")
+
+    def check_name(name):
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError("is no name of a header")
+        if name.lower() in OWN_HEADERS:
+            raise ValueError("is set by the agent")
+    check_each([("." + name, check_name, name) for name in value]
+               + [("." + name, _check_source, item) for name, item in value.items()])
+    return value
+
+
+def _check_os_command(value):
+    if isinstance(value, list) and value:
+        return check_items(FILLED.check, value)
+    return FILLED.check(value) if isinstance(value, str) else _refuse(
+        "must be text, or a list of texts")
+
+
+def _check_group(value):
+    if _check_seconds(value) > MAX_GROUP_S:
+        raise ValueError("must be at most %d seconds" % MAX_GROUP_S)
+    return _check_seconds(value)
+
+
+# headers of a notice that nobody else sets
+OWN_HEADERS = ("content-type", "content-length", "idempotency-key", "host", "transfer-encoding")
+NOTICE_FIELDS = {
+    "name": Field(NAMED, required=True, meaning="its name"),
+    "on": Field(list_of(choice(*NOTICE_KINDS), 1), default=DEFAULT_KINDS,
+                meaning="what it tells of: error, failed, stopped, late, skipped, long, stale"),
+    "scenarios": Field(Kind(
+        lambda value: list_of(Kind(_check_pattern, _refuse), 1).check(value), _refuse,
+        "a list of patterns"), default=["*"],
+        meaning="of which scenarios: * stands for any text, ? for one character"),
+    "send": Field(_of_type((dict,), "an object"), required=True,
+                  meaning="how it is sent: one of the types below"),
+    "group_s": Field(Kind(_check_group, _refuse, "a duration of at most one day"), default=60,
+                     meaning="it is sent so long after its first event, with what came meanwhile"),
+}
+# type of `send` -> its fields
+SEND_FIELDS = {
+    "mail": {"to": Field(list_of(Kind(_check_line, _refuse, "an address"), 1), required=True,
+                         meaning="the addresses")},
+    "http": {"url": Field(Kind(_check_url, _refuse, "a url"), required=True, meaning="where it is "
+                          'posted: text, or {"env": name} or {"file": path} where it is secret'),
+             "headers": Field(Kind(_check_headers, _refuse, "an object of names and values"),
+                              default={}, meaning="further headers; a secret one is told by env or "
+                              "file")},
+    "os": {"command": Field(Kind(_check_os_command, _refuse, "text, or a list of texts"),
+                            required=True, meaning="a string for the shell, or a list without one; "
+                            "it gets the JSON on its standard input")},
+}
+
+
+class NoticeReader:
+    """Reads notices for a Definitions, which notes what is wrong. `take_object(path, value,
+    fields)` gives its values, `fault(path, reason)` notes one."""
+
+    def __init__(self, take_object, fault, tell_forbidden):
+        self._take_object, self._fault = take_object, fault
+        self._tell_forbidden = tell_forbidden
+
+    def read(self, path, value):
+        """The values of a notice by name, and of its `send`, as far as they are right; `document`
+        is what it was written as.
+        """
+        fields = dict(self._take_object(path, value, NOTICE_FIELDS), document=value)
+        way = fields["send"]
+        if way is None:
+            return fields
+        kind = way.get("type")
+        if not isinstance(kind, str) or kind not in SEND_FIELDS:
+            near = tell_near(kind, SEND_FIELDS) if isinstance(kind, str) else ""
+            reason = "must be one of %s%s" % (", ".join(sorted(SEND_FIELDS)), near)
+            self._fault(path + ".send.type", "missing" if kind is None else reason)
+            return fields
+        if self._tell_forbidden(kind):
+            self._fault(path + ".send.type", self._tell_forbidden(kind))
+        own = {"type": Field(TEXT, required=True)}
+        return dict(fields, send=self._take_object(path + ".send", way,
+                                                   dict(own, **SEND_FIELDS[kind])))
 
 
 # ======================================================================================
@@ -4457,13 +4640,19 @@ class Definitions:
                    for index, value in enumerate(lists.get("logical_schemas", []))]
         calendars = [self._calendar("calendars[%d]" % index, value)
                      for index, value in enumerate(lists.get("calendars", []))]
+        notices = [self.read_notice(value, "notices[%d]" % index)
+                   for index, value in enumerate(lists.get("notices", []))]
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
         for key, items in (("data_servers", servers), ("logical_schemas", schemas),
-                           ("calendars", calendars)):
+                           ("calendars", calendars), ("notices", notices)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         self._judge_costly()
-        return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices)
+
+    def read_notice(self, value, path="notice"):
+        """The values of a notice by name; its faults are noted."""
+        return NoticeReader(self._object, self._fault, self._tell_forbidden).read(path, value)
 
     def _judge_costly(self):
         """Notes faults that cost a process to find: one for all tasks of a type."""
@@ -6877,6 +7066,11 @@ def by_schedule(name):
     return "its schedule %s: the next due time had come (overlap=stop)" % name
 
 
+def is_by_operator(message):
+    """Whether the message of a session that was stopped says that a client's STOP did it."""
+    return re.search(r"^stopped .*by .*\(STOP( -IMMEDIATE)?\)", message) is not None
+
+
 class Endings:
     """How sessions end, and what their end brings about."""
 
@@ -7120,6 +7314,130 @@ class Decisions:
                 ticket = self._arrivals.end_excess(connection, ticket, now)
         return [Made(ticket, tuple(filter(None, endings)), tuple(
             session for session, ending in zip(replaced, endings) if ending is None))]
+
+
+# ======================================================================================
+# store/happenings.py
+# What notices have to tell: noted by a work repository itself, with the change that it is about.
+#
+# An end of a session, or the decision on a due time, and its row here are one transaction: so nothing
+# is told that was not, and what was is told whatever becomes of the agent meanwhile. The notices of
+# an agent take its rows away.
+# ======================================================================================
+
+LAST_SESSIONS = 10      # of a scenario that ended well: their median is usual
+LEAST_SESSIONS = 5      # fewer do not tell what is usual
+EVENT_LINES = 20        # of the end of a session's log
+LINE_CHARACTERS = 500   # of each
+
+HAPPENING_TABLES = """
+-- whether ends of sessions that ended well are noted, too: a notice wants to know what takes long
+alter table repository add column notes_all_ends integer not null default 0;
+-- it was noted that it takes long
+alter table session add column is_long integer not null default 0;
+create table happening (
+    n integer primary key,
+    id text not null default (lower(hex(randomblob(8)))),   -- also where a copy goes on
+    agent text not null,
+    kind text not null,                 -- the state of its session, late, skipped, failed or long
+    scenario text not null, session integer, schedule text, due text,
+    time text,                          -- null: it has just been noted
+    message text not null
+);
+create index happening_agent on happening(agent);
+create trigger session_noted after update of status on session
+    when new.status in ('ERROR', 'STOPPED') and old.status in ('WAITING', 'QUEUED', 'RUNNING')
+    or new.status in ('DONE', 'WARNING') and old.status = 'RUNNING' and not new.is_long
+        and (select notes_all_ends from repository)
+    or new.status = 'QUEUED' and old.status = 'RUNNING' and new.message like 'stale%' begin
+    insert into happening(agent, kind, scenario, session, schedule, due, time, message) values (
+    new.agent, new.status, new.scenario, new.id, new.schedule, new.due,
+    case new.status when 'QUEUED' then null else new.ended end, new.message); end;
+create trigger occurrence_noted after insert on occurrence
+    when new.decision in ('skipped', 'failed') begin
+    insert into happening(agent, kind, scenario, session, schedule, due, time, message)
+    select agent, new.decision, scenario, new.session, name, new.due, new.decided,
+    ltrim(new.reason || ': ' || new.message, ': ') from schedule where name = new.schedule; end;
+-- one more due time with the same decision; such that follow each other closely are one
+create trigger occurrence_repeated after update of count on occurrence
+    when new.decision in ('skipped', 'failed') and new.count > old.count
+    and julianday(new.decided) - julianday(old.decided) > 0.02 begin
+    insert into happening(agent, kind, scenario, session, schedule, due, time, message)
+    select agent, new.decision, scenario, new.session, name, new.last_due, new.decided,
+    ltrim(new.reason || ': ' || new.message, ': ') from schedule where name = new.schedule; end;
+create trigger occurrence_late after update of decision on occurrence
+    when new.decision = 'late' and old.decision <> 'late' begin
+    insert into happening(agent, kind, scenario, session, schedule, due, message)
+    select agent, 'late', scenario, new.session, name, new.due, '' from schedule
+    where name = new.schedule; end;
+"""
+
+
+def list_happenings(connection, agent, limit):
+    """(whether all ends are noted, rows of an agent's happenings in order)."""
+    return (bool(connection.execute("select notes_all_ends from repository").fetchone()[0]),
+            connection.execute("select * from happening where agent=? order by n limit ?",
+                               (agent, limit)).fetchall())
+
+
+def drop_happenings(connection, numbers):
+    """They are taken; n each."""
+    connection.executemany("delete from happening where n=?", [(n,) for n in numbers])
+
+
+def note_all_ends(connection, is_wanted):
+    """From now on ends of sessions that ended well are noted, too, or are not any more."""
+    connection.execute("update repository set notes_all_ends=?", (is_wanted,))
+
+
+def list_unnoted(connection, agent):
+    """[(session, scenario, begun)] of an agent's running sessions that were not noted as long;
+    epoch seconds."""
+    return [(row["id"], row["scenario"], from_text(row["begun"])) for row in connection.execute(
+        "select id, scenario, begun from session where agent=? and status='RUNNING'"
+        " and not is_long and begun not null", (agent,))]
+
+
+def find_usual(connection, scenario, session):
+    """The median of how long, in seconds, the last sessions of a scenario took that ended well;
+    None: there are too few. `session` is not one of them."""
+    rows = []
+    for status in ("DONE", "WARNING"):      # each is found at once, newest first
+        rows += connection.execute(
+            "select id, begun, ended from session where scenario=? and status=? and id<>?"
+            " and begun not null and ended not null order by id desc limit ?",
+            (scenario, status, session, LAST_SESSIONS)).fetchall()
+    newest = sorted(rows, key=lambda row: -row["id"])[:LAST_SESSIONS]
+    if len(newest) < LEAST_SESSIONS:
+        return None
+    durations = sorted(from_text(row["ended"]) - from_text(row["begun"]) for row in newest)
+    middle = len(durations) // 2
+    return max(0.0, (durations[middle] + durations[~middle]) / 2)
+
+
+def note_long(connection, session, message, now):
+    """A session that runs takes long: once."""
+    if connection.execute("update session set is_long=1 where id=? and status='RUNNING' and"
+                          " not is_long", (session,)).rowcount:
+        connection.execute(
+            "insert into happening(agent, kind, scenario, session, schedule, due, time, message)"
+            " select agent, 'long', scenario, id, schedule, due, ?, ? from session where id=?",
+            (to_text(now), message, session))
+
+
+def find_span(connection, session):
+    """(begun, ended) of a session, epoch seconds, None for what is not there."""
+    row = connection.execute("select begun, ended from session where id=?", (session,)).fetchone()
+    return (None, None) if row is None else tuple(text and from_text(text) for text in row)
+
+
+def read_last_lines(connection, session):
+    """The last lines that the tasks of a session printed, secrets masked as in its log."""
+    rows = connection.execute(
+        "select line from session_log where session=? order by task_run desc, position desc"
+        " limit ?", (session, EVENT_LINES)).fetchall()
+    return [line if len(line) <= LINE_CHARACTERS else line[:LINE_CHARACTERS] + "..."
+            for line, in reversed(rows)]
 
 
 # ======================================================================================
@@ -7414,6 +7732,185 @@ class NameLock:
 
 
 # ======================================================================================
+# store/notices.py
+# The notices of a master: their definitions, and what waits to be sent of each.
+# ======================================================================================
+
+MAX_EVENTS = 1000       # of one message; further ones are counted alone
+
+NOTICE_TABLES = """
+create table notice (
+    name text primary key,
+    definition text not null,           -- JSON, as it was imported
+    added text not null                 -- what happened before is not told
+);
+create table notice_message (           -- one that waits
+    id text primary key,                -- in its Message-ID, its Idempotency-Key
+    notice text not null, agent text not null,
+    opened text not null,               -- when its first event came
+    due text not null,                  -- when it is sent, or tried again
+    tried text,                         -- when it was tried first; null: it takes further events
+    tries integer not null default 0,
+    count integer not null default 0,   -- of its events
+    fault text not null default ''      -- why the last try failed
+);
+create index notice_message_of on notice_message(notice, agent);
+create table notice_event (
+    message text not null, n integer not null,
+    event text not null,                -- JSON
+    primary key (message, n)
+) without rowid;
+create table notice_taken (             -- a happening that its work repository has still
+    id text primary key
+) without rowid;
+create table notice_state (             -- how it went last
+    notice text not null, agent text not null,
+    last text, message text not null default '',
+    primary key (notice, agent)
+) without rowid;
+"""
+
+
+def list_documents(connection):
+    """[definition] of the notices by name, as documents have them."""
+    return [json.loads(text) for text, in connection.execute(
+        "select definition from notice order by name")]
+
+
+def put_notice(connection, document, now):
+    """Adds a notice, or gives it another definition."""
+    text = json.dumps(document)
+    if not connection.execute("update notice set definition=? where name=?",
+                              (text, document["name"])).rowcount:
+        connection.execute("insert into notice(name, definition, added) values (?, ?, ?)",
+                           (document["name"], text, to_text(now)))
+
+
+class StoredNotices:
+    """The notices of a master, for one agent of it. Every method waits for its commit, and raises
+    RepositoryError."""
+
+    def __init__(self, database, agent, clock):
+        self._db, self._agent, self._clock = database, agent, clock
+
+    def list_all(self):
+        """[(definition as a document has it, when it was added)] by name."""
+        with self._db.reading() as connection:
+            rows = connection.execute("select definition, added from notice order by name"
+                                      ).fetchall()
+        return [(json.loads(text), find_time(added) or 0.0) for text, added in rows]
+
+    def set_added(self, now):
+        """The clock was set back: none was added later than now."""
+        self._db.write(self._set_added, to_text(now))
+
+    @staticmethod
+    def _set_added(connection, now):
+        connection.execute("update notice set added=? where added>?", (now, now))
+
+    def delete(self, name):
+        """Deletes a notice and what waits of it. NotFound."""
+        self._db.write(self._delete, name)
+
+    @staticmethod
+    def _delete(connection, name):
+        if not connection.execute("delete from notice where name=?", (name,)).rowcount:
+            raise NotFound("no notice %s" % name)
+        connection.execute("delete from notice_event where message in"
+                           " (select id from notice_message where notice=?)", (name,))
+        for table in ("notice_message", "notice_state"):
+            connection.execute("delete from %s where notice=?" % table, (name,))
+
+    # -- what happens ------------------------------------------------------------------
+
+    def take(self, happenings):
+        """[(id of a happening, [(notice, group_s, event)])] -> into the messages that take events;
+        what was taken before is not again."""
+        self._db.write(self._take, happenings, self._clock.now())
+
+    def _take(self, connection, happenings, now):
+        for happening, events in happenings:
+            if connection.execute("insert or ignore into notice_taken values (?)",
+                                  (happening,)).rowcount:
+                for name, group_s, event in events:
+                    self._add_event(connection, name, group_s, event, now)
+
+    def _add_event(self, connection, name, group_s, event, now):
+        """One more event of a notice, unless that was deleted meanwhile."""
+        if not connection.execute("select 1 from notice where name=?", (name,)).fetchone():
+            return
+        row = connection.execute("select id, count from notice_message where notice=? and agent=?"
+                                 " and tried is null", (name, self._agent)).fetchone()
+        number, count = row or (uuid.uuid4().hex, 0)
+        if row is None:
+            connection.execute("insert into notice_message(id, notice, agent, opened, due) values"
+                               " (?, ?, ?, ?, ?)", (number, name, self._agent, to_text(now),
+                                                    to_text(now + group_s)))
+        if count < MAX_EVENTS:
+            connection.execute("insert into notice_event values (?, ?, ?)",
+                               (number, count, json.dumps(event)))
+        connection.execute("update notice_message set count=count+1 where id=?", (number,))
+
+    def forget_taken(self, happenings):
+        """Their work repository has them no longer."""
+        self._db.write(self._forget_taken, happenings)
+
+    @staticmethod
+    def _forget_taken(connection, happenings):
+        connection.executemany("delete from notice_taken where id=?", [(id,) for id in happenings])
+
+    # -- what waits --------------------------------------------------------------------
+
+    def list_waiting(self):
+        """The rows of messages that wait, of each notice in their order, times as epoch seconds."""
+        with self._db.reading() as connection:
+            rows = connection.execute("select * from notice_message where agent=?"
+                                      " order by notice, tried is null, opened", (self._agent,)
+                                      ).fetchall()
+        return [dict(row, opened=from_text(row["opened"]), due=from_text(row["due"]),
+                     tried=row["tried"] and from_text(row["tried"])) for row in rows]
+
+    def begin(self, message, now):
+        """A message is tried: it takes no further events -> its events."""
+        self._db.write(self._begin, message, to_text(now))
+        with self._db.reading() as connection:
+            return [json.loads(text) for text, in connection.execute(
+                "select event from notice_event where message=? order by n", (message,))]
+
+    @staticmethod
+    def _begin(connection, message, now):
+        connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
+                           (now, message))
+
+    def put_off(self, message, due, fault):
+        """A try has failed; it is tried again."""
+        self._db.write(self._put_off, message, to_text(due), fault)
+
+    @staticmethod
+    def _put_off(connection, message, due, fault):
+        connection.execute("update notice_message set due=?, fault=?, tries=tries+1 where id=?",
+                           (due, fault, message))
+
+    def settle(self, message, name, text, sent=None):
+        """A message was sent, or is given up: what is to be said of that."""
+        self._db.write(self._settle, message, name, text, sent and to_text(sent))
+
+    def _settle(self, connection, message, name, text, sent):
+        connection.execute("delete from notice_event where message=?", (message,))
+        if connection.execute("delete from notice_message where id=?", (message,)).rowcount:
+            connection.execute("insert or ignore into notice_state(notice, agent) values (?, ?)",
+                               (name, self._agent))
+            connection.execute("update notice_state set message=?, last=coalesce(?, last) where"
+                               " notice=? and agent=?", (text, sent, name, self._agent))
+
+    def list_states(self):
+        """{notice: (when it was sent last or None, what is to be said of that)}."""
+        with self._db.reading() as connection:
+            return {name: (find_time(last), text) for name, last, text in connection.execute(
+                "select notice, last, message from notice_state where agent=?", (self._agent,))}
+
+
+# ======================================================================================
 # store/master.py
 # The master repository: agents, what is attached, contexts, data servers, calendars, holds.
 # ======================================================================================
@@ -7482,14 +7979,14 @@ create table audit (
     primary key (agent, n)
 ) without rowid;
 create index audit_time on audit(time, agent, n);
-""")
+""", NOTICE_TABLES)
 
 
 class Master:
     """The master repository of one agent."""
 
     def __init__(self, path, clock):
-        self.path = os.path.abspath(path)
+        self.path, self._clock = os.path.abspath(path), clock
         self.db = Database(self.path, "master", "master repository", MASTER_MIGRATIONS, clock,
                            is_replaceable=True)
 
@@ -7553,9 +8050,10 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
-        -> the Changes."""
-        return self.db.write(self._put_topology, document) if document.has_topology else []
+        """Contexts, data servers, logical schemas, calendars and notices of a document, in one
+        transaction -> the Changes."""
+        return self.db.write(self._put_topology, document, self._clock.now()) \
+            if document.has_topology else []
 
     def rehearse_topology(self, document):
         """The Changes that put_topology would make now."""
@@ -7567,9 +8065,10 @@ class Master:
             "contexts": document.contexts, "calendars": [
                 dict(each, dates=each["dates"].split(",")) for each in document.calendars],
             "data_servers": [_without_nothing(server) for server in document.data_servers],
-            "logical_schemas": document.logical_schemas}
+            "logical_schemas": document.logical_schemas,
+            "notices": [notice["document"] for notice in document.notices]}
         changes = []
-        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices"):
             there = {_name_of(each): each for each in before[part]}
             for each in after[part]:
                 name = _name_of(each)
@@ -7577,7 +8076,7 @@ class Master:
                 changes.append(Change(part[:-1], name, None, change))
         return changes
 
-    def _put_topology(self, connection, document):
+    def _put_topology(self, connection, document, now):
         """Writes the topology of a document -> [Change]."""
         changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
@@ -7594,6 +8093,8 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        for notice in document.notices:
+            put_notice(connection, notice["document"], now)
         return changes
 
     def topology_faults(self, document):
@@ -7641,7 +8142,7 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        """Contexts, data servers, logical schemas, calendars and notices as a document has them."""
         return self.db.read(self._topology)
 
     @staticmethod
@@ -7662,7 +8163,8 @@ class Master:
                 "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
-                                    for name, contexts in schemas.items()]}
+                                    for name, contexts in schemas.items()],
+                "notices": list_documents(connection)}
 
     def calendars(self):
         """{name: dates} of the calendars."""
@@ -9482,7 +9984,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""")
+""", HAPPENING_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -10217,53 +10719,6 @@ def own_line():
 
 
 # ======================================================================================
-# processes/limits.py
-# How many files may be open: as the host has it for what the agent starts, more for itself.
-# ======================================================================================
-
-IDLE_FILES = 64         # more than an agent has open that does nothing
-
-
-class FileLimit:
-    """The soft limit on open files, raised for the agent alone, and only when that becomes scarce:
-    what it starts gets the limit that it was started with, which costs something from then on."""
-
-    def __init__(self, own=0, connections=0):
-        """`own` files it may need itself, and some for so many connections, as far as the host
-        allows. The last of them, from the descriptor `kept_from` on (None: none), are kept back for
-        what is no connection."""
-        self.kept_from = self._raised = None
-        self._raise_from = None         # a connection that has this descriptor raises the limit
-        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if self._soft == resource.RLIM_INFINITY:
-            return
-        descriptors = own + connections + connections // 10
-        most = descriptors if self._hard == resource.RLIM_INFINITY else min(descriptors, self._hard)
-        self._most = max(self._soft, most)
-        if self._most < descriptors:
-            log.warning("the host allows %d open files; the limits on connections and sessions may "
-                        "need %d (ulimit -n)", self._most, descriptors)
-        self.kept_from = self._most - min(own, self._most // 2)
-        if self._soft < most:
-            self._raise_from = self._soft - own
-            if self._raise_from < IDLE_FILES:
-                self.use(self._raise_from)
-
-    def use(self, descriptor):
-        """A connection has this descriptor -> whether it may keep it. The limit is raised before
-        what else the agent needs becomes scarce."""
-        if self._raise_from is not None and descriptor >= self._raise_from:
-            self._raise_from, self._raised = None, self._most
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self._most, self._hard))
-        return self.kept_from is None or descriptor < self.kept_from
-
-    @property
-    def to_restore(self):
-        """The limit that a process has to be given back, or None: it has it."""
-        return None if self._raised is None else self._soft
-
-
-# ======================================================================================
 # processes/looks.py
 # Looks at the process table, shared by all who want one at the same time.
 #
@@ -10405,359 +10860,6 @@ class Listing:
             if number in members or self._is_gone(number):
                 near = near + self._os_sessions.get(number, [])
             fresh += filter(search.add, near)
-
-
-# ======================================================================================
-# processes/starters.py
-# Threads that start processes: what hangs on a mount hangs one of them, and the others go on.
-#
-# Thread starter N: starts one process after the other; ends at Starters.close(). The processes that
-# it has started count as orphans when it ends before them (`reap_orphans`), so it stays.
-# ======================================================================================
-
-class Starters:
-    """As many threads as were ever busy at once."""
-
-    def __init__(self):
-        self._jobs, self._numbers = queue.Queue(), itertools.count(1)
-        self._lock = threading.Lock()   # for the next two
-        self._free, self._is_closing = 0, False     # how many have nothing to do
-
-    def run(self, job):
-        """Has job() called soon. OSError: there is no thread for it."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                self._jobs.put(job)
-                return
-            thread = Worker(self._serve, "starter %d" % next(self._numbers), job)
-            if not thread.try_start():
-                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    def _serve(self, job):
-        while job is not None:
-            job()
-            del job                     # or it would keep what it had until the next
-            with self._lock:
-                if self._is_closing:
-                    return
-                self._free += 1
-            job = self._jobs.get()
-
-    def close(self):
-        """Ends the threads; one that hangs is left behind."""
-        with self._lock:
-            self._is_closing = True
-            for _ in range(self._free):
-                self._jobs.put(None)
-
-
-# ======================================================================================
-# processes/output.py
-# What the processes of tasks print: read, cut into lines, masked, limited, captured.
-#
-# Thread output: reads the pipes of all tasks; ends at Output.close().
-# ======================================================================================
-
-LINE_COST = 40          # bytes that a row of the log takes beside its text
-NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
-FLUSH_S = 0.05          # between two looks at whose output is to be written down
-TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
-TAIL_S = 5.0            # but it is written down at least so often
-LAST_ERROR = 200        # characters of the last line of a standard error in a message
-
-
-def visible(data):
-    """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
-    return show_controls(data.decode("utf-8", "backslashreplace"))
-
-
-def cut_error(text):
-    """The last line of a standard error, as a message has it."""
-    text = text.strip()
-    return text if len(text) <= LAST_ERROR else text[:LAST_ERROR] + "..."
-
-
-def _piece_end(line, start):
-    """Where a piece of a line that is too long ends: not inside a character."""
-    end = start + MAX_LOG_LINE
-    while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
-        end -= 1
-    return end
-
-
-class _Block:
-    """Whole lines of one stream, read at one time; `data` is None once it is written down."""
-    __slots__ = ("position", "time", "stream", "data", "cost", "lines", "size")
-
-    def __init__(self, position, when, stream, data):
-        self.position, self.time, self.stream, self.data = position, when, stream, data
-        self.size, self.lines = len(data), max(1, data.count(b"\n"))
-        self.cost = self.size + LINE_COST * self.lines
-
-    def split(self, end):
-        """The block of its first bytes, which it gives up."""
-        first = _Block(self.position, self.time, self.stream, self.data[:end])
-        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
-        return first
-
-    def rows(self):
-        """The lines as rows of the log: (position, time, stream, text)."""
-        position = self.position
-        for line in self.data[:-1 if self.data.endswith(b"\n") else None].split(b"\n"):
-            start = 0
-            while len(line) - start > MAX_LOG_LINE:
-                end = _piece_end(line, start)
-                yield position + start, self.time, self.stream, visible(line[start:end])
-                start = end
-            yield position + start, self.time, self.stream, visible(line[start:])
-            position += len(line) + 1
-
-
-class Capture:
-    """The output of one task: its first and its last half of `limit` bytes, and a count between.
-
-    The output thread feeds it; `store(rows, omitted, on_stored)` writes rows down and calls
-    `on_stored()` when that is done. Memory stays within the limit whatever comes.
-    """
-
-    def __init__(self, limit, store, clock, is_captured=False, secrets=()):
-        self._half = max(1, limit // 2)
-        self._store, self._clock = store, clock
-        self._secrets = [secret.encode() for secret in secrets]     # the longest first
-        # the beginning of standard output
-        self.captured = bytearray() if is_captured else None
-        self._lock = threading.Lock()
-        self._carry = {}                    # stream -> bytes of a line that has no end yet
-        self._last_error = b""              # the newest whole line of standard error
-        self._position = 0
-        self._head_left = self._half
-        self._head_end = None               # where the head ends, once it is full
-        self._waiting = []                  # blocks of the head not yet written down
-        self._tail = collections.deque()
-        self._tail_cost = 0
-        self._bytes_after = self._lines_after = 0       # that came after the head
-        self._has_left_out = False          # since the last rows were taken
-        self._is_storing = False
-        self._store_at = 0.0                # not before, on the clock that never steps
-
-    def feed(self, stream, data):
-        """Takes what a task printed; no data means the end of the stream."""
-        with self._lock:
-            if stream == OUT and self.captured is not None and \
-                    len(self.captured) <= MAX_VALUE:
-                self.captured += data
-            carry = self._carry.pop(stream, b"")
-            whole = carry + data if carry else data
-            whole = mask_all(whole, self._secrets)      # lines are whole here, so are secrets
-            cut = whole.rfind(b"\n") + 1 if data else len(whole)
-            self._add(stream, whole[:cut])
-            overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
-            while len(whole) - cut - overlap > MAX_LOG_LINE:
-                start, cut = cut, _piece_end(whole, cut)
-                self._add(stream, whole[start:cut])
-            if cut < len(whole):
-                self._carry[stream] = whole[cut:]
-
-    def _add(self, stream, data):
-        """Takes whole lines in: to be written, as long as the first half of the limit lasts, then
-        into the tail, of which the oldest are left out."""
-        if not data:
-            return
-        if stream == ERR:
-            self._last_error = data.rstrip().rpartition(b"\n")[2] or self._last_error
-        block = _Block(self._position, to_text(self._clock.now()), stream, data)
-        self._position += len(data) + (not data.endswith(b"\n"))
-        if block.cost <= self._head_left:
-            self._head_left -= block.cost
-            self._waiting.append(block)
-            return
-        if self._head_end is None:
-            self._fill_head(block)
-        self._tail.append(block)
-        self._bytes_after += block.size
-        self._lines_after += block.lines
-        self._tail_cost += block.cost
-        while self._tail_cost > self._half:
-            self._leave_out()
-
-    @property
-    def last_error(self):
-        """The last line of standard error that is not blank, without secrets, as text."""
-        with self._lock:
-            return cut_error(visible(self._carry.get(ERR, b"").strip() or self._last_error))
-
-    def _fill_head(self, block):
-        """The block in which the head becomes full gives it the lines that still fit."""
-        end = block.data.rfind(b"\n", 0, int(self._head_left * block.size / block.cost)) + 1
-        if end:
-            self._waiting.append(block.split(end))
-        self._head_left, self._head_end = 0, block.position
-
-    def _leave_out(self):
-        """The tail gives up lines at its beginning, or its first block where no line can be
-        kept."""
-        block, excess, end = self._tail[0], self._tail_cost - self._half, 0
-        if block.data is not None and excess < block.cost:
-            end = block.data.find(b"\n", int(excess * block.size / block.cost)) + 1
-        self._tail_cost -= block.cost
-        if 0 < end < block.size:
-            block.split(end)
-            self._tail_cost += block.cost
-        else:
-            self._tail.popleft()
-        self._has_left_out = True
-
-    def take(self, is_end=False):
-        """Rows to be written down and the range of positions to be left out, or None."""
-        if is_end:
-            for stream in (OUT, ERR):
-                self.feed(stream, b"")
-        with self._lock:
-            blocks, self._waiting = self._waiting, []
-            blocks += [block for block in self._tail if block.data is not None]
-            rows = [row for block in blocks for row in block.rows()]
-            for block in blocks:
-                block.data = None
-            omitted = None
-            if self._has_left_out:
-                self._has_left_out = False
-                end = self._tail[0].position if self._tail else self._position
-                omitted = self._head_end, end
-                rows.append((self._head_end, to_text(self._clock.now()), ERR,
-                             "... %d lines (%d bytes) are left out here ..." % (
-                                 self._lines_after - sum(block.lines for block in self._tail),
-                                 self._bytes_after - sum(block.size for block in self._tail))))
-            return rows, omitted
-
-    def flush(self):
-        """Hands what is new to the store, unless the last rows are still on their way."""
-        now = self._clock.monotonic()
-        if self._is_storing or now < self._store_at:
-            return
-        rows, omitted = self.take()
-        if rows or omitted:
-            self._is_storing = True
-            if omitted:         # what prints without end must not keep the writer busy with it
-                self._store_at = now + min(TAIL_S, len(rows) / TAIL_ROWS_S)
-            self._store(rows, omitted, self._stored)
-
-    def _stored(self):
-        self._is_storing = False
-
-
-class Output:
-    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
-    Starters of their processes."""
-
-    def __init__(self):
-        self.starters = Starters()
-        self._selector = selectors.DefaultSelector()
-        self._lock = threading.Lock()
-        self._new = collections.deque()
-        self._captures = set()
-        self._is_closing = False
-        wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
-        self._thread = Worker(self._run, name="output")
-        self._thread.start()
-
-    def add(self, process, pipes):
-        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
-        stream None is the descriptor of the process itself, which can be read once it has ended."""
-        with self._lock:
-            self._new.append((process, pipes))
-        self._wake()
-
-    def forget(self, capture):
-        """Stores no more of a capture; what its pipes still bring is read and thrown away."""
-        with self._lock:
-            self._captures.discard(capture)
-
-    def close(self):
-        """Ends the threads; pipes that are still open are closed."""
-        self.starters.close()
-        self._is_closing = True
-        self._wake()
-        self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if key.data is not None and key.data[1] is None:
-                key.data[0].let_go()
-            key.fileobj.close()
-        self._selector.close()
-        os.close(self._wake_in)
-
-    def _wake(self):
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_in, b"w")
-
-    def _run(self):
-        """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
-        seconds; a fault, as when memory is short, ends it for nobody."""
-        flush_at, is_told = 0.0, False
-        while not self._is_closing:
-            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
-            try:
-                count = 0
-                for key, _ in self._selector.select(timeout):
-                    if key.data is None:
-                        os.read(key.fd, 4096)
-                        self._register()
-                    elif self._take(key.fileobj, *key.data):
-                        count += 1
-                if count > NOISY_PIPES:
-                    time.sleep(NOISY_S)     # tasks that print without end leave others their turn
-                if time.monotonic() >= flush_at:
-                    flush_at = time.monotonic() + FLUSH_S
-                    self._flush()
-            except Exception:
-                if not is_told:
-                    is_told = True
-                    log.exception("output of tasks")
-                time.sleep(FLUSH_S)
-                self._wake()            # what is new may not be registered yet
-
-    def _register(self):
-        """Takes in what is new; what cannot be taken in now stays."""
-        while self._new:
-            process, pipes = self._new[0]
-            while pipes:
-                pipe, stream = next(iter(pipes.items()))
-                os.set_blocking(pipe.fileno(), False)
-                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
-                del pipes[pipe]
-            with self._lock:
-                if not process.is_over:
-                    self._captures.add(process.capture)
-                self._new.popleft()
-
-    def _take(self, pipe, process, stream):
-        """Reads from a pipe that has something -> whether there was any of it; what has come to its
-        end is closed."""
-        if stream is None:
-            process.exited()
-            data = b""
-        else:
-            try:
-                data = os.read(pipe.fileno(), 65536)
-            except BlockingIOError:
-                return False
-            except OSError:
-                data = b""
-        if data and not process.is_over:
-            process.capture.feed(stream, data)
-        elif not data:
-            self._selector.unregister(pipe)
-            pipe.close()
-            if stream is not None:
-                process.pipe_ended()
-        return bool(data)
-
-    def _flush(self):
-        with self._lock:            # forget() waits for what is under way
-            for capture in self._captures:
-                capture.flush()
 
 
 # ======================================================================================
@@ -11274,6 +11376,473 @@ def exit_text(rc):
         return "ended by signal %d (%s)" % (-rc, signal.Signals(-rc).name)
     except ValueError:
         return "ended by signal %d" % -rc
+
+
+# ======================================================================================
+# processes/errand.py
+# A process beside all sessions that is given something, and has a limit in time.
+#
+# It writes what came of it, as JSON, to a file that has no name; its output is thrown away.
+# ======================================================================================
+
+ABANDON_S = 1.0         # how long one that was killed is waited for
+
+
+class Errand:
+    """One such process, for the thread that runs it; stop() is for any other."""
+
+    def __init__(self, put_in_bounds, limit_s):
+        """`put_in_bounds(command)` gives a Command the user and the limits of tasks."""
+        self._bind, self._limit_s = put_in_bounds, limit_s
+        self._lock, self._popen, self._is_stopped = threading.Lock(), None, False
+
+    def run(self, make_command, text):
+        """Runs make_command(fd), a Command, with a text for its standard input, until it ends or
+        its time is over -> what it wrote to the descriptor fd, a dict. ValueError says why there is
+        nothing."""
+        with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as order:
+            order.write(text.encode())
+            order.seek(0)
+            command = self._bind(make_command(answer.fileno()))
+            with staged(command, None) as (command, _):
+                rc = self._run(command, order)
+            answer.seek(0)
+            data = answer.read()
+        try:
+            return json.loads(data.decode())
+        except ValueError:
+            raise ValueError("its process ended early: %s" % exit_text(rc)) from None
+
+    def _run(self, command, order):
+        """The exit code of a Command. ValueError."""
+        with self._lock:
+            if self._is_stopped:
+                raise ValueError("the agent was stopping")
+            try:
+                popen = self._popen = subprocess.Popen(
+                    command.words, env=command.environment, cwd=command.cwd, stdin=order,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    pass_fds=command.pass_fds, start_new_session=True)
+            except OSError as error:
+                raise ValueError(start_error(error)) from None
+        try:
+            return popen.wait(self._limit_s)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(ABANDON_S)
+            raise ValueError("took over %g s" % self._limit_s) from None
+        finally:
+            with self._lock:
+                self._popen = None
+
+    def stop(self):
+        """Ends it now, or before it begins."""
+        with self._lock:
+            self._is_stopped = True
+            if self._popen is not None:
+                with contextlib.suppress(OSError):
+                    os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+# ======================================================================================
+# processes/limits.py
+# How many files may be open: as the host has it for what the agent starts, more for itself.
+# ======================================================================================
+
+IDLE_FILES = 64         # more than an agent has open that does nothing
+
+
+class FileLimit:
+    """The soft limit on open files, raised for the agent alone, and only when that becomes scarce:
+    what it starts gets the limit that it was started with, which costs something from then on."""
+
+    def __init__(self, own=0, connections=0):
+        """`own` files it may need itself, and some for so many connections, as far as the host
+        allows. The last of them, from the descriptor `kept_from` on (None: none), are kept back for
+        what is no connection."""
+        self.kept_from = self._raised = None
+        self._raise_from = None         # a connection that has this descriptor raises the limit
+        self._soft, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self._soft == resource.RLIM_INFINITY:
+            return
+        descriptors = own + connections + connections // 10
+        most = descriptors if self._hard == resource.RLIM_INFINITY else min(descriptors, self._hard)
+        self._most = max(self._soft, most)
+        if self._most < descriptors:
+            log.warning("the host allows %d open files; the limits on connections and sessions may "
+                        "need %d (ulimit -n)", self._most, descriptors)
+        self.kept_from = self._most - min(own, self._most // 2)
+        if self._soft < most:
+            self._raise_from = self._soft - own
+            if self._raise_from < IDLE_FILES:
+                self.use(self._raise_from)
+
+    def use(self, descriptor):
+        """A connection has this descriptor -> whether it may keep it. The limit is raised before
+        what else the agent needs becomes scarce."""
+        if self._raise_from is not None and descriptor >= self._raise_from:
+            self._raise_from, self._raised = None, self._most
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._most, self._hard))
+        return self.kept_from is None or descriptor < self.kept_from
+
+    @property
+    def to_restore(self):
+        """The limit that a process has to be given back, or None: it has it."""
+        return None if self._raised is None else self._soft
+
+
+# ======================================================================================
+# processes/starters.py
+# Threads that start processes: what hangs on a mount hangs one of them, and the others go on.
+#
+# Thread starter N: starts one process after the other; ends at Starters.close(). The processes that
+# it has started count as orphans when it ends before them (`reap_orphans`), so it stays.
+# ======================================================================================
+
+class Starters:
+    """As many threads as were ever busy at once."""
+
+    def __init__(self):
+        self._jobs, self._numbers = queue.Queue(), itertools.count(1)
+        self._lock = threading.Lock()   # for the next two
+        self._free, self._is_closing = 0, False     # how many have nothing to do
+
+    def run(self, job):
+        """Has job() called soon. OSError: there is no thread for it."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._jobs.put(job)
+                return
+            thread = Worker(self._serve, "starter %d" % next(self._numbers), job)
+            if not thread.try_start():
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _serve(self, job):
+        while job is not None:
+            job()
+            del job                     # or it would keep what it had until the next
+            with self._lock:
+                if self._is_closing:
+                    return
+                self._free += 1
+            job = self._jobs.get()
+
+    def close(self):
+        """Ends the threads; one that hangs is left behind."""
+        with self._lock:
+            self._is_closing = True
+            for _ in range(self._free):
+                self._jobs.put(None)
+
+
+# ======================================================================================
+# processes/output.py
+# What the processes of tasks print: read, cut into lines, masked, limited, captured.
+#
+# Thread output: reads the pipes of all tasks; ends at Output.close().
+# ======================================================================================
+
+LINE_COST = 40          # bytes that a row of the log takes beside its text
+NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
+FLUSH_S = 0.05          # between two looks at whose output is to be written down
+TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
+TAIL_S = 5.0            # but it is written down at least so often
+LAST_ERROR = 200        # characters of the last line of a standard error in a message
+
+
+def visible(data):
+    """Bytes of a line -> text in which nothing can imitate a reply or drive a terminal."""
+    return show_controls(data.decode("utf-8", "backslashreplace"))
+
+
+def cut_error(text):
+    """The last line of a standard error, as a message has it."""
+    text = text.strip()
+    return text if len(text) <= LAST_ERROR else text[:LAST_ERROR] + "..."
+
+
+def _piece_end(line, start):
+    """Where a piece of a line that is too long ends: not inside a character."""
+    end = start + MAX_LOG_LINE
+    while end > start + MAX_LOG_LINE - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+class _Block:
+    """Whole lines of one stream, read at one time; `data` is None once it is written down."""
+    __slots__ = ("position", "time", "stream", "data", "cost", "lines", "size")
+
+    def __init__(self, position, when, stream, data):
+        self.position, self.time, self.stream, self.data = position, when, stream, data
+        self.size, self.lines = len(data), max(1, data.count(b"\n"))
+        self.cost = self.size + LINE_COST * self.lines
+
+    def split(self, end):
+        """The block of its first bytes, which it gives up."""
+        first = _Block(self.position, self.time, self.stream, self.data[:end])
+        self.__init__(self.position + end, self.time, self.stream, self.data[end:])
+        return first
+
+    def rows(self):
+        """The lines as rows of the log: (position, time, stream, text)."""
+        position = self.position
+        for line in self.data[:-1 if self.data.endswith(b"\n") else None].split(b"\n"):
+            start = 0
+            while len(line) - start > MAX_LOG_LINE:
+                end = _piece_end(line, start)
+                yield position + start, self.time, self.stream, visible(line[start:end])
+                start = end
+            yield position + start, self.time, self.stream, visible(line[start:])
+            position += len(line) + 1
+
+
+class Capture:
+    """The output of one task: its first and its last half of `limit` bytes, and a count between.
+
+    The output thread feeds it; `store(rows, omitted, on_stored)` writes rows down and calls
+    `on_stored()` when that is done. Memory stays within the limit whatever comes.
+    """
+
+    def __init__(self, limit, store, clock, is_captured=False, secrets=()):
+        self._half = max(1, limit // 2)
+        self._store, self._clock = store, clock
+        self._secrets = [secret.encode() for secret in secrets]     # the longest first
+        # the beginning of standard output
+        self.captured = bytearray() if is_captured else None
+        self._lock = threading.Lock()
+        self._carry = {}                    # stream -> bytes of a line that has no end yet
+        self._last_error = b""              # the newest whole line of standard error
+        self._position = 0
+        self._head_left = self._half
+        self._head_end = None               # where the head ends, once it is full
+        self._waiting = []                  # blocks of the head not yet written down
+        self._tail = collections.deque()
+        self._tail_cost = 0
+        self._bytes_after = self._lines_after = 0       # that came after the head
+        self._has_left_out = False          # since the last rows were taken
+        self._is_storing = False
+        self._store_at = 0.0                # not before, on the clock that never steps
+
+    def feed(self, stream, data):
+        """Takes what a task printed; no data means the end of the stream."""
+        with self._lock:
+            if stream == OUT and self.captured is not None and \
+                    len(self.captured) <= MAX_VALUE:
+                self.captured += data
+            carry = self._carry.pop(stream, b"")
+            whole = carry + data if carry else data
+            whole = mask_all(whole, self._secrets)      # lines are whole here, so are secrets
+            cut = whole.rfind(b"\n") + 1 if data else len(whole)
+            self._add(stream, whole[:cut])
+            overlap = len(self._secrets[0]) if self._secrets else 0    # may be the half of one
+            while len(whole) - cut - overlap > MAX_LOG_LINE:
+                start, cut = cut, _piece_end(whole, cut)
+                self._add(stream, whole[start:cut])
+            if cut < len(whole):
+                self._carry[stream] = whole[cut:]
+
+    def _add(self, stream, data):
+        """Takes whole lines in: to be written, as long as the first half of the limit lasts, then
+        into the tail, of which the oldest are left out."""
+        if not data:
+            return
+        if stream == ERR:
+            self._last_error = data.rstrip().rpartition(b"\n")[2] or self._last_error
+        block = _Block(self._position, to_text(self._clock.now()), stream, data)
+        self._position += len(data) + (not data.endswith(b"\n"))
+        if block.cost <= self._head_left:
+            self._head_left -= block.cost
+            self._waiting.append(block)
+            return
+        if self._head_end is None:
+            self._fill_head(block)
+        self._tail.append(block)
+        self._bytes_after += block.size
+        self._lines_after += block.lines
+        self._tail_cost += block.cost
+        while self._tail_cost > self._half:
+            self._leave_out()
+
+    @property
+    def last_error(self):
+        """The last line of standard error that is not blank, without secrets, as text."""
+        with self._lock:
+            return cut_error(visible(self._carry.get(ERR, b"").strip() or self._last_error))
+
+    def _fill_head(self, block):
+        """The block in which the head becomes full gives it the lines that still fit."""
+        end = block.data.rfind(b"\n", 0, int(self._head_left * block.size / block.cost)) + 1
+        if end:
+            self._waiting.append(block.split(end))
+        self._head_left, self._head_end = 0, block.position
+
+    def _leave_out(self):
+        """The tail gives up lines at its beginning, or its first block where no line can be
+        kept."""
+        block, excess, end = self._tail[0], self._tail_cost - self._half, 0
+        if block.data is not None and excess < block.cost:
+            end = block.data.find(b"\n", int(excess * block.size / block.cost)) + 1
+        self._tail_cost -= block.cost
+        if 0 < end < block.size:
+            block.split(end)
+            self._tail_cost += block.cost
+        else:
+            self._tail.popleft()
+        self._has_left_out = True
+
+    def take(self, is_end=False):
+        """Rows to be written down and the range of positions to be left out, or None."""
+        if is_end:
+            for stream in (OUT, ERR):
+                self.feed(stream, b"")
+        with self._lock:
+            blocks, self._waiting = self._waiting, []
+            blocks += [block for block in self._tail if block.data is not None]
+            rows = [row for block in blocks for row in block.rows()]
+            for block in blocks:
+                block.data = None
+            omitted = None
+            if self._has_left_out:
+                self._has_left_out = False
+                end = self._tail[0].position if self._tail else self._position
+                omitted = self._head_end, end
+                rows.append((self._head_end, to_text(self._clock.now()), ERR,
+                             "... %d lines (%d bytes) are left out here ..." % (
+                                 self._lines_after - sum(block.lines for block in self._tail),
+                                 self._bytes_after - sum(block.size for block in self._tail))))
+            return rows, omitted
+
+    def flush(self):
+        """Hands what is new to the store, unless the last rows are still on their way."""
+        now = self._clock.monotonic()
+        if self._is_storing or now < self._store_at:
+            return
+        rows, omitted = self.take()
+        if rows or omitted:
+            self._is_storing = True
+            if omitted:         # what prints without end must not keep the writer busy with it
+                self._store_at = now + min(TAIL_S, len(rows) / TAIL_ROWS_S)
+            self._store(rows, omitted, self._stored)
+
+    def _stored(self):
+        self._is_storing = False
+
+
+class Output:
+    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
+    Starters of their processes."""
+
+    def __init__(self):
+        self.starters = Starters()
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._new = collections.deque()
+        self._captures = set()
+        self._is_closing = False
+        wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
+        self._thread = Worker(self._run, name="output")
+        self._thread.start()
+
+    def add(self, process, pipes):
+        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
+        stream None is the descriptor of the process itself, which can be read once it has ended."""
+        with self._lock:
+            self._new.append((process, pipes))
+        self._wake()
+
+    def forget(self, capture):
+        """Stores no more of a capture; what its pipes still bring is read and thrown away."""
+        with self._lock:
+            self._captures.discard(capture)
+
+    def close(self):
+        """Ends the threads; pipes that are still open are closed."""
+        self.starters.close()
+        self._is_closing = True
+        self._wake()
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None and key.data[1] is None:
+                key.data[0].let_go()
+            key.fileobj.close()
+        self._selector.close()
+        os.close(self._wake_in)
+
+    def _wake(self):
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_in, b"w")
+
+    def _run(self):
+        """The thread of Output: reads what pipes have, and has it written down every FLUSH_S
+        seconds; a fault, as when memory is short, ends it for nobody."""
+        flush_at, is_told = 0.0, False
+        while not self._is_closing:
+            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
+            try:
+                count = 0
+                for key, _ in self._selector.select(timeout):
+                    if key.data is None:
+                        os.read(key.fd, 4096)
+                        self._register()
+                    elif self._take(key.fileobj, *key.data):
+                        count += 1
+                if count > NOISY_PIPES:
+                    time.sleep(NOISY_S)     # tasks that print without end leave others their turn
+                if time.monotonic() >= flush_at:
+                    flush_at = time.monotonic() + FLUSH_S
+                    self._flush()
+            except Exception:
+                if not is_told:
+                    is_told = True
+                    log.exception("output of tasks")
+                time.sleep(FLUSH_S)
+                self._wake()            # what is new may not be registered yet
+
+    def _register(self):
+        """Takes in what is new; what cannot be taken in now stays."""
+        while self._new:
+            process, pipes = self._new[0]
+            while pipes:
+                pipe, stream = next(iter(pipes.items()))
+                os.set_blocking(pipe.fileno(), False)
+                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                del pipes[pipe]
+            with self._lock:
+                if not process.is_over:
+                    self._captures.add(process.capture)
+                self._new.popleft()
+
+    def _take(self, pipe, process, stream):
+        """Reads from a pipe that has something -> whether there was any of it; what has come to its
+        end is closed."""
+        if stream is None:
+            process.exited()
+            data = b""
+        else:
+            try:
+                data = os.read(pipe.fileno(), 65536)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
+        if data and not process.is_over:
+            process.capture.feed(stream, data)
+        elif not data:
+            self._selector.unregister(pipe)
+            pipe.close()
+            if stream is not None:
+                process.pipe_ended()
+        return bool(data)
+
+    def _flush(self):
+        with self._lock:            # forget() waits for what is under way
+            for capture in self._captures:
+                capture.flush()
 
 
 # ======================================================================================
@@ -13707,6 +14276,35 @@ class EvaluateTask:
 
 
 # ======================================================================================
+# tasks/sendmail.py
+# Mail by the host's own program, where no server is named.
+# ======================================================================================
+
+SENDMAIL_PATH = "/usr/sbin:/usr/lib:/usr/local/sbin"     # where it lies that is in no PATH
+
+
+def give_to_sendmail(message, limit_s):
+    """Hands an EmailMessage to sendmail -> fields of a TaskResult. TaskError."""
+    path = os.pathsep.join(filter(None, (os.environ.get("PATH"), SENDMAIL_PATH)))
+    program = shutil.which("sendmail", path=path)
+    if program is None:
+        raise TaskError("there is no data server MAIL, and no program sendmail on this host")
+    addresses = [address.addr_spec for address in message["To"].addresses]
+    data = message.as_bytes(policy=message.policy.clone(linesep="\n"))
+    try:
+        process = subprocess.run([program, "-i", "--"] + addresses, input=data, timeout=limit_s,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except subprocess.TimeoutExpired:
+        raise TaskError("%s took over %s s" % (program, limit_s)) from None
+    except OSError as error:
+        raise TaskError("%s: %s" % (program, error.strerror)) from None
+    if process.returncode:
+        raise TaskError("%s ended with exit code %d: %s" % (
+            program, process.returncode, one_line(process.stdout.decode("utf-8", "replace"))))
+    return {"status": DONE, "message": ""}
+
+
+# ======================================================================================
 # tasks/network.py
 # What speaks to other hosts: the type http, and what mail shares with it.
 # ======================================================================================
@@ -13927,9 +14525,10 @@ class HttpTask(HelperTask):
 
     @classmethod
     def _attempt(cls, order, first):
-        with time_limit(ANSWER_S, first.place):
+        with time_limit(order.get("limit_s", ANSWER_S), first.place):
             request, response = cls._answer(first, order["expect"])
-        with response, failures_at(request.place), time_limit(CONTENT_S, request.place):
+        content_s = order.get("limit_s", CONTENT_S)
+        with response, failures_at(request.place), time_limit(content_s, request.place):
             return cls._take(order, request.place, response)
 
     @classmethod
@@ -14030,13 +14629,15 @@ class MailTask(HelperTask):
     @classmethod
     def work(cls, order):
         """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
-        connect = order["server"]["connect"]
+        connect = order["server"] and order["server"]["connect"] or {}
         message = cls._message(order, connect)
+        if order["server"] is None:         # of a notice
+            return give_to_sendmail(message, order["limit_s"])
         host = connect.get("host", "localhost")
         tls = cls._tls(connect, host)
         port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
         place = "mail by %s:%d" % (host, port)
-        with failures_at(place), time_limit(MAIL_S, place):
+        with failures_at(place), time_limit(order.get("limit_s", MAIL_S), place):
             with contextlib.closing(cls._connect(host, port, tls)) as smtp:
                 cls._login(smtp, connect)
                 refused = smtp.send_message(message)
@@ -14096,7 +14697,11 @@ class MailTask(HelperTask):
             message["To"] = read_addresses(order["to"])
             message["Subject"] = " ".join(order["subject"].split())
             message["Date"] = email.utils.formatdate(localtime=True)
-            message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
+            if "id" in order:       # of a notice: at each try the same (RFC 3834, 5)
+                message["Message-ID"] = "<%s@%s>" % (order["id"], host)
+                message["Auto-Submitted"] = "auto-generated"
+            else:
+                message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])
@@ -14145,6 +14750,100 @@ def attach(message, path, root=ANYWHERE):
         kind = "application/octet-stream"
     group, _, subtype = kind.partition("/")
     message.add_attachment(data, maintype=group, subtype=subtype, filename=name)
+
+
+# ======================================================================================
+# tasks/notify.py
+# How a notice is sent: the order for the process that does it, of each type.
+#
+# Mail and HTTP are the tasks of these names in a helper; a command gets the JSON on its standard
+# input, in a process that ends it when its time is over, also when the agent is gone by then.
+# ======================================================================================
+
+SENDING_S = 120         # that the sending of a notice may take
+# answers that lead elsewhere, and do not take along what was posted
+_LEAD_AWAY = [301, 302, 303]
+
+
+class Letter:
+    """A notice on its way: its id, what it says as JSON, and as a mail."""
+
+    def __init__(self, number, document, subject, body):
+        self.id, self.json = number, json.dumps(document)
+        self.subject, self.body = subject, body
+
+
+def send_letter(way, letter, errand, environment, server):
+    """Has an Errand send a Letter as its `send` says, whose secrets are read -> what is to be said
+    of that, or nothing. `server`: the data server MAIL, None: there is none. ValueError says why it
+    could not be sent."""
+    environment = utf8_environment(environment)
+    if way["type"] == "os":
+        words = way["command"]
+        words = ["/bin/sh", "-c", words] if isinstance(words, str) else words
+
+        def make_command(fd):
+            return Command(alone_command(command_alone, str(fd), str(SENDING_S)) + words,
+                           environment, pass_fds=(fd,))
+        result = errand.run(make_command, letter.json)
+    else:
+        order = _mail_order(way, letter, server) if way["type"] == "mail" else \
+            _http_order(way, letter)
+
+        def make_command(fd):
+            return Command(program_command("-u", "-s") + ["--task", str(fd)], environment,
+                           pass_fds=(fd, open_code()))
+        result = errand.run(make_command, json.dumps(order))
+    if result["status"] not in (DONE, WARNING):
+        raise ValueError(result["message"] or "it failed")
+    if result.get("rc") in _LEAD_AWAY and way["type"] == "http":
+        raise ValueError("status %d leads elsewhere, where the notice would not be posted; give "
+                         "the url of that" % result["rc"])
+    return result["message"]
+
+
+def _mail_order(way, letter, server):
+    return {"type": "mail", "to": way["to"], "subject": letter.subject, "body": letter.body,
+            "attach": [], "server": server, "id": letter.id, "limit_s": SENDING_S}
+
+
+def _http_order(way, letter):
+    headers = dict({"User-Agent": "agent.py"}, **way["headers"])
+    headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
+    return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
+            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY, "save": None,
+            "capture": None, "attempts": 1, "limit_s": SENDING_S}
+
+
+def command_alone(fd, limit_s, *words):
+    """In a process by itself: runs a command with this one's standard input, ends it and its
+    process group when its time is over. What came of it goes to `fd` as JSON."""
+    import json
+    import os
+    import signal
+    import subprocess
+    import tempfile
+    status, message = "ERROR", ""
+    try:
+        with tempfile.TemporaryFile() as errors:
+            popen = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
+            try:
+                popen.wait(float(limit_s))
+                if popen.returncode:
+                    errors.seek(0, os.SEEK_END)
+                    errors.seek(max(0, errors.tell() - 300))
+                    lines = errors.read().decode("utf-8", "replace").strip().split("\n")
+                    message = "exit code %d" % popen.returncode + (lines[-1] and ": " + lines[-1])
+                else:
+                    status = "DONE"
+            except subprocess.TimeoutExpired:
+                message = "took over %s s" % limit_s
+    except (OSError, ValueError) as error:
+        message = "cannot start: %s: %s" % (getattr(error, "strerror", None) or error, words[0])
+    with open(int(fd), "w") as file:
+        json.dump({"status": status, "message": message}, file)
+    if message.startswith("took"):
+        os.killpg(0, signal.SIGKILL)
 
 
 # ======================================================================================
@@ -19982,6 +20681,459 @@ def call_after_commit(function, pending):
 
 
 # ======================================================================================
+# agent/letters.py
+# What a notice says: its events as JSON, and as a mail that can be read.
+# ======================================================================================
+
+TOLD_EVENTS = 20        # of a mail with all that is known of them
+LISTED_EVENTS = 200     # of a mail that have a line
+
+_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "could not start",
+          "late": "began late", "skipped": "did not run", "long": "takes long",
+          "stale": "was interrupted by a crash", "test": "is a test"}
+
+
+def make_event(kind, row, message, lines, tell_commands):
+    """An event of JSON of a row of happening; tell_commands([words]) gives the lines of the client.
+    """
+    return {"kind": kind, "scenario": row["scenario"], "session": row["session"],
+            "schedule": row["schedule"], "due": row["due"] and to_local(row["due"]),
+            "message": message, "lines": lines,
+            "next": tell_commands(_tell_next(kind, row["session"], row["schedule"]))}
+
+
+def _tell_next(kind, session, schedule):
+    """The words of the client that tell more, or mend it."""
+    if session is None or kind == "late":
+        return ["sched why %s" % schedule]
+    if kind in ("error", "stopped"):
+        return ["log %d" % session, "restart %d" % session]
+    if kind == "long":
+        return ["log %d --follow" % session, "stop %d" % session]
+    return ["status %d" % session]
+
+
+def make_letter(agent, name, number, events, count):
+    """The Letter of a notice; `count`: of all events, of which not all may be there."""
+    missing = count - len(events)
+    if missing > 0:
+        events[-1] = dict(events[-1], message="%s (and %d more, which are not listed)" % (
+            events[-1]["message"], missing))
+    document = {"agent": agent, "notice": name, "id": number, "events": events}
+    return Letter(number, document, _tell_subject(agent, events, count),
+                  _tell_body(agent, name, events, count))
+
+
+def _tell_subject(agent, events, count):
+    first = events[0]
+    what = "session %d of %s" % (first["session"], first["scenario"]) if first["session"] \
+        else "schedule %s" % first["schedule"] if first["schedule"] else "a notice"
+    if count == 1:
+        return "[%s] %s %s" % (agent, what, _WORDS[first["kind"]])
+    kinds = collections.Counter(event["kind"] for event in events)
+    return "[%s] %d events: %s" % (agent, count, ", ".join(
+        "%d %s" % (number, kind) for kind, number in kinds.most_common()))
+
+
+def _tell_body(agent, name, events, count):
+    """The text of a mail: some events with all that is known, a line for others, and how many more
+    there are."""
+    parts = [_tell_event(event) for event in events[:TOLD_EVENTS]]
+    listed = events[TOLD_EVENTS:LISTED_EVENTS]
+    if listed:
+        parts.append("\n".join(["More:"] + [_list_event(event) for event in listed]))
+    more = count - min(len(events), LISTED_EVENTS)
+    if more:
+        parts.append("And %d more." % more)
+    parts.append("-- \nNotice %s of agent %s. agentcli.py notice list" % (name, agent))
+    return "\n\n".join(parts) + "\n"
+
+
+def _list_event(event):
+    about = ["session %d" % event["session"]] if event["session"] else []
+    about += ["schedule %s" % event["schedule"]] if event["schedule"] else []
+    return show_controls("%s %s: %s" % (event["kind"], " ".join([event["scenario"]] + about),
+                                        event["message"]))
+
+
+def _tell_event(event):
+    """All that is known of an event."""
+    fields = [("scenario", event["scenario"]), ("session", event["session"]),
+              ("schedule", event["schedule"]), ("due", event["due"]),
+              ("message", event["message"])]
+    lines = ["%s %s" % (event["scenario"] or "This", _WORDS[event["kind"]])]
+    lines += ["  %-9s %s" % (name + ":", show_controls(str(value)))
+              for name, value in fields if value not in (None, "")]
+    if event["lines"]:
+        lines += ["  its last lines:"] + ["    | " + show_controls(line)
+                                          for line in event["lines"]]
+    return "\n".join(lines + ["  next:     " + event["next"]])
+
+
+def make_test_event(by, now, command):
+    """The one event of a NOTICE TEST."""
+    return {"kind": "test", "scenario": "", "session": None, "schedule": None,
+            "due": local_iso(now),
+            "message": "a test, asked for by %s; nothing has gone wrong" % by,
+            "lines": [], "next": command}
+
+
+# ======================================================================================
+# agent/events.py
+# From what work repositories note to the events of notices.
+# ======================================================================================
+
+TAKEN_AT_ONCE = 200     # happenings
+LINED_EVENTS = 50       # of a message that have the last lines of their session
+LONG_FACTOR = 2         # over so many times what is usual is long
+USUAL_S = 30.0          # for which what is usual is remembered
+MAX_USUAL = 10000       # scenarios of which that is remembered
+
+
+class Events:
+    """Takes what has happened to an agent's sessions and due times out of the work repositories,
+    into the messages of the notices that want it. For one thread."""
+
+    def __init__(self, name, stored, host, port, clock):
+        """`name` of the agent; `stored`: its StoredNotices."""
+        self._name, self._stored, self._clock = name, stored, clock
+        self.tell_commands = functools.partial(tell_command, host, port)
+        self._seen = {}                 # repository id -> (how it was when looked at, until when)
+        self._usual = {}                # (repository id, scenario) -> (seconds, until when)
+
+    def look_at(self, repository, notices):
+        """Takes the happenings of a work repository. Nothing is read while it has written nothing.
+        RepositoryError."""
+        now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
+        wants_long = any("long" in notice["on"] for notice in notices)
+        if wants_long:
+            self._note_long(repository)
+        mark = repository, count, wants_long
+        before, until = self._seen.get(repository.id, (None, 0.0))
+        if mark == before and now < until:
+            return
+        is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
+        if is_noting != wants_long:
+            repository.db.write(note_all_ends, wants_long)
+        while rows:
+            self._take(repository, rows, notices)
+            _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
+        self._seen[repository.id] = mark, now + HEARTBEAT_S
+
+    def _take(self, repository, rows, notices):
+        """Rows of happening -> events of the notices that want them; only then are they dropped."""
+        lined = {row["notice"]: row["count"] for row in self._stored.list_waiting()
+                 if row["tried"] is None}
+        happenings = [(row["id"], list(self._list_events(repository, row, notices, lined)))
+                      for row in rows]
+        happenings = [(number, events) for number, events in happenings if events]
+        if happenings:
+            self._stored.take(happenings)
+        repository.db.write(drop_happenings, [row["n"] for row in rows])
+        if happenings:
+            self._stored.forget_taken([number for number, _ in happenings])
+
+    def _list_events(self, repository, row, notices, lined):
+        """Yields (notice, group_s, event) for each notice that wants a row of happening. `lined`
+        counts the events of each."""
+        kinds, event = self._find_kinds(repository, row, notices), {}
+        for notice in notices:
+            kind = next((kind for kind in NOTICE_KINDS if kind in kinds and kind in notice["on"]),
+                        None)
+            if kind is None or not is_any_match(notice["scenarios"], row["scenario"]) \
+                    or is_before(row["time"], notice["added"]):
+                continue
+            lined[notice["name"]] = lined.get(notice["name"], 0) + 1
+            if "lines" not in event and row["session"] and lined[notice["name"]] <= LINED_EVENTS:
+                event["lines"] = repository.db.read(read_last_lines, row["session"])
+            yield notice["name"], notice["group_s"], make_event(
+                kind, row, kinds[kind], event.get("lines", []), self.tell_commands)
+
+    def _find_kinds(self, repository, row, notices):
+        """{kind: message}: what a row of happening is."""
+        kind, message = row["kind"], row["message"]
+        if kind == "late":
+            begun, _ = repository.db.read(find_span, row["session"])
+            return {"late": "begun %s" % local_iso(begun) if begun else ""}
+        if kind in ("skipped", "failed", "long"):
+            return {kind: message}
+        kinds = {}
+        if message.startswith("stale"):
+            kinds["stale"] = message
+        if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
+            kinds[kind.lower()] = message
+        begun, ended = repository.db.read(find_span, row["session"])
+        if begun and ended and any("long" in notice["on"] for notice in notices):
+            usual = self._find_usual(repository, row["scenario"], row["session"])
+            if usual is not None and ended - begun > LONG_FACTOR * usual:
+                kinds["long"] = tell_long("took", ended - begun, usual)
+        return kinds
+
+    def _note_long(self, repository):
+        """Notes what runs and takes long."""
+        if repository.db.trouble:
+            return
+        now = self._clock.now()
+        for session, scenario, begun in repository.db.read(list_unnoted, self._name):
+            usual = self._find_usual(repository, scenario, session)
+            if usual is not None and now - begun > LONG_FACTOR * usual:
+                repository.db.write(note_long, session, tell_long("runs for", now - begun, usual),
+                                    now)
+
+    def _find_usual(self, repository, scenario, session):
+        """find_usual(), remembered for a while."""
+        now, key = self._clock.monotonic(), (repository.id, scenario)
+        usual, until = self._usual.get(key, (None, 0.0))
+        if now >= until:
+            usual = repository.db.read(find_usual, scenario, session)
+            if len(self._usual) >= MAX_USUAL:
+                self._usual.clear()
+            self._usual[key] = usual, now + USUAL_S
+        return usual
+
+
+def is_before(text, added):
+    """Whether a happening's time, UTC text or None (just now), is before a notice was added."""
+    with contextlib.suppress(ValueError, TypeError):
+        return text is not None and from_text(text) < added
+    return False
+
+
+def tell_long(word, seconds, usual_s):
+    """How long it takes, and what is usual."""
+    return "%s %.3g s, over twice the usual %.3g s" % (word, seconds, usual_s)
+
+
+def tell_command(host, port, words):
+    """Command lines of the client that ask this agent."""
+    where = "" if host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::") else " --host " + host
+    where += "" if port in (DEFAULT_PORT, 0) else " --port %d" % port
+    return ", then ".join("agentcli.py%s %s" % (where, each) for each in words)
+
+
+# ======================================================================================
+# agent/notices.py
+# The notices of an agent: what has gone wrong is taken from the repositories, and sent.
+#
+# Thread notices: takes events, and has sent what is due; ends at Notices.stop().
+# Thread notice NAME: sends one message of a notice by a process, and ends with it.
+# ======================================================================================
+
+NOTICE_LOOK_S = 0.5     # between two looks at what there is
+FIRST_RETRY_S, LAST_RETRY_S = 15.0, 3600.0      # until a message is tried again, doubled each time
+GIVE_UP_S = 86400.0     # from its first try on
+SENT_AT_ONCE = 16       # messages, and tests beside them
+CLOSE_SENDING_S = 1.0   # that the end of the agent waits for what is being sent
+
+
+class Notices:
+    """Takes what has happened out of the work repositories into messages in the master, and sends
+    each when it is due. Nothing waits for it but its own threads and NOTICE TEST."""
+
+    def __init__(self, agent, host, port):
+        self._agent, self._clock = agent, agent.clock
+        self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
+        self._events = Events(agent.name, self.stored, host, port, agent.clock)
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()   # for the next three
+        self._sending = {}              # id of a message -> Errand
+        self._is_sending = set()        # notices
+        self.counts = {DONE: 0, ERROR: 0}       # tries, for METRICS
+        self.waiting = 0                # events, for METRICS
+        self._told = Told()
+
+    def run(self):
+        """The thread: until stop()."""
+        while not self._is_over.wait(NOTICE_LOOK_S):
+            self._carefully("notices", self.look)
+
+    def stop(self):
+        """Ends run(); what is being sent has a moment, and is sent again at the next start."""
+        self._is_over.set()
+        deadline = self._clock.monotonic() + CLOSE_SENDING_S
+        while self._sending and self._clock.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        with self._lock:
+            errands = list(self._sending.values())
+        for errand in errands:
+            errand.stop()
+
+    def _carefully(self, what, method, *arguments):
+        """What fails costs that alone, and is told once -> whether it went well."""
+        text = ""
+        try:
+            method(*arguments)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new(what, text):
+            log.error("%s: %s", what, text)
+        return not text
+
+    def look(self):
+        """Takes what has happened, and has sent what is due."""
+        if self._agent.master.db.is_gone:
+            return
+        notices = self.list_definitions()
+        for repository in self._agent.places.list_open():
+            if not repository.is_copy:
+                self._carefully("notices of " + repository.name, self._events.look_at,
+                                repository, notices)
+        self._send_due({notice["name"]: notice for notice in notices})
+
+    def list_definitions(self):
+        """The notices as they are read, without those that another program has spoilt. Each has
+        `added` too. RepositoryError."""
+        notices, now, is_ahead = [], self._clock.now(), False
+        for document, added in self.stored.list_all():
+            definitions = Definitions(is_stored=True)
+            notice = definitions.read_notice(document)
+            if not definitions.faults:
+                notices.append(dict(notice, added=added))
+            is_ahead = is_ahead or added > now
+        if is_ahead:                    # the clock was set back
+            self.stored.set_added(now)
+        return notices
+
+    # -- sending -----------------------------------------------------------------------
+
+    def _send_due(self, notices):
+        """Begins to send the messages whose time has come, of each notice one at a time."""
+        now, tried = self._clock.now(), set()
+        rows = self.stored.list_waiting()
+        self.waiting = sum(row["count"] for row in rows)
+        for row in rows:
+            notice = notices.get(row["notice"])
+            if notice is None or row["notice"] in tried:
+                continue
+            tried.add(row["notice"])    # further ones of it wait, and take events
+            longest_s = max(LAST_RETRY_S, notice["group_s"])
+            is_due = not now < row["due"] <= now + longest_s    # further: the clock was set back
+            with self._lock:
+                is_free = row["notice"] not in self._is_sending \
+                    and len(self._is_sending) < SENT_AT_ONCE and not self._is_over.is_set()
+                if not (is_due and is_free):
+                    continue
+                self._is_sending.add(row["notice"])
+            worker = Worker(self._send_one, "notice " + row["notice"], notice, row)
+            if not worker.try_start():
+                self._is_sending.discard(row["notice"])
+
+    def _send_one(self, notice, row):
+        """Thread notice NAME."""
+        try:
+            self._carefully("notice " + notice["name"], self._try_one, notice, row)
+        finally:
+            with self._lock:
+                self._is_sending.discard(notice["name"])
+
+    def _try_one(self, notice, row):
+        """Sends a message, and notes what came of it. RepositoryError."""
+        number, name = row["id"], notice["name"]
+        events = self.stored.begin(number, self._clock.now())
+        if not events:                  # it was deleted meanwhile
+            return
+        # what came until it took no more
+        count = next((each["count"] for each in self.stored.list_waiting()
+                      if each["id"] == number), row["count"])
+        letter = make_letter(self._agent.name, name, number, events, count)
+        status, message = self._send(notice["send"], letter)
+        if self._is_over.is_set() and status == ERROR:
+            return                      # the next start tries again
+        now = self._clock.now()
+        with self._lock:
+            self.counts[status] += 1
+        if status == DONE:
+            self.stored.settle(number, name, message, now)
+            log.info("notice %s is sent: %d events", name, count)
+            return
+        first = now if row["tried"] is None or row["tried"] > now else row["tried"]
+        if now >= first + GIVE_UP_S:
+            text = "given up at %s after %d tries, %d events: %s" % (
+                local_iso(now), row["tries"] + 1, count, message)
+            self.stored.settle(number, name, text)
+            log.error("notice %s: %s", name, text)
+            return
+        if not row["tries"]:
+            log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
+        self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
+
+    def _send(self, way, letter):
+        """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
+        bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
+        with self._lock:
+            self._sending[letter.id] = errand
+        try:
+            reason = bounds.tell_forbidden(way["type"])
+            if reason:
+                raise ValueError(reason)
+            way = resolve_way(way, bounds.read)
+            server = self._find_mail_server() if way["type"] == "mail" else None
+            return DONE, one_line(send_letter(way, letter, errand, bounds.surround(os.environ),
+                                              server))
+        except (ValueError, TaskError, OSError, AgentError) as error:
+            return ERROR, one_line(error)
+        finally:
+            with self._lock:
+                self._sending.pop(letter.id, None)
+
+    def _bound(self, command):
+        return self._agent.bounds.bounded(command)
+
+    def _find_mail_server(self):
+        """The data server MAIL with its secrets, or None: there is none. ValueError."""
+        server = self._agent.master.find_data_server("MAIL")
+        if server is None:
+            return None
+        if server["driver"] != "smtp":
+            raise ValueError("the data server MAIL has the driver %s, not smtp" % server["driver"])
+        return resolve_server(server, self._agent.bounds.read)
+
+    # -- what is asked for -------------------------------------------------------------
+
+    def list_rows(self):
+        """Yields (notice, events that wait, when it was sent last, what is to be said) by name."""
+        waiting, states = self.stored.list_waiting(), self.stored.list_states()
+        for notice in self.list_definitions():
+            rows = [row for row in waiting if row["notice"] == notice["name"]]
+            last, message = states.get(notice["name"], (None, ""))
+            failing = next((row for row in rows if row["fault"]), None)
+            if failing is not None:
+                message = "tried %d times, next at %s: %s" % (
+                    failing["tries"], local_iso(failing["due"]), failing["fault"])
+            yield notice, sum(row["count"] for row in rows), last, message
+
+    def test(self, name, by):
+        """Sends a notice that says it is a test, and waits for that -> (DONE or ERROR, message).
+        NotFound, Busy."""
+        notice = next((each for each in self.list_definitions() if each["name"] == name), None)
+        if notice is None:
+            raise NotFound("no notice %s" % name)
+        if len(self._sending) >= 2 * SENT_AT_ONCE or self._is_over.is_set():
+            raise Busy("too many notices are being sent; try again")
+        event = make_test_event(by, self._clock.now(), self._events.tell_commands(["notice list"]))
+        letter = make_letter(self._agent.name, name, os.urandom(16).hex(), [event], 1)
+        return self._send(notice["send"], letter)
+
+    def delete(self, name):
+        """Deletes a notice and what waits of it. NotFound."""
+        self.stored.delete(name)
+
+
+def resolve_way(way, read):
+    """How a notice is sent, with its secrets read; `read` as of read_secret. ValueError."""
+    def resolve(value):
+        return re.sub("[\r\n\0]", "", read_secret(value, read)) if isinstance(value, dict) \
+            else value
+    if way["type"] != "http":
+        return way
+    return dict(way, url=resolve(way["url"]), headers={
+        name: resolve(value) for name, value in way["headers"].items()})
+
+
+# ======================================================================================
 # agent/exchange.py
 # Definitions in and out: import with all its checks, and export.
 # ======================================================================================
@@ -20155,7 +21307,7 @@ class Agent:
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = self._inbox = None
+        self._cleaner = self._output = self._inbox = self.notices = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -20202,10 +21354,11 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
+        self.notices = Notices(self, host, port)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),
-                             ("keeper", self.keeper.run)):
+                             ("keeper", self.keeper.run), ("notices", self.notices.run)):
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
@@ -20299,6 +21452,8 @@ class Agent:
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
         if self.keeper:
             self.keeper.stop()
+        if self.notices:
+            self.notices.stop()
         for thread in self._threads:
             thread.join()
         if self.places:
@@ -21081,6 +22236,7 @@ def metrics(agent):
                            "begin", [({}, tally.lateness)])
     yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
                       agent.audit.count_waiting())
+    yield from _tell_notices(agent.notices)
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
@@ -21096,6 +22252,14 @@ def metrics(agent):
         for name, repository in open_ones])
     yield from _histograms("commit_seconds", "how long commits took, with all their tries", [
         ({"repository": name}, repository.db.latency) for name, repository in open_ones])
+
+
+def _tell_notices(notices):
+    yield from _gauge("notice_events_waiting", "events of notices that are not sent yet",
+                      notices.waiting)
+    yield from _family("notices_total", "counter", "messages of notices that were sent, and tries "
+                       "that failed", [("", {"status": status}, count)
+                                       for status, count in notices.counts.items()])
 
 
 def _count_open(agent, tickets):
@@ -22627,7 +23791,7 @@ MANUAL_DEFINITIONS = r"""
 Definitions are JSON. A document is one object; each of its parts is a list and may be left out:
 
     {"scenarios": [], "schedules": [], "contexts": [], "data_servers": [], "logical_schemas": [],
-     "calendars": []}
+     "calendars": [], "notices": []}
 
 `python agent.py --import FILE ...` imports documents, also while an agent runs. The verb
 `IMPORT` does it over the port, and `EXPORT` gives a document back.
@@ -22639,9 +23803,9 @@ Definitions are JSON. A document is one object; each of its parts is a list and 
   name and version is `EXISTS`, unless `-REPLACE` (`--replace`) is given.
 - A schedule of the same name is set to what the document says, whatever `SCHED SET`, `ON` or
   `OFF` has made of it since. What became of its due times stays recorded.
-- Contexts, data servers, logical schemas and calendars go to the master repository, the others
-  to a work repository. These are two transactions. When only the second fails, `ERR REPOSITORY`
-  says so, and the same import again completes it.
+- Contexts, data servers, logical schemas, calendars and notices (topic `notices`) go to the
+  master repository, the others to a work repository. These are two transactions. When only the
+  second fails, `ERR REPOSITORY` says so, and the same import again completes it.
 - What is allowed but looks wrong is told as a warning, and imported.
 
 A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not first `.` or `-`. A
@@ -23806,12 +24970,12 @@ know his password any more, start the agent without `--no-owner` and say `USERS 
 - PING, REPOS, CONTEXTS and CALENDAR LIST name no scenario and are as for everybody; PING counts
   all sessions.
 - What concerns more than his scenarios is `ERR DENIED`: HOLD and RELEASE without `-SCHEDULE`,
-  CLEAN and METRICS.
+  CLEAN, METRICS and NOTICE LIST.
 
 An administrator can be narrowed, too. He has DROP, PURGE, SCHED ADD, SET and DEL for what is
 there for him. IMPORT (who may import runs anything, as the agent's OS user), USERS but for his own
-password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, SCHED UPDATE and
-SHUTDOWN are `ERR DENIED`.
+password, ATTACH, DETACH, BACKUP, AUDIT, `PURGE -AUDIT`, changes of calendars, NOTICE, SCHED UPDATE
+and SHUTDOWN are `ERR DENIED`.
 
 ### Passwords
 
@@ -24513,6 +25677,106 @@ The agent's own is 077, whatever it was started with: no file that it makes is f
 Processes of tasks have the umask that the agent was started with (or what `umask` of an `os`
 task says), and the files that tasks of other types make are as that one has them.
 """
+MANUAL_NOTICES = r"""
+## notices: who is told of what went wrong
+
+    {"notices": [
+      {"name": "OPS", "send": {"type": "mail", "to": ["ops@example.org"]}},
+      {"name": "CHAT", "on": ["failed", "skipped", "long"], "scenarios": ["LOAD_*"],
+       "send": {"type": "http", "url": {"env": "CHAT_URL"}}, "group_s": 300},
+      {"name": "PAGER", "send": {"type": "os", "command": ["/opt/bin/page", "--now"]}}]}
+
+A notice is a part of a definitions document; it lies in the master, and serves all agents on
+it, each of which sends what concerns its own sessions and schedules. `IMPORT` adds it, or gives
+one of the same name another definition; `EXPORT` gives it back; `NOTICE DEL` deletes it. Its
+fields:
+
+<<fields notice>>
+
+Type `mail`, by the data server `MAIL` (topic `mail`); where none is defined, by the host's
+program `sendmail`:
+
+<<fields send mail>>
+
+Type `http`, a `POST` of JSON; any status from 200 to 299 means that it has come. Certificates
+are verified. A redirect is followed where it takes the body along (307, 308) and to the same
+origin alone, so nothing of it comes to another. A url or header that is told by `env` or `file`
+is read when it is sent; one that stands in the document is seen by whoever may `EXPORT`:
+
+<<fields send http>>
+
+Type `os`, a command that gets the JSON on its standard input, and has the environment and the
+user of tasks; exit code 0 means that it has come:
+
+<<fields send os>>
+
+`--allow-types` bounds them as it does tasks of the same types.
+
+### What a notice tells of
+
+- `error`: a session has ended in ERROR: every attempt of a schedule's `attempts`, too.
+- `stopped`: one was STOPPED by its schedule's `overlap=stop` or the end of the agent. What
+  somebody has stopped by `STOP` is none.
+- `stale`: one was interrupted by a crash of the agent, and was closed or goes on. Without
+  `stale` in `on`, one that was closed is an `error`.
+- `failed`: a due time could not make its session.
+- `skipped`: a due time was skipped, for whatever reason; `late`: it began late.
+- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that
+  ended well; once for a session, and only where there were five.
+
+Due times that are skipped, or fail, for one reason within half an hour of each other are one
+event. What is more than one of these is told once, as the first of
+`stale error failed stopped late skipped long` that the notice wants. What happened before a
+notice was added is not told.
+
+### What is sent
+
+    {"agent": "AGENT", "notice": "OPS", "id": "bf8e11f8...", "events": [
+      {"kind": "error", "scenario": "LOAD_WEATHER", "session": 1001, "schedule": "NIGHTLY",
+       "due": "2026-06-01T02:00:00.000+02:00", "message": "step load: task 1: exit code 3",
+       "lines": ["loading", "no space left"],
+       "next": "agentcli.py log 1001, then agentcli.py restart 1001"}]}
+
+A mail has the same as text. `session`, `schedule` and `due` are null where there is none.
+`lines` are the last <<EVENT_LINES>> lines that its tasks printed, secrets masked as in its log,
+of the first <<LINED_EVENTS>> events; a mail tells the first <<TOLD_EVENTS>> events in full, and
+further ones in a line each. A message has at most <<MAX_EVENTS>> events, and says how many more
+there were: so a storm of failures is one message.
+
+The first event opens a message. It is sent `group_s` later, with all that came meanwhile. When
+that fails, it is tried again after <<FIRST_RETRY_S>>, then after twice that, and so on, an hour
+apart at most, for <<GIVE_UP_S>> from its first try; then it is given up, which the log and
+`NOTICE LIST` say. Meanwhile what comes goes into one further message. Each try has the same id,
+as the mail's `Message-ID` (`id@host`) or the header `Idempotency-Key`: a message comes at least
+once, and who has to count can tell that he has it already.
+
+An event is noted in its work repository in one transaction with what it is about. So it is told
+whatever becomes of the agent: after a crash the next start sends it, and a message that was
+under way has the same id. While a repository is away its events wait in it; while the master
+is, so does all. What is not sent when the agent stops, is sent at its next start. A hold holds
+no notice; in a repository that is a copy nothing is taken before `RELEASE -REPO`. One that is
+detached keeps its events until it is attached again. With `--restore` sessions that were open
+end in ERROR, and that is told.
+
+No session waits for a notice. Each message is sent by a process of its own, which may take
+<<SENDING_S>>; a notice that cannot be sent holds back no other. SHUTDOWN gives what is being
+sent a second.
+
+`NOTICE TEST name` sends an event of the kind `test`, and waits for what comes of that. It is
+for administrators, as is `NOTICE DEL`; `NOTICE LIST` is for all who may look.
+
+### NOTICE LIST
+
+<<verb NOTICE LIST>>
+
+### NOTICE TEST
+
+<<verb NOTICE TEST>>
+
+### NOTICE DEL
+
+<<verb NOTICE DEL>>
+"""
 MANUAL_AUDIT = r"""
 ## audit: who changed what, and who was refused
 
@@ -24648,6 +25912,8 @@ MANUAL_GUARANTEES = r"""
   has added; each does what his role says, with the scenarios that are there for him.
 - **What was changed, and by whom, can be asked later** (topic `audit`), and a change of that
   record is found.
+- **What went wrong is told** to whom a notice names, at least once, also when a crash came
+  between (topic `notices`), and no session waits for that.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
 - **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
@@ -24984,12 +26250,14 @@ MANUAL_CHANGES = r"""
   timeline, their logs as they are printed, schedules, holds, and what comes next, also on a phone.
   It is the agent's own port, only looks, and is for those whom the protocol knows (topic `page`).
 - STATUS of a session with thousands of attempts took time by their square.
+- Notices: who is told of what went wrong, by mail, HTTP or a command (topic `notices`); `NOTICE
+  LIST`, `TEST` and `DEL`.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
-                MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -25067,6 +26335,13 @@ LIMITS = (
     Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
     Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
     Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
+    Limit("MAX_EVENTS", MAX_EVENTS, "", "events of a message of a notice; more are counted"),
+    Limit("LINED_EVENTS", LINED_EVENTS, "", "of them that have the last lines of their session"),
+    Limit("TOLD_EVENTS", TOLD_EVENTS, "", "of them that a mail tells in full"),
+    Limit("EVENT_LINES", EVENT_LINES, "", "last lines of a session in an event"),
+    Limit("SENDING_S", SENDING_S, "seconds", "that the sending of a notice may take"),
+    Limit("FIRST_RETRY_S", FIRST_RETRY_S, "seconds", "until a notice that failed is tried again"),
+    Limit("GIVE_UP_S", GIVE_UP_S, "seconds", "for which it is tried again"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",
@@ -25083,6 +26358,8 @@ FIELD_TABLES = {
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+    "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
+    "send os": SEND_FIELDS["os"],
 }
 
 
@@ -25242,6 +26519,33 @@ def _tell_line(begin, line):
         key.name, "" if key.kind == TEXT_KEY else " (%s)" % key.kind, key.meaning)
         for key in line.keys)
     return "\n\n".join([head, _wrap(begin + line.form, "    ", "        "), fields])
+
+
+# ======================================================================================
+# protocol/notice_verbs.py
+# The verbs on notices.
+# ======================================================================================
+
+@verb("NOTICE LIST")
+def _notice_list(agent, request):
+    for notice, waiting, last, message in agent.notices.list_rows():
+        yield fill(NOTICE_LINE, {
+            "name": notice["name"], "on": ",".join(notice["on"]),
+            "scenarios": ",".join(notice["scenarios"]), "type": notice["send"]["type"],
+            "waiting": waiting, "last": last, "message": message})
+
+
+@verb("NOTICE TEST")
+def _notice_test(agent, request):
+    status, message = agent.notices.test(request["NAME"], request.client.name)
+    return fill(NOTICE_TEST_LINE, {"notice": request["NAME"], "status": status,
+                                   "message": message})
+
+
+@verb("NOTICE DEL")
+def _notice_del(agent, request):
+    agent.notices.delete(request["NAME"])
+    return fill(NOTICE_NAME_LINE, {"notice": request["NAME"]})
 
 
 # ======================================================================================
@@ -25956,7 +27260,7 @@ MAX_TICKS = 5
 LEAST_WIDTH = 0.35      # per cent of the width: what is shorter is seen all the same
 
 
-def find_span(row, now):
+def find_bounds(row, now):
     """(begin, end, whether it has ended) of a session or task that has begun, in epoch seconds;
     None of one that has not."""
     begin, end = read_instant(row["begun"]), read_instant(row["ended"])
@@ -25967,7 +27271,7 @@ def find_span(row, now):
 def draw_sessions(rows, now):
     """The sessions of a listing by scenario, over the time in which they ran; nothing where none
     has begun."""
-    spans = [(row, find_span(row, now)) for row in rows]
+    spans = [(row, find_bounds(row, now)) for row in rows]
     spans = [(row, span) for row, span in spans if span is not None]
     if not spans:
         return ""
@@ -25995,7 +27299,7 @@ def draw_sessions(rows, now):
 
 def draw_attempt(row, begin, end, now):
     """The bar of one attempt of a step or task within the time of its session."""
-    span = find_span(row, now)
+    span = find_bounds(row, now)
     if span is None:
         return ""
     return markup('<svg class="bar" aria-hidden="true" width="100%%" height="%s">'
@@ -26661,13 +27965,13 @@ def draw_steps(session, rows, now):
     if not rows:
         return make_note("No step of it is recorded." if session["status"] in ENDED
                          else "It has not begun.", "empty")
-    spans = list(filter(None, (find_span(row, now) for row in rows)))
+    spans = list(filter(None, (find_bounds(row, now) for row in rows)))
     begin = min(span[0] for span in spans) if spans else now
     end = max([span[1] for span in spans] + [begin])
     lines = []
     for row in rows:
         is_step = "step" in row
-        span = find_span(row, now)
+        span = find_bounds(row, now)
         again = " \u00b7 attempt %d" % row["attempt"] if (row["attempt"] or 1) > 1 else ""
         name = markup("<b>%s %s</b>%s", row["step"], row["name"], again) if is_step else markup(
             '<span class="task">%s %s <span class="dim">%s%s</span></span>', row["task"],
@@ -26693,7 +27997,7 @@ def draw_nodes(rows, now):
     for row in rows:
         place = str(row["node"])
         depth = min(place.count(".") + place.count("/"), 12)
-        span = find_span(row, now)
+        span = find_bounds(row, now)
         again = " \u00b7 attempt %d" % row["attempt"] if (row.get("attempt") or 1) > 1 else ""
         words = " ".join(str(word) for word in (row.get("kind"), row.get("value")) if word)
         items.append(markup(

@@ -59,6 +59,7 @@ change. Sections, each using only those above it:
                         sizes, times.
     base/audit_forms    The form of AUDIT, and the lines of the audit in replies, as data.
     base/backup_forms   The form of BACKUP.
+    base/notice_forms   The forms of NOTICE, and the lines of its replies, as data.
     base/user_forms     The forms of the requests about users, and the lines of their replies.
     base/forms          The forms of all requests, as data: words, kinds, roles, help, and the lines
                         of their replies.
@@ -584,7 +585,8 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema, calendar or "
+             "notice"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
     text_key("change", "new, changed or same"),
     ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))
@@ -908,6 +910,35 @@ BACKUP_FORMS = (
 
 
 # ======================================================================================
+# base/notice_forms.py
+# The forms of NOTICE, and the lines of its replies, as data.
+# ======================================================================================
+
+NOTICE_LINE = ReplyLine("a notice", (
+    text_key("name", "name of the notice"),
+    text_key("on", "what it tells of, between commas"),
+    text_key("scenarios", "patterns of the scenarios that it tells of, between commas"),
+    text_key("type", "how it is sent: mail, http or os"),
+    number_key("waiting", "events of this agent's that are not sent yet"),
+    time_key("last", "when this agent has sent it last"),
+    text_key("message", "why it could not be sent, and when it is tried again or was given up")))
+NOTICE_TEST_LINE = ReplyLine("the notice", (
+    text_key("notice", "name of the notice"), text_key("status", "DONE or ERROR"),
+    text_key("message", "why it could not be sent")))
+NOTICE_NAME_LINE = ReplyLine("the notice", (text_key("notice", "name of the notice"),))
+
+_NOTICE_MEANINGS = {"NAME": "name of the notice"}
+NOTICE_FORMS = (
+    Form("NOTICE LIST", "[-JSON]", MONITOR, "list the notices, and what waits to be sent of each",
+         AS_ROWS, lines=(NOTICE_LINE,)),
+    Form("NOTICE TEST", "NAME", ADMINISTRATOR, "send a notice that says it is a test, and wait for "
+         "what comes of that", oks=(NOTICE_TEST_LINE,), meanings=_NOTICE_MEANINGS),
+    Form("NOTICE DEL", "NAME", ADMINISTRATOR, "delete a notice, and what waits of it",
+         oks=(NOTICE_NAME_LINE,), meanings=_NOTICE_MEANINGS),
+)
+
+
+# ======================================================================================
 # base/user_forms.py
 # The forms of the requests about users, and the lines of their replies.
 # ======================================================================================
@@ -1206,7 +1237,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS + NOTICE_FORMS
 
 
 def _list_ok_names(*kinds):

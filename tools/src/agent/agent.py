@@ -37,6 +37,7 @@ from .watch import Children, Topology, Watch
 from .desk import Desk
 from .reached import Reached
 from .inbox import Inbox
+from .notices import Notices
 from .exchange import export_from, import_into, list_dues
 
 
@@ -92,7 +93,7 @@ class Agent:
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits = Access(settings, self.clock), Waits(self)
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = self._inbox = None
+        self._cleaner = self._output = self._inbox = self.notices = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -139,10 +140,11 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
+        self.notices = Notices(self, host, port)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),
-                             ("keeper", self.keeper.run)):
+                             ("keeper", self.keeper.run), ("notices", self.notices.run)):
             thread = Worker(target, name)
             thread.start()
             self._threads.append(thread)
@@ -236,6 +238,8 @@ class Agent:
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
         if self.keeper:
             self.keeper.stop()
+        if self.notices:
+            self.notices.stop()
         for thread in self._threads:
             thread.join()
         if self.places:

@@ -63,6 +63,7 @@ def metrics(agent):
                            "begin", [({}, tally.lateness)])
     yield from _gauge("audit_rows_waiting", "rows of the audit that are not written yet",
                       agent.audit.count_waiting())
+    yield from _tell_notices(agent.notices)
     yield from _gauge("repositories", "attached work repositories", len(places))
     yield from _gauge("repositories_usable", "those that can be used",
                       sum(not place.reason for place in places))
@@ -78,6 +79,14 @@ def metrics(agent):
         for name, repository in open_ones])
     yield from _histograms("commit_seconds", "how long commits took, with all their tries", [
         ({"repository": name}, repository.db.latency) for name, repository in open_ones])
+
+
+def _tell_notices(notices):
+    yield from _gauge("notice_events_waiting", "events of notices that are not sent yet",
+                      notices.waiting)
+    yield from _family("notices_total", "counter", "messages of notices that were sent, and tries "
+                       "that failed", [("", {"status": status}, count)
+                                       for status, count in notices.counts.items()])
 
 
 def _count_open(agent, tickets):

@@ -14,6 +14,7 @@ from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
                       SCHEDULE_SET_LINE, SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE,
                       STOPPED_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE, VARIABLE_LINE,
                       VISIT_LINE, WARNING_LINE)
+from .notice_forms import NOTICE_FORMS
 from .user_forms import USER_FORMS
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
@@ -253,7 +254,7 @@ VERB_FORMS = (
          kinds=_CALENDAR_KINDS, meanings=_CALENDAR_NAME),
     Form("CALENDAR DEL", "NAME", ADMINISTRATOR, "delete a calendar that no schedule names",
          oks=(CALENDAR_NAME_LINE,), kinds={"NAME": "calendar"}, meanings=_CALENDAR_NAME),
-) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS
+) + USER_FORMS + AUDIT_FORMS + BACKUP_FORMS + NOTICE_FORMS
 
 
 def _list_ok_names(*kinds):

@@ -135,7 +135,8 @@ CONTEXT_LINE = ReplyLine("a context", (
     text_key("context", "name of the context"),
     text_key("schemas", "SCHEMA:SERVER or SCHEMA:SERVER.PHYSICAL, between commas")))
 CHANGE_LINE = ReplyLine("a definition of the document", (
-    text_key("kind", "scenario, schedule, context, data_server, logical_schema or calendar"),
+    text_key("kind", "scenario, schedule, context, data_server, logical_schema, calendar or "
+             "notice"),
     text_key("name", "its name"), text_key("version", "of a scenario: its version"),
     text_key("change", "new, changed or same"),
     ReplyKey("next", SECOND_KEY, "with -DRY_RUN, of a schedule: its next due time", True)))

@@ -208,4 +208,4 @@ LOGICAL_SCHEMA_FIELDS = {
                       meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
-                   "calendars")
+                   "calendars", "notices")

@@ -223,11 +223,13 @@ class Document(NamedTuple):
     data_servers: List[dict]
     logical_schemas: List[dict]
     calendars: List[dict]
+    notices: List[dict] = []
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
-        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
+        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars
+                    or self.notices)
 
     def list_warnings(self):
         """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is

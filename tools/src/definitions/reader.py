@@ -10,6 +10,7 @@ from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGIC
                      SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
                      _check_mail_connect)
 from .references import _REFERENCE, find_code_fault, strings_in
+from .notices import NoticeReader
 from .model import Document, Scenario, Step, Task, make_schedule
 
 MAX_DIGITS = 1000       # of a whole number: what Python takes to read one grows as their square
@@ -84,13 +85,19 @@ class Definitions:
                    for index, value in enumerate(lists.get("logical_schemas", []))]
         calendars = [self._calendar("calendars[%d]" % index, value)
                      for index, value in enumerate(lists.get("calendars", []))]
+        notices = [self.read_notice(value, "notices[%d]" % index)
+                   for index, value in enumerate(lists.get("notices", []))]
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
         for key, items in (("data_servers", servers), ("logical_schemas", schemas),
-                           ("calendars", calendars)):
+                           ("calendars", calendars), ("notices", notices)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         self._judge_costly()
-        return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices)
+
+    def read_notice(self, value, path="notice"):
+        """The values of a notice by name; its faults are noted."""
+        return NoticeReader(self._object, self._fault, self._tell_forbidden).read(path, value)
 
     def _judge_costly(self):
         """Notes faults that cost a process to find: one for all tasks of a type."""

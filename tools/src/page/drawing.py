@@ -13,7 +13,7 @@ MAX_TICKS = 5
 LEAST_WIDTH = 0.35      # per cent of the width: what is shorter is seen all the same
 
 
-def find_span(row, now):
+def find_bounds(row, now):
     """(begin, end, whether it has ended) of a session or task that has begun, in epoch seconds;
     None of one that has not."""
     begin, end = read_instant(row["begun"]), read_instant(row["ended"])
@@ -24,7 +24,7 @@ def find_span(row, now):
 def draw_sessions(rows, now):
     """The sessions of a listing by scenario, over the time in which they ran; nothing where none
     has begun."""
-    spans = [(row, find_span(row, now)) for row in rows]
+    spans = [(row, find_bounds(row, now)) for row in rows]
     spans = [(row, span) for row, span in spans if span is not None]
     if not spans:
         return ""
@@ -52,7 +52,7 @@ def draw_sessions(rows, now):
 
 def draw_attempt(row, begin, end, now):
     """The bar of one attempt of a step or task within the time of its session."""
-    span = find_span(row, now)
+    span = find_bounds(row, now)
     if span is None:
         return ""
     return markup('<svg class="bar" aria-hidden="true" width="100%%" height="%s">'

@@ -6,7 +6,7 @@ from ..base.errors import AgentError
 from ..base.times import to_local
 from ..base.vocabulary import ENDED, ERR, OUT, OUTSTANDING, RUNNING
 from ..store.records import LogFilter
-from .drawing import draw_attempt, find_span
+from .drawing import draw_attempt, find_bounds
 from .instants import make_time, show_duration
 from .markup import (Markup, join_markup, link_session, make_facts, make_note, make_state,
                      make_table, markup)
@@ -89,13 +89,13 @@ def draw_steps(session, rows, now):
     if not rows:
         return make_note("No step of it is recorded." if session["status"] in ENDED
                          else "It has not begun.", "empty")
-    spans = list(filter(None, (find_span(row, now) for row in rows)))
+    spans = list(filter(None, (find_bounds(row, now) for row in rows)))
     begin = min(span[0] for span in spans) if spans else now
     end = max([span[1] for span in spans] + [begin])
     lines = []
     for row in rows:
         is_step = "step" in row
-        span = find_span(row, now)
+        span = find_bounds(row, now)
         again = " \u00b7 attempt %d" % row["attempt"] if (row["attempt"] or 1) > 1 else ""
         name = markup("<b>%s %s</b>%s", row["step"], row["name"], again) if is_step else markup(
             '<span class="task">%s %s <span class="dim">%s%s</span></span>', row["task"],
@@ -121,7 +121,7 @@ def draw_nodes(rows, now):
     for row in rows:
         place = str(row["node"])
         depth = min(place.count(".") + place.count("/"), 12)
-        span = find_span(row, now)
+        span = find_bounds(row, now)
         again = " \u00b7 attempt %d" % row["attempt"] if (row.get("attempt") or 1) > 1 else ""
         words = " ".join(str(word) for word in (row.get("kind"), row.get("value")) if word)
         items.append(markup(

@@ -22,13 +22,20 @@ from ..base.words import shorten
 from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERVER_FIELDS,
                                   LOGICAL_SCHEMA_FIELDS, MAIL_FIELDS, SCENARIO_FIELDS,
                                   SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES)
+from ..definitions.notices import NOTICE_FIELDS, SEND_FIELDS
+from ..store.happenings import EVENT_LINES
+from ..store.notices import MAX_EVENTS
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
+from ..tasks.notify import SENDING_S
 from ..scheduling.visits import MAX_VISITS
 from ..agent.access import ONE_TIME_S
 from ..agent.guesses import FORGET_S, MAX_DELAY_S, MAX_WAITING
 from ..agent.logins import REMEMBER_S
 from ..agent.audit import MAX_ACTS, MAX_KINDS, MAX_KINDS_EACH
+from ..agent.events import LINED_EVENTS
+from ..agent.letters import TOLD_EVENTS
+from ..agent.notices import FIRST_RETRY_S, GIVE_UP_S
 from .table import find_kind
 
 WIDTH = 100
@@ -50,6 +57,7 @@ MANUAL_OPTIONS = ""  # embedded: manual/options.md
 MANUAL_OPERATING = ""  # embedded: manual/operating.md
 MANUAL_BACKUP = ""  # embedded: manual/backup.md
 MANUAL_HOST = ""  # embedded: manual/host.md
+MANUAL_NOTICES = ""  # embedded: manual/notices.md
 MANUAL_AUDIT = ""  # embedded: manual/audit.md
 MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
@@ -58,8 +66,8 @@ MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
                 MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
-                MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES,
-                MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -137,6 +145,13 @@ LIMITS = (
     Limit("MAX_ACTS", MAX_ACTS, "", "rows of the audit that wait for the master"),
     Limit("MAX_KINDS", MAX_KINDS, "", "different refusals that the audit tells apart in a minute"),
     Limit("MAX_KINDS_EACH", MAX_KINDS_EACH, "", "of them of one user and address"),
+    Limit("MAX_EVENTS", MAX_EVENTS, "", "events of a message of a notice; more are counted"),
+    Limit("LINED_EVENTS", LINED_EVENTS, "", "of them that have the last lines of their session"),
+    Limit("TOLD_EVENTS", TOLD_EVENTS, "", "of them that a mail tells in full"),
+    Limit("EVENT_LINES", EVENT_LINES, "", "last lines of a session in an event"),
+    Limit("SENDING_S", SENDING_S, "seconds", "that the sending of a notice may take"),
+    Limit("FIRST_RETRY_S", FIRST_RETRY_S, "seconds", "until a notice that failed is tried again"),
+    Limit("GIVE_UP_S", GIVE_UP_S, "seconds", "for which it is tried again"),
 )
 STATE_MEANINGS = {
     WAITING: "waits for its start time, for a limit, or for the end of a hold",
@@ -153,6 +168,8 @@ FIELD_TABLES = {
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+    "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
+    "send os": SEND_FIELDS["os"],
 }
 
 

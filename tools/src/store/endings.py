@@ -1,5 +1,6 @@
 """The end of a session, whoever ends it: one update, and all that follows from it."""
 import json
+import re
 
 from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, STOPPED
 from ..base.errors import Unreadable
@@ -16,6 +17,11 @@ def tell_stop(when, by):
 def by_schedule(name):
     """Who stops what the next due time of a schedule replaces."""
     return "its schedule %s: the next due time had come (overlap=stop)" % name
+
+
+def is_by_operator(message):
+    """Whether the message of a session that was stopped says that a client's STOP did it."""
+    return re.search(r"^stopped .*by .*\(STOP( -IMMEDIATE)?\)", message) is not None
 
 
 class Endings:

@@ -7,6 +7,7 @@ from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, VERSION, WRIT
 from ..base.errors import Exists, NotFound
 from ..base.times import to_text
 from .database import Database, execute
+from .notices import NOTICE_TABLES, list_documents, put_notice
 from .records import Attachment, Change, hold_columns, read_hold
 
 MASTER_MIGRATIONS = ("""
@@ -73,14 +74,14 @@ create table audit (
     primary key (agent, n)
 ) without rowid;
 create index audit_time on audit(time, agent, n);
-""")
+""", NOTICE_TABLES)
 
 
 class Master:
     """The master repository of one agent."""
 
     def __init__(self, path, clock):
-        self.path = os.path.abspath(path)
+        self.path, self._clock = os.path.abspath(path), clock
         self.db = Database(self.path, "master", "master repository", MASTER_MIGRATIONS, clock,
                            is_replaceable=True)
 
@@ -144,9 +145,10 @@ class Master:
             return [row[0] for row in connection.execute("select name from context order by name")]
 
     def put_topology(self, document):
-        """Contexts, data servers, logical schemas and calendars of a document, in one transaction
-        -> the Changes."""
-        return self.db.write(self._put_topology, document) if document.has_topology else []
+        """Contexts, data servers, logical schemas, calendars and notices of a document, in one
+        transaction -> the Changes."""
+        return self.db.write(self._put_topology, document, self._clock.now()) \
+            if document.has_topology else []
 
     def rehearse_topology(self, document):
         """The Changes that put_topology would make now."""
@@ -158,9 +160,10 @@ class Master:
             "contexts": document.contexts, "calendars": [
                 dict(each, dates=each["dates"].split(",")) for each in document.calendars],
             "data_servers": [_without_nothing(server) for server in document.data_servers],
-            "logical_schemas": document.logical_schemas}
+            "logical_schemas": document.logical_schemas,
+            "notices": [notice["document"] for notice in document.notices]}
         changes = []
-        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices"):
             there = {_name_of(each): each for each in before[part]}
             for each in after[part]:
                 name = _name_of(each)
@@ -168,7 +171,7 @@ class Master:
                 changes.append(Change(part[:-1], name, None, change))
         return changes
 
-    def _put_topology(self, connection, document):
+    def _put_topology(self, connection, document, now):
         """Writes the topology of a document -> [Change]."""
         changes = self._list_changes(connection, document)
         connection.executemany("insert or ignore into context(name) values (?)",
@@ -185,6 +188,8 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        for notice in document.notices:
+            put_notice(connection, notice["document"], now)
         return changes
 
     def topology_faults(self, document):
@@ -232,7 +237,7 @@ class Master:
         return row and tuple(row)
 
     def topology(self):
-        """Contexts, data servers, logical schemas and calendars as a document has them."""
+        """Contexts, data servers, logical schemas, calendars and notices as a document has them."""
         return self.db.read(self._topology)
 
     @staticmethod
@@ -253,7 +258,8 @@ class Master:
                 "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
-                                    for name, contexts in schemas.items()]}
+                                    for name, contexts in schemas.items()],
+                "notices": list_documents(connection)}
 
     def calendars(self):
         """{name: dates} of the calendars."""

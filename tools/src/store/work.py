@@ -10,6 +10,7 @@ from .arrivals import Arrivals
 from .database import Database
 from .decisions import Decisions
 from .endings import Endings
+from .happenings import HAPPENING_TABLES
 from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
@@ -202,7 +203,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""")
+""", HAPPENING_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},

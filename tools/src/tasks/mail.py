@@ -7,6 +7,7 @@ from ..definitions.kinds import FILLED, Field, TEXT, list_of
 from ..definitions.fields import MAIL_TLS
 from .files import open_regular
 from .roots import ANYWHERE, Root
+from .sendmail import give_to_sendmail
 from .network import SILENCE_S, failures_at, time_limit, tls_context
 from .task import HelperTask, TaskError, needed, task_type
 
@@ -34,13 +35,15 @@ class MailTask(HelperTask):
     @classmethod
     def work(cls, order):
         """Sends the mail, in the helper -> fields of a TaskResult. TaskError."""
-        connect = order["server"]["connect"]
+        connect = order["server"] and order["server"]["connect"] or {}
         message = cls._message(order, connect)
+        if order["server"] is None:         # of a notice
+            return give_to_sendmail(message, order["limit_s"])
         host = connect.get("host", "localhost")
         tls = cls._tls(connect, host)
         port = int(connect.get("port") or {"none": 25, "starttls": 587, "ssl": 465}[tls])
         place = "mail by %s:%d" % (host, port)
-        with failures_at(place), time_limit(MAIL_S, place):
+        with failures_at(place), time_limit(order.get("limit_s", MAIL_S), place):
             with contextlib.closing(cls._connect(host, port, tls)) as smtp:
                 cls._login(smtp, connect)
                 refused = smtp.send_message(message)
@@ -100,7 +103,11 @@ class MailTask(HelperTask):
             message["To"] = read_addresses(order["to"])
             message["Subject"] = " ".join(order["subject"].split())
             message["Date"] = email.utils.formatdate(localtime=True)
-            message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
+            if "id" in order:       # of a notice: at each try the same (RFC 3834, 5)
+                message["Message-ID"] = "<%s@%s>" % (order["id"], host)
+                message["Auto-Submitted"] = "auto-generated"
+            else:
+                message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"])

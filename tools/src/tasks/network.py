@@ -230,9 +230,10 @@ class HttpTask(HelperTask):
 
     @classmethod
     def _attempt(cls, order, first):
-        with time_limit(ANSWER_S, first.place):
+        with time_limit(order.get("limit_s", ANSWER_S), first.place):
             request, response = cls._answer(first, order["expect"])
-        with response, failures_at(request.place), time_limit(CONTENT_S, request.place):
+        content_s = order.get("limit_s", CONTENT_S)
+        with response, failures_at(request.place), time_limit(content_s, request.place):
             return cls._take(order, request.place, response)
 
     @classmethod

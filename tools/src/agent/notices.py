@@ -1,0 +1,236 @@
+"""The notices of an agent: what has gone wrong is taken from the repositories, and sent.
+
+Thread notices: takes events, and has sent what is due; ends at Notices.stop().
+Thread notice NAME: sends one message of a notice by a process, and ends with it.
+"""
+import os
+import re
+import threading
+
+from ..base.controls import one_line
+from ..base.errors import AgentError, Busy, NotFound
+from ..base.program import Told, log, tell_traceback
+from ..base.times import local_iso
+from ..base.vocabulary import DONE, ERROR
+from ..base.workers import Worker
+from ..definitions.reader import Definitions
+from ..processes.errand import Errand
+from ..runtime.sources import read_secret, resolve_server
+from ..store.notices import StoredNotices
+from ..tasks.notify import SENDING_S, send_letter
+from ..tasks.task import TaskError
+from .events import Events
+from .letters import make_letter, make_test_event
+
+NOTICE_LOOK_S = 0.5     # between two looks at what there is
+FIRST_RETRY_S, LAST_RETRY_S = 15.0, 3600.0      # until a message is tried again, doubled each time
+GIVE_UP_S = 86400.0     # from its first try on
+SENT_AT_ONCE = 16       # messages, and tests beside them
+CLOSE_SENDING_S = 1.0   # that the end of the agent waits for what is being sent
+
+
+class Notices:
+    """Takes what has happened out of the work repositories into messages in the master, and sends
+    each when it is due. Nothing waits for it but its own threads and NOTICE TEST."""
+
+    def __init__(self, agent, host, port):
+        self._agent, self._clock = agent, agent.clock
+        self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
+        self._events = Events(agent.name, self.stored, host, port, agent.clock)
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()   # for the next three
+        self._sending = {}              # id of a message -> Errand
+        self._is_sending = set()        # notices
+        self.counts = {DONE: 0, ERROR: 0}       # tries, for METRICS
+        self.waiting = 0                # events, for METRICS
+        self._told = Told()
+
+    def run(self):
+        """The thread: until stop()."""
+        while not self._is_over.wait(NOTICE_LOOK_S):
+            self._carefully("notices", self.look)
+
+    def stop(self):
+        """Ends run(); what is being sent has a moment, and is sent again at the next start."""
+        self._is_over.set()
+        deadline = self._clock.monotonic() + CLOSE_SENDING_S
+        while self._sending and self._clock.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        with self._lock:
+            errands = list(self._sending.values())
+        for errand in errands:
+            errand.stop()
+
+    def _carefully(self, what, method, *arguments):
+        """What fails costs that alone, and is told once -> whether it went well."""
+        text = ""
+        try:
+            method(*arguments)
+        except AgentError as error:
+            text = error.message
+        except Exception as error:
+            text = tell_traceback(error)
+        if self._told.is_new(what, text):
+            log.error("%s: %s", what, text)
+        return not text
+
+    def look(self):
+        """Takes what has happened, and has sent what is due."""
+        if self._agent.master.db.is_gone:
+            return
+        notices = self.list_definitions()
+        for repository in self._agent.places.list_open():
+            if not repository.is_copy:
+                self._carefully("notices of " + repository.name, self._events.look_at,
+                                repository, notices)
+        self._send_due({notice["name"]: notice for notice in notices})
+
+    def list_definitions(self):
+        """The notices as they are read, without those that another program has spoilt. Each has
+        `added` too. RepositoryError."""
+        notices, now, is_ahead = [], self._clock.now(), False
+        for document, added in self.stored.list_all():
+            definitions = Definitions(is_stored=True)
+            notice = definitions.read_notice(document)
+            if not definitions.faults:
+                notices.append(dict(notice, added=added))
+            is_ahead = is_ahead or added > now
+        if is_ahead:                    # the clock was set back
+            self.stored.set_added(now)
+        return notices
+
+    # -- sending -----------------------------------------------------------------------
+
+    def _send_due(self, notices):
+        """Begins to send the messages whose time has come, of each notice one at a time."""
+        now, tried = self._clock.now(), set()
+        rows = self.stored.list_waiting()
+        self.waiting = sum(row["count"] for row in rows)
+        for row in rows:
+            notice = notices.get(row["notice"])
+            if notice is None or row["notice"] in tried:
+                continue
+            tried.add(row["notice"])    # further ones of it wait, and take events
+            longest_s = max(LAST_RETRY_S, notice["group_s"])
+            is_due = not now < row["due"] <= now + longest_s    # further: the clock was set back
+            with self._lock:
+                is_free = row["notice"] not in self._is_sending \
+                    and len(self._is_sending) < SENT_AT_ONCE and not self._is_over.is_set()
+                if not (is_due and is_free):
+                    continue
+                self._is_sending.add(row["notice"])
+            worker = Worker(self._send_one, "notice " + row["notice"], notice, row)
+            if not worker.try_start():
+                self._is_sending.discard(row["notice"])
+
+    def _send_one(self, notice, row):
+        """Thread notice NAME."""
+        try:
+            self._carefully("notice " + notice["name"], self._try_one, notice, row)
+        finally:
+            with self._lock:
+                self._is_sending.discard(notice["name"])
+
+    def _try_one(self, notice, row):
+        """Sends a message, and notes what came of it. RepositoryError."""
+        number, name = row["id"], notice["name"]
+        events = self.stored.begin(number, self._clock.now())
+        if not events:                  # it was deleted meanwhile
+            return
+        # what came until it took no more
+        count = next((each["count"] for each in self.stored.list_waiting()
+                      if each["id"] == number), row["count"])
+        letter = make_letter(self._agent.name, name, number, events, count)
+        status, message = self._send(notice["send"], letter)
+        if self._is_over.is_set() and status == ERROR:
+            return                      # the next start tries again
+        now = self._clock.now()
+        with self._lock:
+            self.counts[status] += 1
+        if status == DONE:
+            self.stored.settle(number, name, message, now)
+            log.info("notice %s is sent: %d events", name, count)
+            return
+        first = now if row["tried"] is None or row["tried"] > now else row["tried"]
+        if now >= first + GIVE_UP_S:
+            text = "given up at %s after %d tries, %d events: %s" % (
+                local_iso(now), row["tries"] + 1, count, message)
+            self.stored.settle(number, name, text)
+            log.error("notice %s: %s", name, text)
+            return
+        if not row["tries"]:
+            log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
+        self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
+
+    def _send(self, way, letter):
+        """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
+        bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
+        with self._lock:
+            self._sending[letter.id] = errand
+        try:
+            reason = bounds.tell_forbidden(way["type"])
+            if reason:
+                raise ValueError(reason)
+            way = resolve_way(way, bounds.read)
+            server = self._find_mail_server() if way["type"] == "mail" else None
+            return DONE, one_line(send_letter(way, letter, errand, bounds.surround(os.environ),
+                                              server))
+        except (ValueError, TaskError, OSError, AgentError) as error:
+            return ERROR, one_line(error)
+        finally:
+            with self._lock:
+                self._sending.pop(letter.id, None)
+
+    def _bound(self, command):
+        return self._agent.bounds.bounded(command)
+
+    def _find_mail_server(self):
+        """The data server MAIL with its secrets, or None: there is none. ValueError."""
+        server = self._agent.master.find_data_server("MAIL")
+        if server is None:
+            return None
+        if server["driver"] != "smtp":
+            raise ValueError("the data server MAIL has the driver %s, not smtp" % server["driver"])
+        return resolve_server(server, self._agent.bounds.read)
+
+    # -- what is asked for -------------------------------------------------------------
+
+    def list_rows(self):
+        """Yields (notice, events that wait, when it was sent last, what is to be said) by name."""
+        waiting, states = self.stored.list_waiting(), self.stored.list_states()
+        for notice in self.list_definitions():
+            rows = [row for row in waiting if row["notice"] == notice["name"]]
+            last, message = states.get(notice["name"], (None, ""))
+            failing = next((row for row in rows if row["fault"]), None)
+            if failing is not None:
+                message = "tried %d times, next at %s: %s" % (
+                    failing["tries"], local_iso(failing["due"]), failing["fault"])
+            yield notice, sum(row["count"] for row in rows), last, message
+
+    def test(self, name, by):
+        """Sends a notice that says it is a test, and waits for that -> (DONE or ERROR, message).
+        NotFound, Busy."""
+        notice = next((each for each in self.list_definitions() if each["name"] == name), None)
+        if notice is None:
+            raise NotFound("no notice %s" % name)
+        if len(self._sending) >= 2 * SENT_AT_ONCE or self._is_over.is_set():
+            raise Busy("too many notices are being sent; try again")
+        event = make_test_event(by, self._clock.now(), self._events.tell_commands(["notice list"]))
+        letter = make_letter(self._agent.name, name, os.urandom(16).hex(), [event], 1)
+        return self._send(notice["send"], letter)
+
+    def delete(self, name):
+        """Deletes a notice and what waits of it. NotFound."""
+        self.stored.delete(name)
+
+
+def resolve_way(way, read):
+    """How a notice is sent, with its secrets read; `read` as of read_secret. ValueError."""
+    def resolve(value):
+        return re.sub("[\r\n\0]", "", read_secret(value, read)) if isinstance(value, dict) \
+            else value
+    if way["type"] != "http":
+        return way
+    return dict(way, url=resolve(way["url"]), headers={
+        name: resolve(value) for name, value in way["headers"].items()})
