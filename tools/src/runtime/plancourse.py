@@ -1,5 +1,4 @@
-"""The course of a load plan: what its tree says is recorded, and done, and what happens is told to
-the tree.
+"""The course of a load plan: does what its tree says, and tells it what happens.
 
     its rows are read, and make the tree    a RESTART: what was open is to begin again
       |
@@ -33,7 +32,7 @@ from .planrequests import PlanRequests
 from .planquestions import PlanQuestions
 from .sources import take_secrets
 
-CHUNK = 50              # changes in a transaction, so that other requests have their turn
+CHANGES_AT_ONCE = 50              # changes in a transaction, so that other requests have their turn
 LOOK_AGAIN_S = 2.0      # between two looks at what is to end, or could not be read
 
 
@@ -218,8 +217,8 @@ class PlanCourse:
         """Records changes [(change, the NodeState of a run that begins by it, or None)], and queues
         the sessions that came by them."""
         repository, chunks = self._repository, []
-        for place in range(0, len(starts), CHUNK):
-            chunks.append(self._submit(starts[place:place + CHUNK]))
+        for place in range(0, len(starts), CHANGES_AT_ONCE):
+            chunks.append(self._submit(starts[place:place + CHANGES_AT_ONCE]))
         while chunks:
             pendings = [pending for pending, _ in chunks]
             yield Waiting(lambda: all(pending.is_done for pending in pendings), None,

@@ -1,5 +1,4 @@
-"""What a load plan has to find out before it can go on: the values of a for_each, the branch of a
-case.
+"""What a load plan has to find out before it can go on: values of a for_each, branches of a case.
 
 Thread question N: what may block of that for session N, such as a query; ends with it.
 """
@@ -13,7 +12,7 @@ from ..definitions.plan import DatesSource, FilesSource, ValuesSource, expand, s
 from ..tasks.evaluate import EvaluateTask
 from ..tasks.loops import FileValues, QueryValues, list_values
 from ..tasks.task import TaskError
-from .control import Control, Interrupted
+from .control import Interrupted
 from .execution import Execution
 
 

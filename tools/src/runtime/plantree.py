@@ -519,9 +519,9 @@ class PlanTree:
     # -- rows of the repository --------------------------------------------------------
 
     def restore(self, rows, items, shift_s):
-        """Makes the tree of NodeRows, in the order of their runs, and {place: values of a for_each}.
-        Their times and so many seconds are monotonic ones. What the definition has no place for
-        does not count."""
+        """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
+        for_each}. Their times and so many seconds are monotonic ones. What the definition has no
+        place for does not count."""
         newest = {row.place: row for row in rows}
         states = {}
         for place in sorted(newest, key=lambda place: place.count(".")):

@@ -50,7 +50,8 @@ class Endings:
     def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
-        if begun and row["due"] and row["schedule"] and row["attempt"] == 1 and not connection.execute(
+        is_planned = row["due"] and row["schedule"] and row["attempt"] == 1
+        if begun and is_planned and not connection.execute(
                 "select 1 from session_step where session=? and begun<? limit 1",
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))

@@ -39,7 +39,7 @@ def list_above(place):
 
 # -- other definitions -----------------------------------------------------------------
 
-def list_parts(node):
+def list_plan_parts(node):
     """[(word of its place, PlanNode)] of what is right below a node; `*` for each value."""
     body, kind = node.body, node.kind
     if kind in ("serial", "parallel"):
@@ -64,7 +64,7 @@ def list_all(root):
     while to_look:
         place, node = to_look.pop()
         nodes[place] = node
-        to_look += [("%s.%s" % (place, word), each) for word, each in list_parts(node)]
+        to_look += [("%s.%s" % (place, word), each) for word, each in list_plan_parts(node)]
     return nodes
 
 

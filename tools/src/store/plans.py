@@ -1,4 +1,4 @@
-"""The nodes of load plans as they were reached: one place where they change, with their sessions."""
+"""The nodes of load plans as they were reached: where they change, with their sessions."""
 import json
 from typing import Any, NamedTuple, Optional, Tuple
 

@@ -1,5 +1,5 @@
 """The values of a for_each that lie outside the agent: those of a query, and names of files."""
-from ..base.vocabulary import DONE, MAX_TEXT, MAX_VALUE
+from ..base.vocabulary import MAX_TEXT, MAX_VALUE
 from ..base.words import shorten
 from .data import DatabaseTask, each_row, refuse_binary
 from .files import find_paths
