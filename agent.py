@@ -54,9 +54,16 @@ Sections, each using only those above it:
                               or the text of an option.
     definitions/fields        The fields of every definition, as tables, and the checks that belong
                               to one field alone.
-    definitions/model         Scenarios, schedules and documents as values that are checked already.
     definitions/references    References to variables in texts: found, replaced, and handed to a
                               shell.
+    definitions/plan          Load plans as values: the tree of nodes, its strings with their
+                              values, the values of loops.
+    definitions/model         Scenarios, schedules and documents as values that are checked already.
+    definitions/objects       What reads objects of a document: fields by their tables, and every
+                              fault with its path.
+    definitions/plan_fields   The fields of the nodes of a load plan, as tables.
+    definitions/plan_reader   From the JSON of a load plan to its nodes, with every fault and its
+                              path.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
@@ -355,7 +362,7 @@ import weakref
 import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 
@@ -3864,9 +3871,13 @@ SCENARIO_FIELDS = {
                       meaning="what becomes of a session that a crash of the agent interrupted"),
     "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
                       "no on_error (FAIL)"),
-    "steps": Field(_of_type((list,), "a list"), required=True,
+    "steps": Field(_of_type((list,), "a list"),
                    meaning="its steps, at least one; a session begins with the first"),
+    "plan": Field(_of_type((dict,), "an object"),
+                  meaning="or, instead of steps, a load plan: a node"),
 }
+# of them, those that say something of steps alone
+OF_STEPS = ("steps", "max_steps", "on_error")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
@@ -3951,6 +3962,321 @@ DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logica
 
 
 # ======================================================================================
+# definitions/references.py
+# References to variables in texts: found, replaced, and handed to a shell.
+# ======================================================================================
+
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def substitute(text, values):
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
+    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+
+
+def list_references(text):
+    """The names of the variables that a text has references to."""
+    return [match.group(1) for match in _REFERENCE.finditer(text) if match.group(1)]
+
+
+def shell_command(text):
+    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
+    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
+                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def find_code_fault(code):
+    """Why code of a program cannot be run: it has a reference,
+    by which a value would become code. None when it has none."""
+    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
+    if not names:
+        return None
+    return ("${%s} is not replaced in code, for a value must never become code: write "
+            "os.environ[\"%s\"]"
+            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
+                                                     names[0]))
+
+
+def environment_name(name):
+    """The environment variable that holds a variable."""
+    return name if name in RESERVED_VARIABLES else "VAR_" + name
+
+
+def strings_in(value, path=""):
+    """Every (path, text) inside a JSON value."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings_in(item, "%s[%d]" % (path, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings_in(item, "%s.%s" % (path, key))
+
+
+# ======================================================================================
+# definitions/plan.py
+# Load plans as values: the tree of nodes, its strings with their values, the values of loops.
+# ======================================================================================
+
+RUN, SERIAL, PARALLEL, CASE, FOR_EACH = NODE_KINDS = (
+    "run", "serial", "parallel", "case", "for_each")
+ONLY_FAILED, ALL_AGAIN = "failed", "all"            # restart of a serial, parallel or for_each
+FAILED_TASK, NEW_SESSION = "task", "session"        # restart of a run
+RAISE, IGNORE = "raise", "ignore"                   # on_exception
+MAX_VALUES = 100000                                 # of a for_each
+MAX_DEPTH = 50                                      # nodes inside one another
+LATEST = "-1"                                       # a version
+DAY_S = 86400
+
+
+class PlanNode(NamedTuple):
+    """A node of a plan. `place` tells it from all others of its plan, for as long as the definition
+    stands: the root is 1, below it are 1.1, 1.2 (nodes of a serial or parallel, branches of a
+    case), 1.else, 1.do and 1.exception."""
+    kind: str                       # one of NODE_KINDS
+    place: str
+    name: Optional[str]
+    enabled: bool
+    timeout_s: Optional[float]
+    attempts: int
+    retry_delay_s: float
+    exception: Optional[Any]        # a PlanNode
+    on_exception: str               # RAISE, IGNORE
+    restart: Optional[str]          # ONLY_FAILED, ALL_AGAIN, FAILED_TASK, NEW_SESSION; a case: None
+    body: Any                       # RunBody, SerialBody, ParallelBody, CaseBody, EachBody
+
+
+class RunBody(NamedTuple):
+    """A session of a scenario. Its texts may have references until settle() has replaced them."""
+    scenario: str
+    version: str
+    context: Optional[str]          # None: the plan's
+    variables: dict
+    keywords: str
+    priority: Optional[int]         # None: the plan's
+    returns: dict                   # variable of the scenario -> variable of the plan
+
+
+class SerialBody(NamedTuple):
+    """Nodes one after the other."""
+    nodes: Tuple[PlanNode, ...]
+
+
+class ParallelBody(NamedTuple):
+    """Nodes at the same time, at most `limit` of them."""
+    nodes: Tuple[PlanNode, ...]
+    limit: int
+    max_errors: int
+
+
+class Branch(NamedTuple):
+    """A branch of a case; `value` is a list for some operators."""
+    operator: str
+    value: Any
+    node: PlanNode
+
+
+class CaseBody(NamedTuple):
+    """The first branch that fits, or `otherwise`, which may be None."""
+    variable: str
+    branches: Tuple[Branch, ...]
+    otherwise: Optional[PlanNode]
+
+
+class EachBody(NamedTuple):
+    """A node for each of some values, at most `parallel` at the same time."""
+    variable: str
+    source: Any                     # ValuesSource, DatesSource, QuerySource, FilesSource
+    parallel: int
+    max_errors: int
+    node: PlanNode
+
+
+class ValuesSource(NamedTuple):
+    """Values that the definition has."""
+    values: Tuple[str, ...]
+
+
+class DatesSource(NamedTuple):
+    """Dates, or dates with a time of day, from one to another."""
+    first: str
+    last: str
+    step_s: int
+
+
+class QuerySource(NamedTuple):
+    """The first column of what a query gives; its :names are bound, never replaced."""
+    schema: str
+    query: str
+
+
+class FilesSource(NamedTuple):
+    """The files of a pattern."""
+    pattern: str
+
+
+def list_below(node):
+    """[(path from here, PlanNode)] of the nodes that a node has, its exception the last."""
+    body = node.body
+    if node.kind in (SERIAL, PARALLEL):
+        below = [(".%s[%d]" % (node.kind, index), child) for index, child in enumerate(body.nodes)]
+    elif node.kind == CASE:
+        below = [(".case.when[%d].do" % index, branch.node)
+                 for index, branch in enumerate(body.branches)]
+        below += [(".case.else", body.otherwise)] if body.otherwise else []
+    else:
+        below = [(".do", body.node)] if node.kind == FOR_EACH else []
+    return below + ([(".exception", node.exception)] if node.exception else [])
+
+
+def walk_plan(node, path="plan"):
+    """Yields (path, PlanNode) of a node and all below it, in the order of the definition."""
+    yield path, node
+    for inner, child in list_below(node):
+        yield from walk_plan(child, path + inner)
+
+
+def list_runs(node, path="plan"):
+    """[(path, RunBody)] of the runs that are not switched off, by a node above neither."""
+    if not node.enabled:
+        return []
+    runs = [(path, node.body)] if node.kind == RUN else []
+    for inner, child in list_below(node):
+        runs += list_runs(child, path + inner)
+    return runs
+
+
+# -- strings -----------------------------------------------------------------------------
+
+def check_version(value):
+    """A version, or -1 for the latest. ValueError."""
+    return value if value == LATEST else check_name(value)
+
+
+def settle(node, values):
+    """A node with the values of variables in its own strings, not in those of the nodes below it.
+    ValueError when a name becomes none, or a text grows too long."""
+    body = node.body
+    if node.kind == RUN:
+        body = _settle_run(body, values)
+    elif node.kind == CASE:
+        body = body._replace(branches=tuple(
+            branch._replace(value=[_fill(text, values, "value") for text in branch.value]
+                            if isinstance(branch.value, list) else
+                            _fill(branch.value, values, "value")) for branch in body.branches))
+    elif node.kind == FOR_EACH:
+        body = body._replace(source=_settle_source(body.source, values))
+    return node._replace(body=body)
+
+
+def _settle_run(body, values):
+    return body._replace(
+        scenario=_fill(body.scenario, values, "run", check_name),
+        version=_fill(body.version, values, "version", check_version),
+        context=body.context and _fill(body.context, values, "context", check_name),
+        variables={name: _fill(text, values, "variables." + name, check_size)
+                   for name, text in body.variables.items()},
+        keywords=_fill(body.keywords, values, "keywords"))
+
+
+def _settle_source(source, values):
+    if isinstance(source, ValuesSource):
+        return ValuesSource(tuple(_fill(text, values, "in", check_size) for text in source.values))
+    if isinstance(source, DatesSource):
+        return source._replace(first=_fill(source.first, values, "from", check_date),
+                               last=_fill(source.last, values, "to", check_date))
+    if isinstance(source, QuerySource):
+        return source._replace(schema=_fill(source.schema, values, "schema", check_name))
+    return source._replace(pattern=_fill(source.pattern, values, "files"))
+
+
+def _fill(text, values, field, check=None):
+    """A text of a field with its references replaced, checked where that may spoil it."""
+    try:
+        result = substitute(text, values)
+        return check(result) if check else result
+    except (TooLong, ValueError) as error:
+        raise ValueError("%s: %s" % (field, error)) from None
+
+
+# -- values of a loop --------------------------------------------------------------------
+
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
+                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?")
+
+
+def check_date(text):
+    """A date, perhaps with a time of day, or ValueError."""
+    parse_date(text)
+    return text
+
+
+def parse_date(text):
+    """ISO 8601 text -> (its datetime, whether it is a date alone). An offset is passed over: the
+    time is the one that a clock on the wall shows. ValueError."""
+    match = _DATE.fullmatch(text) if isinstance(text, str) else None
+    try:
+        if match:
+            numbers = [int(part or 0) for part in match.groups()]
+            return datetime(*numbers), match.group(4) is None
+    except ValueError:                  # the 30th of February
+        pass
+    raise ValueError("must be a date such as 2015-01-31, or with a time of day, 2015-01-31T06:00")
+
+
+def expand(source):
+    """The values of a ValuesSource or DatesSource that settle() has been through, as a tuple.
+    ValueError when they are too many."""
+    return source.values if isinstance(source, ValuesSource) else tuple(list_dates(*source))
+
+
+def is_empty(source):
+    """Whether a source has no value, whatever the variables are."""
+    if isinstance(source, ValuesSource):
+        return not source.values
+    return (isinstance(source, DatesSource) and not list_references(source.first + source.last)
+            and not expand(source))
+
+
+def list_dates(first, last, step_s):
+    """Texts of the dates from one to another, both included; none when the last lies before the
+    first. They are dates alone when the first is one and the step is in whole days, else have the
+    time of day. A date alone as the last means all of that day. ValueError: over MAX_VALUES."""
+    begin, is_date = parse_date(first)
+    end, is_day = parse_date(last)
+    is_date = is_date and step_s % DAY_S == 0
+    span_s = int((end - begin).total_seconds()) + (DAY_S - 1 if is_day else 0)
+    count = span_s // step_s + 1 if span_s >= 0 else 0
+    if count > MAX_VALUES:
+        raise ValueError("from %s to %s are %d values; there may be %d"
+                         % (first, last, count, MAX_VALUES))
+    moments = [begin + timedelta(seconds=step_s * index) for index in range(count)]
+    return [moment.date().isoformat() if is_date else moment.isoformat() for moment in moments]
+
+
+# -- variables of a child ----------------------------------------------------------------
+
+def hand_down(child, body, values, secrets):
+    """The variables that a run gives a session of the Scenario `child`: of all that are seen at the
+    run (`values`, among them the plan's `secrets`, which are names) those that the child declares,
+    and those that its RunBody names, which win; as the definition has it. A secret is
+    given to secret ones alone. ValueError where the RunBody gives one to another."""
+    handed = {name: value for name, value in values.items()
+              if name in child.secrets or name in child.variables and name not in secrets}
+    for name, text in body.variables.items():
+        if name not in child.secrets and secrets.intersection(list_references(text)):
+            raise ValueError("variables.%s: is given a secret, and is none in scenario %s"
+                             % (name, child.name))
+    return dict(handed, **_settle_run(body, values).variables)
+
+
+# ======================================================================================
 # definitions/model.py
 # Scenarios, schedules and documents as values that are checked already.
 # ======================================================================================
@@ -3988,6 +4314,7 @@ class Scenario(NamedTuple):
     document: dict
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
+    plan: Optional[PlanNode] = None     # None: it has steps
 
     def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, that are too large,
@@ -4022,6 +4349,9 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
+        if self.plan is not None:
+            yield from self._list_plan_warnings()
+            return
         texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
@@ -4039,6 +4369,14 @@ class Scenario(NamedTuple):
                              "too: give that an on_ok" % (
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
+
+    def _list_plan_warnings(self):
+        if "on_stale" in self.document:
+            yield "on_stale", ("does not apply to a plan: a crash leaves it open, and the sessions "
+                               "that it has started follow their own")
+        for path, node in walk_plan(self.plan):
+            if node.kind == FOR_EACH and is_empty(node.body.source):
+                yield path + ".for_each", "there is no value"
 
     def _list_behind(self, step):
         """The places of the steps that may come after a step."""
@@ -4189,9 +4527,16 @@ class Document(NamedTuple):
         return warnings
 
     def list_children(self):
-        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
-        return [(path + ".name", task.fields["name"], task.fields["version"])
-                for path, task in self._list_tasks() if task.type == "scenario"]
+        """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
+        """
+        children = [(path + ".name", task.fields["name"], task.fields["version"])
+                    for path, task in self._list_tasks() if task.type == "scenario"]
+        for index, scenario in enumerate(self.scenarios):
+            if scenario and scenario.plan:
+                children += [("scenarios[%d].%s.run" % (index, path), run.scenario, run.version)
+                             for path, run in list_runs(scenario.plan)
+                             if not list_references(run.scenario + run.version)]
+        return children
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
@@ -4254,56 +4599,390 @@ def schedule_document(schedule):
 
 
 # ======================================================================================
-# definitions/references.py
-# References to variables in texts: found, replaced, and handed to a shell.
+# definitions/objects.py
+# What reads objects of a document: fields by their tables, and every fault with its path.
 # ======================================================================================
 
-_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+class ObjectReader:
+    """Reads objects, and collects every fault as (path, reason)."""
 
+    def __init__(self):
+        self.faults = []
 
-def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
-    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
-                           if match.group(1))
-    if size > MAX_TEXT:
-        raise TooLong("a text would have over %d characters with the values of its variables"
-                      % MAX_TEXT)
-    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+    def _fault(self, path, reason):
+        self.faults.append((path, reason))
 
-
-def shell_command(text):
-    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
-    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
-                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
-
-
-def find_code_fault(code):
-    """Why code of a program cannot be run: it has a reference,
-    by which a value would become code. None when it has none."""
-    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
-    if not names:
+    def _try(self, path, check, value):
+        try:
+            return check(value)
+        except InnerFaults as error:
+            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
+        except (ValueError, OverflowError) as error:
+            self._fault(path, str(error))
         return None
-    return ("${%s} is not replaced in code, for a value must never become code: write "
-            "os.environ[\"%s\"]"
-            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
-                                                     names[0]))
+
+    def _object(self, path, value, fields):
+        """The values of an object by name, defaults filled in; faults are noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object")
+            value = None
+        result = {}
+        for name in value or ():
+            if name not in fields:
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
+        for name, field in fields.items():
+            result[name] = field.default
+            if value is None:
+                continue
+            if name in value:
+                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
+            elif field.required:
+                self._fault("%s.%s" % (path, name), "missing")
+        return result
+
+    def _references(self, path, text, variables):
+        for match in _REFERENCE.finditer(text):
+            name = match.group(1)
+            if name and name not in variables:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, variables)))
+
+    def _bound(self, path, names, variables):
+        """The names that a statement binds: each must be a variable."""
+        for name in names:
+            if name not in variables:
+                self._fault(path, "no variable is named %s (for a literal :%s write \\:%s)%s"
+                            % (name, name, name, tell_near(name, variables)))
 
 
-def environment_name(name):
-    """The environment variable that holds a variable."""
-    return name if name in RESERVED_VARIABLES else "VAR_" + name
+# ======================================================================================
+# definitions/plan_fields.py
+# The fields of the nodes of a load plan, as tables.
+# ======================================================================================
+
+def _referring(check, accepts):
+    """A text that is checked by itself, unless it has references: then when it has its values."""
+    return Kind(lambda value: TEXT.check(value) if isinstance(value, str) and list_references(value)
+                else check(value), _refuse, accepts + ", or text with references")
 
 
-def strings_in(value, path=""):
-    """Every (path, text) inside a JSON value."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from strings_in(item, "%s[%d]" % (path, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from strings_in(item, "%s.%s" % (path, key))
+def _check_returns(value):
+    """Variables of the scenario by name -> variables of the plan. ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object: variable of the scenario to variable of the plan")
+    check_each([("." + name, _check_variable, name) for name in value]
+               + [("." + name, _check_variable, item) for name, item in value.items()])
+    return value
+
+
+def _check_in(value):
+    if not isinstance(value, list):
+        raise ValueError("must be a list of values")
+    if len(value) > MAX_VALUES:
+        raise ValueError("has %d values; there may be %d" % (len(value), MAX_VALUES))
+    return check_items(_check_value, value)
+
+
+def _check_step(value):
+    return WHOLE_SECONDS.check(value) or _refuse("must be more than 0 seconds")
+
+
+_LIST, _OBJECT = _of_type((list,), "a list"), _of_type((dict,), "an object")
+_NODE_NAME = _referring(check_name, "a name")
+_VERSION = _referring(check_version, "a name, -1")
+_LOOP_DATE = _referring(check_date, "a date")
+_MAX_ERRORS = Field(between(0, MAX_VALUES), default=0, meaning="after more errors than so many "
+                    "nothing more begins and the node fails; up to them it ends in WARNING")
+_RESTART_BELOW = Field(choice(ONLY_FAILED, ALL_AGAIN), default=ONLY_FAILED, meaning="what RESTART "
+                       "runs again of it: what failed and what was not reached, or all")
+
+# of a node of any kind
+NODE_FIELDS = {
+    "name": Field(NAMED, meaning="its name, once in the plan"),
+    "enabled": Field(BOOLEAN, default=True, meaning="false: it is passed over"),
+    "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long, and the sessions "
+                     "below it that run are stopped"),
+    "attempts": Field(between(1, 1000), default=1, meaning="how often it is tried"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
+    "exception": Field(_OBJECT, meaning="a node that is run once when the last attempt failed"),
+    "on_exception": Field(choice(RAISE, IGNORE), default=RAISE, meaning="how the node ends when "
+                          "its exception ended well: in ERROR, or in WARNING"),
+}
+# kind -> its own, the one that makes it of that kind the first
+KIND_FIELDS = {
+    RUN: {
+        "run": Field(_NODE_NAME, required=True, meaning="the scenario that it starts a session of"),
+        "version": Field(_VERSION, default=LATEST,
+                         meaning="version of the scenario; -1 is the latest at the time"),
+        "context": Field(_NODE_NAME, meaning="context of the session (that of the plan)"),
+        "variables": Field(VALUES, default={}, meaning="values for variables of that scenario; "
+                           "they win over those of the plan"),
+        "keywords": Field(JOINED, default="", meaning="keywords of the session"),
+        "priority": Field(PRIORITY, meaning="a higher one leaves the queue first (the plan's)"),
+        "returns": Field(Kind(_check_returns, _refuse, "an object: variable to variable"),
+                         default={}, meaning="variables of the scenario, each with the variable of "
+                         "the plan that takes its value when the session ended well"),
+        "restart": Field(choice(FAILED_TASK, NEW_SESSION), default=FAILED_TASK, meaning="what "
+                         "RESTART makes of a session that failed: it goes on at the task that "
+                         "failed, or there is a new one"),
+    },
+    SERIAL: {
+        "serial": Field(_LIST, required=True, meaning="nodes, one after the other; one that fails "
+                        "is the last"),
+        "restart": _RESTART_BELOW,
+    },
+    PARALLEL: {
+        "parallel": Field(_LIST, required=True, meaning="nodes at the same time"),
+        "limit": Field(between(1, MAX_VALUES), meaning="how many of them at most (all)"),
+        "max_errors": _MAX_ERRORS,
+        "restart": _RESTART_BELOW,
+    },
+    CASE: {
+        "case": Field(_OBJECT, required=True, meaning="the first branch that fits, see below"),
+    },
+    FOR_EACH: {
+        "for_each": Field(_OBJECT, required=True, meaning="a variable and its values, see below"),
+        "do": Field(_OBJECT, required=True, meaning="the node that is run for each value"),
+        "parallel": Field(between(1, MAX_VALUES), default=1,
+                          meaning="how many values at the same time at most"),
+        "max_errors": _MAX_ERRORS,
+        "restart": _RESTART_BELOW,
+    },
+}
+CASE_FIELDS = {
+    "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+    "when": Field(_LIST, required=True, meaning="branches, at least one, see below"),
+    "else": Field(_OBJECT, meaning="the node that is run when no branch fits (none: DONE)"),
+}
+EACH_FIELDS = {
+    "variable": Field(VARIABLE_NAME, required=True, meaning="takes each value in turn; it need not "
+                      "be a variable of the plan"),
+    "in": Field(Kind(_check_in, _refuse, "a list of at most %d values" % MAX_VALUES),
+                meaning="the values"),
+    "from": Field(_LOOP_DATE, meaning="or dates: the first"),
+    "to": Field(_LOOP_DATE, meaning="the last, if the step meets it"),
+    "step": Field(Kind(_check_step, _refuse, "a duration of whole seconds above 0"), default=None,
+                  meaning="from one to the next (1d)"),
+    "schema": Field(_NODE_NAME, meaning="or the first column of a query: where it runs"),
+    "query": Field(FILLED, meaning="the query, with the variables as :name"),
+    "files": Field(FILLED, meaning="or the files of a pattern, by their names"),
+}
+
+
+def when_fields():
+    """The fields of a branch of a case, which compares as an evaluate task does."""
+    compared = TASK_TYPES["evaluate"].fields
+    return {"operator": compared["operator"], "value": compared["value"],
+            "do": Field(_OBJECT, required=True, meaning="the node that is run when it fits")}
+
+
+# ======================================================================================
+# definitions/plan_reader.py
+# From the JSON of a load plan to its nodes, with every fault and its path.
+# ======================================================================================
+
+_SOURCES = ("in", "from", "query", "files")
+
+
+class PlanReader(ObjectReader):
+    """Reads the plan of a scenario that has these secrets, which are names. `comparisons` are
+    [(path, fields)] that a task type judges, all at once."""
+
+    def __init__(self, secrets):
+        super().__init__()
+        self.comparisons = []
+        self._secrets = frozenset(secrets)
+        self._names = {}            # of nodes -> path
+        self._readers = {RUN: self._run, SERIAL: self._serial, PARALLEL: self._parallel,
+                         CASE: self._case, FOR_EACH: self._each}
+
+    def read(self, path, value, variables):
+        """The PlanNode of a JSON object whose texts may use these variables, or of what can be read
+        of it: `faults` has the reasons."""
+        return self._node(path, value, "1", variables, 1)
+
+    def _node(self, path, value, place, variables, depth):
+        """A node and all below it; `depth` counts it and those around it."""
+        if depth > MAX_DEPTH:
+            self._fault(path, "more than %d nodes lie inside one another" % MAX_DEPTH)
+            return None
+        kind = self._kind(path, value)
+        if kind is None:
+            return None
+        fields = self._object(path, value, dict(NODE_FIELDS, **KIND_FIELDS[kind]))
+        self._note_name(path, fields["name"])
+        body = self._readers[kind](path, fields, place, variables, depth + 1)
+        exception = None
+        if fields["exception"] is not None:
+            exception = self._node(path + ".exception", fields["exception"], place + ".exception",
+                                   variables, depth + 1)
+        elif "on_exception" in value:
+            self._fault(path + ".on_exception", "is for a node with an exception")
+        return PlanNode(kind, place, fields["name"], fields["enabled"], fields["timeout"],
+                        fields["attempts"], fields["retry_delay"], exception,
+                        fields["on_exception"], fields.get("restart"), body)
+
+    def _kind(self, path, value):
+        """The kind of a node, or None: then the fault is noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object: a node of the plan")
+            return None
+        kinds = [kind for kind in NODE_KINDS if kind in value]
+        if FOR_EACH in kinds and PARALLEL in kinds:     # there it says how many
+            kinds.remove(PARALLEL)
+        if len(kinds) == 1:
+            return kinds[0]
+        names = dict(NODE_FIELDS)
+        for own in KIND_FIELDS.values():
+            names.update(own)
+        for name in value:
+            if name not in names:
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, names))
+        self._fault(path, "has %s; a node has one of %s" % (
+            " and ".join(kinds) or "no kind", ", ".join(NODE_KINDS)))
+        return None
+
+    def _note_name(self, path, name):
+        if name and name in self._names:
+            self._fault(path + ".name", "is that of %s, too; a name stands once in a plan"
+                        % self._names[name])
+        elif name:
+            self._names[name] = path
+
+    # -- kinds -------------------------------------------------------------------------
+
+    def _run(self, path, fields, _, variables, __):
+        """The RunBody; what it shows and what it takes back must not be secret."""
+        names = ("run", "version", "context", "variables", "keywords")
+        for place, text in strings_in({name: fields[name] for name in names}, path):
+            self._text(place, text, variables,
+                       is_shown=not place.startswith(path + ".variables."))
+        takers = {}
+        for name, taker in (fields["returns"] or {}).items():
+            self._taker("%s.returns.%s" % (path, name), taker, variables)
+            if taker in takers:
+                self._fault("%s.returns.%s" % (path, name), "%s takes the value of %s already"
+                            % (taker, takers[taker]))
+            takers.setdefault(taker, name)
+        return RunBody(fields["run"], fields["version"], fields["context"], fields["variables"],
+                       fields["keywords"], fields["priority"], fields["returns"])
+
+    def _taker(self, path, name, variables):
+        """A variable of the plan that takes a value."""
+        if variables is not None and name not in variables:
+            self._fault(path, "no variable is named %s%s" % (name, tell_near(name, variables)))
+        elif name in self._secrets:
+            self._fault(path, "a secret takes no value")
+
+    def _nodes(self, path, values, place, variables, depth):
+        """The nodes of a list; it must have one."""
+        if values == []:
+            self._fault(path, "must have at least one node")
+        return tuple([self._node("%s[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
+                                 variables, depth) for index, value in enumerate(values or ())])
+
+    def _serial(self, path, fields, place, variables, depth):
+        return SerialBody(self._nodes(path + ".serial", fields["serial"], place, variables, depth))
+
+    def _parallel(self, path, fields, place, variables, depth):
+        nodes = self._nodes(path + ".parallel", fields["parallel"], place, variables, depth)
+        return ParallelBody(nodes, fields["limit"] or len(nodes), fields["max_errors"])
+
+    def _case(self, path, fields, place, variables, depth):
+        """The CaseBody, or None of what is no object."""
+        path += ".case"
+        if fields["case"] is None:
+            return None
+        fields = self._object(path, fields["case"], CASE_FIELDS)
+        if fields["variable"] and variables is not None and fields["variable"] not in variables:
+            self._fault(path + ".variable", "no variable is named %s%s" % (
+                fields["variable"], tell_near(fields["variable"], variables)))
+        if fields["when"] == []:
+            self._fault(path + ".when", "must have at least one branch")
+        branches = [self._branch("%s.when[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
+                                 variables, depth)
+                    for index, value in enumerate(fields["when"] or ())]
+        otherwise = None
+        if fields["else"] is not None:
+            otherwise = self._node(path + ".else", fields["else"], place + ".else", variables,
+                                   depth)
+        return CaseBody(fields["variable"], tuple(branches), otherwise)
+
+    def _branch(self, path, value, place, variables, depth):
+        """The Branch; how it compares is judged as in an evaluate task."""
+        fields = self._object(path, value, when_fields())
+        for inner, text in strings_in({"value": fields["value"]}, path):
+            self._text(inner, text, variables, is_shown=False)
+        for name, reason in TASK_TYPES["evaluate"].judge(fields):
+            self._fault("%s.%s" % (path, name), reason)
+        self.comparisons.append((path, fields))
+        node = None
+        if fields["do"] is not None:
+            node = self._node(path + ".do", fields["do"], place, variables, depth)
+        return Branch(fields["operator"], fields["value"], node)
+
+    def _each(self, path, fields, place, variables, depth):
+        """The EachBody; the texts of its node may use its variable, too."""
+        inner, do = path + ".for_each", fields["do"]
+        each = self._object(inner, fields["for_each"], EACH_FIELDS) \
+            if fields["for_each"] is not None else dict.fromkeys(EACH_FIELDS)
+        name = each["variable"]
+        if name in self._secrets:
+            self._fault(inner + ".variable", "a secret takes no value")
+        source = None
+        if fields["for_each"] is not None:
+            source = self._source(inner, each, fields["for_each"], variables)
+        if do is not None:              # a variable that is none is no fault of what uses it
+            do = self._node(path + ".do", do, place + ".do", variables and name and
+                            variables | {name}, depth)
+        return EachBody(name, source, fields["parallel"], fields["max_errors"], do)
+
+    # -- values of a loop --------------------------------------------------------------
+
+    def _source(self, path, fields, document, variables):
+        """Where a for_each has its values from, or None: then the faults are noted."""
+        before = len(self.faults)
+        kinds = [name for name in _SOURCES if name in document]
+        if not kinds and "schema" in document:
+            kinds = ["query"]
+        if not kinds and ("to" in document or "step" in document):
+            kinds = ["from"]
+        if len(kinds) != 1:
+            self._fault(path, "has %s; its values come from one of %s" % (
+                " and ".join(kinds) or "no values", ", ".join(_SOURCES)))
+            return None
+        kind = kinds[0]
+        belong = {"from": ("from", "to", "step"), "query": ("schema", "query")}.get(kind, kinds)
+        for name in fields:
+            if name in document and name not in belong and name != "variable":
+                self._fault("%s.%s" % (path, name), "does not go with %s" % kind)
+            elif name in belong and name not in document and name != "step":
+                self._fault("%s.%s" % (path, name), "missing")
+        for inner, text in strings_in({name: fields[name] for name in belong if name != "query"},
+                                      path):
+            self._text(inner, text, variables, is_shown=True)
+        if kind == "query" and fields["query"] and variables is not None:
+            self._bound(path + ".query", TASK_TYPES["refresh"].names_in(fields["query"]), variables)
+        if kind == "in":
+            return None if fields["in"] is None else ValuesSource(tuple(fields["in"]))
+        if kind == "files":
+            return FilesSource(fields["files"])
+        if kind == "query":
+            return QuerySource(fields["schema"], fields["query"])
+        source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
+        if len(self.faults) == before and not list_references(source.first + source.last):
+            self._try(path, expand, source)
+        return source
+
+    # -- texts -------------------------------------------------------------------------
+
+    def _text(self, path, text, variables, is_shown):
+        """A text with references; one that is shown must have none to a secret."""
+        if variables is not None:
+            self._references(path, text, variables)
+        if is_shown:
+            for name in self._secrets.intersection(list_references(text)):
+                self._fault(path, "%s is secret, and this is shown to all who look" % name)
 
 
 # ======================================================================================
@@ -4336,7 +5015,7 @@ def parse_json(text):
     raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
 
-class Definitions:
+class Definitions(ObjectReader):
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
@@ -4345,7 +5024,7 @@ class Definitions:
     """
 
     def __init__(self, is_stored=False, tell_forbidden=None):
-        self.faults = []
+        super().__init__()
         self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
@@ -4415,37 +5094,6 @@ class Definitions:
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
 
-    def _fault(self, path, reason):
-        self.faults.append((path, reason))
-
-    def _try(self, path, check, value):
-        try:
-            return check(value)
-        except InnerFaults as error:
-            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
-        except (ValueError, OverflowError) as error:
-            self._fault(path, str(error))
-        return None
-
-    def _object(self, path, value, fields):
-        """The values of an object by name, defaults filled in; faults are noted."""
-        if not isinstance(value, dict):
-            self._fault(path, "must be an object")
-            value = None
-        result = {}
-        for name in value or ():
-            if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
-        for name, field in fields.items():
-            result[name] = field.default
-            if value is None:
-                continue
-            if name in value:
-                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
-            elif field.required:
-                self._fault("%s.%s" % (path, name), "missing")
-        return result
-
     def _repeated(self, path, keys):
         earlier = set()
         for index, key in enumerate(keys):
@@ -4463,8 +5111,7 @@ class Definitions:
             set(fields["variables"]) | set(RESERVED_VARIABLES)
         steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
-        if fields["steps"] == []:
-            self._fault(path + ".steps", "must have at least one step")
+        plan = self._plan(path, fields, value, variables)
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
@@ -4479,9 +5126,30 @@ class Definitions:
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
                             tuple(settle_targets(fields["on_error"], steps)), value, secrets,
-                            fields["concurrency"])
+                            fields["concurrency"], plan)
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
+
+    def _plan(self, path, fields, value, variables):
+        """The PlanNode of a scenario that has a plan, else None. Faults are noted: of a plan, and
+        of a scenario that has not one of steps and plan."""
+        if fields["steps"] == []:
+            self._fault(path + ".steps", "must have at least one step")
+        if not isinstance(value, dict) or "plan" not in value:
+            if isinstance(value, dict) and "steps" not in value:
+                self._fault(path + ".steps", "missing")
+            return None
+        for name in OF_STEPS:
+            if name in value:
+                self._fault("%s.%s" % (path, name), "does not go with a plan")
+        if fields["plan"] is None:
+            return None
+        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
+                             if isinstance(item, dict)])
+        node = reader.read(path + ".plan", fields["plan"], variables)
+        self.faults += reader.faults
+        self._costly.setdefault("evaluate", []).extend(reader.comparisons)
+        return node
 
     def _secrets(self, path, scenario):
         """What would show a secret: an argument of a process, a variable that is stored."""
@@ -4544,11 +5212,8 @@ class Definitions:
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
-            for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in variables:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)%s" % (used, used, used,
-                                                          tell_near(used, variables)))
+            self._bound("%s.%s" % (path, name), TASK_TYPES[kind].names_in(fields[name] or ""),
+                        variables)
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
@@ -4561,13 +5226,6 @@ class Definitions:
         if hasattr(TASK_TYPES[kind], "judge_all"):
             self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
-
-    def _references(self, path, text, variables):
-        for match in _REFERENCE.finditer(text):
-            name = match.group(1)
-            if name and name not in variables:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
-                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
