@@ -4159,11 +4159,11 @@ def list_below(node):
     return below + ([(".exception", node.exception)] if node.exception else [])
 
 
-def walk(node, path="plan"):
+def walk_plan(node, path="plan"):
     """Yields (path, PlanNode) of a node and all below it, in the order of the definition."""
     yield path, node
     for inner, child in list_below(node):
-        yield from walk(child, path + inner)
+        yield from walk_plan(child, path + inner)
 
 
 def list_runs(node, path="plan"):
@@ -4398,7 +4398,7 @@ class Scenario(NamedTuple):
         if "on_stale" in self.document:
             yield "on_stale", ("does not apply to a plan: a crash leaves it open, and the sessions "
                                "that it has started follow their own")
-        for path, node in walk(self.plan):
+        for path, node in walk_plan(self.plan):
             if node.kind == FOR_EACH and is_empty(node.body.source):
                 yield path + ".for_each", "there is no value"
 
@@ -4876,6 +4876,7 @@ class PlanReader(ObjectReader):
     # -- kinds -------------------------------------------------------------------------
 
     def _run(self, path, fields, _, variables, __):
+        """The RunBody; what it shows and what it takes back must not be secret."""
         names = ("run", "version", "context", "variables", "keywords")
         for place, text in strings_in({name: fields[name] for name in names}, path):
             self._text(place, text, variables,
@@ -4912,6 +4913,7 @@ class PlanReader(ObjectReader):
         return ParallelBody(nodes, fields["limit"] or len(nodes), fields["max_errors"])
 
     def _case(self, path, fields, place, variables, depth):
+        """The CaseBody, or None of what is no object."""
         path += ".case"
         if fields["case"] is None:
             return None
@@ -4931,6 +4933,7 @@ class PlanReader(ObjectReader):
         return CaseBody(fields["variable"], tuple(branches), otherwise)
 
     def _branch(self, path, value, place, variables, depth):
+        """The Branch; how it compares is judged as in an evaluate task."""
         fields = self._object(path, value, when_fields())
         for inner, text in strings_in({"value": fields["value"]}, path):
             self._text(inner, text, variables, is_shown=False)
@@ -4943,6 +4946,7 @@ class PlanReader(ObjectReader):
         return Branch(fields["operator"], fields["value"], node)
 
     def _each(self, path, fields, place, variables, depth):
+        """The EachBody; the texts of its node may use its variable, too."""
         inner, do = path + ".for_each", fields["do"]
         each = self._object(inner, fields["for_each"], EACH_FIELDS) \
             if fields["for_each"] is not None else dict.fromkeys(EACH_FIELDS)

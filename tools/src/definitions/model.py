@@ -13,6 +13,8 @@ from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
+from .plan import FOR_EACH, PlanNode, is_empty, list_runs, walk_plan
+from .references import list_references
 
 
 class Task(NamedTuple):
@@ -48,6 +50,7 @@ class Scenario(NamedTuple):
     document: dict
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
+    plan: Optional[PlanNode] = None     # None: it has steps
 
     def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, that are too large,
@@ -82,6 +85,9 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
+        if self.plan is not None:
+            yield from self._list_plan_warnings()
+            return
         texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
@@ -99,6 +105,14 @@ class Scenario(NamedTuple):
                              "too: give that an on_ok" % (
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
+
+    def _list_plan_warnings(self):
+        if "on_stale" in self.document:
+            yield "on_stale", ("does not apply to a plan: a crash leaves it open, and the sessions "
+                               "that it has started follow their own")
+        for path, node in walk_plan(self.plan):
+            if node.kind == FOR_EACH and is_empty(node.body.source):
+                yield path + ".for_each", "there is no value"
 
     def _list_behind(self, step):
         """The places of the steps that may come after a step."""
@@ -249,9 +263,16 @@ class Document(NamedTuple):
         return warnings
 
     def list_children(self):
-        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
-        return [(path + ".name", task.fields["name"], task.fields["version"])
-                for path, task in self._list_tasks() if task.type == "scenario"]
+        """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
+        """
+        children = [(path + ".name", task.fields["name"], task.fields["version"])
+                    for path, task in self._list_tasks() if task.type == "scenario"]
+        for index, scenario in enumerate(self.scenarios):
+            if scenario and scenario.plan:
+                children += [("scenarios[%d].%s.run" % (index, path), run.scenario, run.version)
+                             for path, run in list_runs(scenario.plan)
+                             if not list_references(run.scenario + run.version)]
+        return children
 
     def list_schemas(self):
         """[(path, logical schema)] that its tasks name."""
