@@ -8477,6 +8477,7 @@ class NodeRow(NamedTuple):
     scope: Optional[str]
     is_passed: bool                 # its failure is passed over
     is_reopened: bool               # what is below it decides what of it begins again
+    is_void: bool                   # only its attempt counts
 
 
 class Plans:
@@ -8587,10 +8588,11 @@ class Plans:
                         row["attempt"], row["tries"],
                         "ERROR" if row["mark"] == REOPENED else row["status"], row["message"],
                         row["child"], find_time(row["begun"]) or 0.0, find_time(row["due"]),
-                        row["scope"], row["mark"] == PASSED, row["mark"] == REOPENED)
+                        row["scope"], row["mark"] == PASSED, row["mark"] == REOPENED,
+                        row["mark"] == VOID)
                 for row in connection.execute(
                     "select *, max(run) from plan_node where session=? group by place"
-                    " order by run", (session,)) if row["mark"] != VOID]
+                    " order by run", (session,))]
         values = {}
         for place, value in connection.execute("select place, value from plan_value where session=?"
                                                " order by place, position", (session,)):
@@ -8795,11 +8797,10 @@ def begin_from(connection, session, plan, place, ended):
             index = int(words[count]) - 1
             connection.execute("update plan_node set first=? where session=? and place=?",
                                (index, session, above))
+            earlier = ["%s.%d" % (above, number) for number in range(1, index + 1)]
             has_skipped = has_skipped or any(
-                connection.execute("select status from plan_node where session=? and place=? order"
-                                   " by run desc limit 1", (session, "%s.%d" % (above, earlier))
-                                   ).fetchone() in (("ERROR",), ("STOPPED",))
-                for earlier in range(1, index + 1))
+                row["place"] in earlier and row["status"] in RESTARTABLE
+                for row in list_nodes(connection, session))
             for later in range(index + 1, len(node.body.nodes)):
                 mark_place(connection, session, "%s.%d" % (above, later + 1), VOID, is_below=True)
     return has_skipped
@@ -10125,12 +10126,19 @@ class Views:
     def get_durations(connection):
         """{scenario: seconds}, of its newest sessions that ended well."""
         durations = {}
-        for scenario, begun, ended in connection.execute(
-                "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
-                " begun is not null order by id desc limit 20000"):
-            newest = durations.setdefault(scenario, [])
-            if len(newest) < 100:
-                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+
+        def add(rows):
+            for scenario, begun, ended in rows:
+                newest = durations.setdefault(scenario, [])
+                if len(newest) < 100:
+                    newest.append(max(0.0, from_text(ended) - from_text(begun)))
+        query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+                 " and begun is not null %s order by id desc limit %d")
+        add(connection.execute(query % ("", 20000)))
+        # a plan is older than all the children that it had
+        for name, in connection.execute("select distinct name from scenario").fetchall():
+            if name not in durations:
+                add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
         return {scenario: sorted(newest)[len(newest) // 2]
                 for scenario, newest in durations.items()}
 
@@ -11021,7 +11029,7 @@ def start_anew(connection, folder, now):
             " order by run desc limit 1", (row["id"],)).fetchone()
         if interrupted:
             Progress.set_restart(connection, row["id"], *interrupted)
-        for table in ("session_task", "session_step"):
+        for table in ("session_task", "session_step", "plan_node"):
             connection.execute("update %s set status=?, message=?, ended=? where session=? and"
                                " status='RUNNING'" % table,
                                (ERROR, RESTORED, to_text(now), row["id"]))
@@ -16785,6 +16793,7 @@ class PlanTree:
         self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
         self._changes, self._stops, self._questions = [], [], []
         self._children = {}             # number of a session -> the NodeState that waits for it
+        self._attempts = {}             # place -> how many there were
         self._open = 0
         self._times, self._order = [], itertools.count()   # heap of (when, order, node, its run)
 
@@ -16933,7 +16942,8 @@ class PlanTree:
         """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
         plan = node.plan
         self._run += 1
-        node.run, node.attempt = self._run, node.attempt + 1
+        node.run, node.attempt = self._run, self._attempts.get(node.place, 0) + 1
+        self._attempts[node.place] = node.attempt
         if not node.is_open:
             self._count(node, 1)
         node.status, node.message, node.halt, node.is_passed = RUNNING, "", "", False
@@ -17174,7 +17184,8 @@ class PlanTree:
         """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
         for_each}. Their times and so many seconds are monotonic ones. What the definition has no
         place for does not count."""
-        newest = {row.place: row for row in rows}
+        self._attempts.update((row.place, row.attempt) for row in rows)
+        newest = {row.place: row for row in rows if not row.is_void}
         states = {}
         for place in sorted(newest, key=lambda place: place.count(".")):
             row = newest[place]
@@ -17308,11 +17319,7 @@ class PlanRequests:
             former = None
             _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
                                                  body.scenario, body.version)
-        hidden = self._scenario.secrets
-        variables = hand_down(
-            target, body, {name: value for name, value in values.items()
-                           if name not in hidden and name not in RESERVED_VARIABLES},
-            {name: values[name] for name in hidden})
+        variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
         secrets = {name: value for name, value in variables.items() if name in target.secrets}
         is_held = self._around.plans.is_held(self._repository)
         words = [item for item in body.keywords.split(",") if item] + [
@@ -17322,7 +17329,8 @@ class PlanRequests:
             journal.mask(" ".join(filter(None, (node.plan.name, node.value)))),
             journal.mask(",".join(words)), row["priority"] if body.priority is None
             else body.priority, row["level"], is_held=is_held, hidden=journal.secrets,
-            asked_by=row["asked_by"], parent=row["id"], node=node.run)
+            due=row["due"] and from_text(row["due"]), asked_by=row["asked_by"],
+            parent=row["id"], node=node.run)
         restart = None
         if former is not None:
             given = json.loads(former["given"])
@@ -18854,7 +18862,7 @@ class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
                  "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
-                 "event")
+                 "event", "is_plan")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
@@ -18937,7 +18945,7 @@ class Visit:
 
 def visit_maker(repository, schedule, duration, timetable=None):
     """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
-    # timeout and concurrency, when there is a due time at all
+    # timeout, concurrency, and whether it is a plan, when there is a due time at all
     bounds = []
 
     def make(due):
@@ -18949,13 +18957,14 @@ def visit_maker(repository, schedule, duration, timetable=None):
             except (NotFound, Unreadable):      # its due times will say so
                 scenario = None
             bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
-                           scenario and scenario.concurrency or NO_LIMIT))
-        timeout, concurrency = bounds
+                           scenario and scenario.concurrency or NO_LIMIT,
+                           scenario is not None and scenario.plan is not None))
+        timeout, concurrency, is_plan = bounds
         visit = Visit(
             name=schedule.name, scenario=(repository.id, schedule.scenario), due=due,
             at=due + find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable),
             overlap=schedule.get("overlap"), priority=schedule.get("priority"),
-            limit=concurrency["limit"],
+            limit=concurrency["limit"], is_plan=is_plan,
             on_limit=concurrency["on_limit"]).estimate(duration, timeout)
         if schedule.get("after"):
             visit.notes.append("after %s" % schedule.get("after"))
@@ -18970,6 +18979,7 @@ def open_visit(repository, session, duration, now):
     visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
                   due=session.due or planned, at=max(now, planned),
                   overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
+                  is_plan=ticket.is_plan,
                   priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
                   ).estimate(duration, session.timeout)
     if session.begun is not None:
@@ -19083,14 +19093,15 @@ class Play:
         for visit in visits:
             self._count[visit.scenario] += 1
             if visit.begin is not None:
-                self._admission.occupy(visit, visit.list_gates())
+                self._admission.occupy(visit, visit.list_gates(), visit.is_plan)
                 self._occupy(visit)
                 continue
             self._waiting[visit.schedule][visit] = None
             if visit.at > self._now:
                 self._call_at(visit.at, self._come_up, visit)
             else:
-                self._admission.add(visit, visit.priority, visit.list_gates())
+                self._admission.add(visit, visit.priority, visit.list_gates(),
+                                    is_free=visit.is_plan)
         self._begin(self._now)
 
     def run(self, visits, end):
@@ -19134,7 +19145,7 @@ class Play:
     def _come_up(self, visit, _):
         """The start time of an open session has come, if that was not replaced."""
         if visit in self._waiting[visit.schedule]:
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
         return []
 
     def _take(self, follower, now):
@@ -19172,8 +19183,9 @@ class Play:
             if visit.begin is None and visit.outcome is None:
                 closed = self._admission.find_closed(visit.list_gates())
                 visit.note("waits for " + (
-                    "a free slot" if not self._admission.has_room else "the limit of its scenario"
-                    if closed and closed[0][0] == "scenario" else "the end of the one before"))
+                    "a free slot" if not self._admission.has_room_for(visit) else
+                    "the limit of its scenario" if closed and closed[0][0] == "scenario" else
+                    "the end of the one before"))
 
     def _arrive(self, visit, now):
         """What becomes of a due time: as Decisions and Arrivals decide it."""
@@ -19194,7 +19206,7 @@ class Play:
                 self._replace(other, visit, now)
             self._count[visit.scenario] += 1
             waiting[visit] = None
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
 
     def _replace(self, visit, following, now):
         """A visit is stopped for the next due time of its schedule; one that runs is over when all
@@ -19217,7 +19229,7 @@ class Play:
     def _begin(self, now):
         """Begins what may."""
         while True:
-            visit = self._admission.take()
+            visit = self._admission.take_free() or self._admission.take()
             if visit is None:
                 return
             del self._waiting[visit.schedule][visit]
@@ -22961,7 +22973,10 @@ class WorkContents:
     def _is_handed_over(self, connection, row):
         """Whether the next start can take a session up again."""
         with contextlib.suppress(Unreadable):
-            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+            scenario = self._sessions.get_scenario(connection, row)
+            if scenario.plan is not None:
+                return True
+            if scenario.on_stale == ADOPT:
                 return any(self._is_adoptable(path) for path, session
                            in Spools(self._path).list_all() if session == row["id"])
         return False

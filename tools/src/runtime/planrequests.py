@@ -1,8 +1,8 @@
 """What the runs of a load plan ask for: sessions, with the variables that are handed to them."""
 import json
 
-from ..base.vocabulary import RESERVED_VARIABLES
 from ..base.errors import AgentError, BadRequest
+from ..base.times import from_text
 from ..definitions.plan import hand_down, settle
 from ..store.plans import NodeBegin
 from ..store.records import RestartRequest, SessionRequest, Ticket
@@ -45,11 +45,7 @@ class PlanRequests:
             former = None
             _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
                                                  body.scenario, body.version)
-        hidden = self._scenario.secrets
-        variables = hand_down(
-            target, body, {name: value for name, value in values.items()
-                           if name not in hidden and name not in RESERVED_VARIABLES},
-            {name: values[name] for name in hidden})
+        variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
         secrets = {name: value for name, value in variables.items() if name in target.secrets}
         is_held = self._around.plans.is_held(self._repository)
         words = [item for item in body.keywords.split(",") if item] + [
@@ -59,7 +55,8 @@ class PlanRequests:
             journal.mask(" ".join(filter(None, (node.plan.name, node.value)))),
             journal.mask(",".join(words)), row["priority"] if body.priority is None
             else body.priority, row["level"], is_held=is_held, hidden=journal.secrets,
-            asked_by=row["asked_by"], parent=row["id"], node=node.run)
+            due=row["due"] and from_text(row["due"]), asked_by=row["asked_by"],
+            parent=row["id"], node=node.run)
         restart = None
         if former is not None:
             given = json.loads(former["given"])

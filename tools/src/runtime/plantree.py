@@ -133,6 +133,7 @@ class PlanTree:
         self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
         self._changes, self._stops, self._questions = [], [], []
         self._children = {}             # number of a session -> the NodeState that waits for it
+        self._attempts = {}             # place -> how many there were
         self._open = 0
         self._times, self._order = [], itertools.count()   # heap of (when, order, node, its run)
 
@@ -281,7 +282,8 @@ class PlanTree:
         """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
         plan = node.plan
         self._run += 1
-        node.run, node.attempt = self._run, node.attempt + 1
+        node.run, node.attempt = self._run, self._attempts.get(node.place, 0) + 1
+        self._attempts[node.place] = node.attempt
         if not node.is_open:
             self._count(node, 1)
         node.status, node.message, node.halt, node.is_passed = RUNNING, "", "", False
@@ -522,7 +524,8 @@ class PlanTree:
         """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
         for_each}. Their times and so many seconds are monotonic ones. What the definition has no
         place for does not count."""
-        newest = {row.place: row for row in rows}
+        self._attempts.update((row.place, row.attempt) for row in rows)
+        newest = {row.place: row for row in rows if not row.is_void}
         states = {}
         for place in sorted(newest, key=lambda place: place.count(".")):
             row = newest[place]

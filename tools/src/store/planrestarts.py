@@ -154,11 +154,10 @@ def begin_from(connection, session, plan, place, ended):
             index = int(words[count]) - 1
             connection.execute("update plan_node set first=? where session=? and place=?",
                                (index, session, above))
+            earlier = ["%s.%d" % (above, number) for number in range(1, index + 1)]
             has_skipped = has_skipped or any(
-                connection.execute("select status from plan_node where session=? and place=? order"
-                                   " by run desc limit 1", (session, "%s.%d" % (above, earlier))
-                                   ).fetchone() in (("ERROR",), ("STOPPED",))
-                for earlier in range(1, index + 1))
+                row["place"] in earlier and row["status"] in RESTARTABLE
+                for row in list_nodes(connection, session))
             for later in range(index + 1, len(node.body.nodes)):
                 mark_place(connection, session, "%s.%d" % (above, later + 1), VOID, is_below=True)
     return has_skipped

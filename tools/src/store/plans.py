@@ -73,6 +73,7 @@ class NodeRow(NamedTuple):
     scope: Optional[str]
     is_passed: bool                 # its failure is passed over
     is_reopened: bool               # what is below it decides what of it begins again
+    is_void: bool                   # only its attempt counts
 
 
 class Plans:
@@ -183,10 +184,11 @@ class Plans:
                         row["attempt"], row["tries"],
                         "ERROR" if row["mark"] == REOPENED else row["status"], row["message"],
                         row["child"], find_time(row["begun"]) or 0.0, find_time(row["due"]),
-                        row["scope"], row["mark"] == PASSED, row["mark"] == REOPENED)
+                        row["scope"], row["mark"] == PASSED, row["mark"] == REOPENED,
+                        row["mark"] == VOID)
                 for row in connection.execute(
                     "select *, max(run) from plan_node where session=? group by place"
-                    " order by run", (session,)) if row["mark"] != VOID]
+                    " order by run", (session,))]
         values = {}
         for place, value in connection.execute("select place, value from plan_value where session=?"
                                                " order by place, position", (session,)):

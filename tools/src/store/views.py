@@ -120,12 +120,19 @@ class Views:
     def get_durations(connection):
         """{scenario: seconds}, of its newest sessions that ended well."""
         durations = {}
-        for scenario, begun, ended in connection.execute(
-                "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
-                " begun is not null order by id desc limit 20000"):
-            newest = durations.setdefault(scenario, [])
-            if len(newest) < 100:
-                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+
+        def add(rows):
+            for scenario, begun, ended in rows:
+                newest = durations.setdefault(scenario, [])
+                if len(newest) < 100:
+                    newest.append(max(0.0, from_text(ended) - from_text(begun)))
+        query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+                 " and begun is not null %s order by id desc limit %d")
+        add(connection.execute(query % ("", 20000)))
+        # a plan is older than all the children that it had
+        for name, in connection.execute("select distinct name from scenario").fetchall():
+            if name not in durations:
+                add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
         return {scenario: sorted(newest)[len(newest) // 2]
                 for scenario, newest in durations.items()}
 
