@@ -105,6 +105,7 @@ Sections, each using only those above it:
                               their sessions.
     store/planrestarts        What a RESTART makes of a load plan: which of its nodes begin anew,
                               and which are passed over.
+    store/plantables          The tables of load plans: a migration of a work repository.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/restarts            How a session that ended badly is opened again: RESTART, at which
                               task, with which variables.
@@ -180,9 +181,15 @@ Sections, each using only those above it:
                               its session's values.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
                               tasks.
+    runtime/delays            Sessions that could not begin, and what goes wrong while one is
+                              served.
     runtime/journal           What a session has to record: collected, masked, and handed to its
                               repository in order.
     runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
+    runtime/plannodes         The nodes of a load plan that were reached, as values in memory that
+                              PlanTree changes.
+    runtime/plandecisions     What a composite node of a load plan does next: one pure function of
+                              what its children are.
     runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
                               it, and what is to do next.
     runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
@@ -8506,6 +8513,7 @@ class Plans:
                 for change in changes]
 
     def _begin(self, connection, session, change, now):
+        """A row, and of a run its session -> what record() says of it."""
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
             " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
@@ -8715,12 +8723,10 @@ def find_pattern(nodes, place):
     """The place in a definition of a place that was reached, or None."""
     pattern = ""
     for word in place.split("."):
-        known = "%s.%s" % (pattern, word) if pattern else word
-        if known not in nodes:
-            known = pattern + ".*"
-        if known not in nodes:
+        below = "%s.%s" % (pattern, word) if pattern else word
+        pattern = below if below in nodes else pattern + ".*"
+        if pattern not in nodes:
             return None
-        pattern = known
     return pattern
 
 
@@ -8817,6 +8823,38 @@ def put_missing(connection, session, place, node, ended):
         "insert into plan_node(session, run, place, since, kind, name, value, attempt, tries,"
         " status, begun, ended) values (?, ?, ?, ?, ?, ?, '', 0, 1, 'STOPPED', ?, ?)",
         (session, run, place, run, node.kind, node.name or "", ended, ended))
+
+
+# ======================================================================================
+# store/plantables.py
+# The tables of load plans: a migration of a work repository.
+# ======================================================================================
+
+PLAN_TABLES = """
+create table plan_node (                -- an attempt of a node of a plan that was reached
+    session integer not null, run integer not null,     -- run counts in the session
+    place text not null,                -- in the plan: 1.2 is the second one below the root
+    since integer not null,             -- what is below it with a lower run does not count
+    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
+    kind text not null, name text not null, value text not null,
+    attempt integer not null,
+    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
+    status text not null, begun text not null, ended text,
+    due text,                           -- of its next attempt
+    message text not null default '',
+    child integer,                      -- the session of a run
+    scope text,                         -- JSON: variables that the branch has taken back
+    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
+    mark text not null default '',      -- by a RESTART: void, passed, reopened
+    primary key (session, run)
+) without rowid;
+create table plan_value (               -- what a for_each runs over, as it was when that began
+    session integer not null, place text not null, position integer not null, value text not null,
+    primary key (session, place, position)
+) without rowid;
+-- of a child of a plan: the run of its node
+alter table session add column node integer;
+"""
 
 
 # ======================================================================================
@@ -10579,31 +10617,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", """
-create table plan_node (                -- an attempt of a node of a plan that was reached
-    session integer not null, run integer not null,     -- run counts in the session
-    place text not null,                -- in the plan: 1.2 is the second one below the root
-    since integer not null,             -- what is below it with a lower run does not count
-    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
-    kind text not null, name text not null, value text not null,
-    attempt integer not null,
-    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
-    status text not null, begun text not null, ended text,
-    due text,                           -- of its next attempt
-    message text not null default '',
-    child integer,                      -- the session of a run
-    scope text,                         -- JSON: variables that the branch has taken back
-    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
-    mark text not null default '',      -- by a RESTART: void, passed, reopened
-    primary key (session, run)
-) without rowid;
-create table plan_value (               -- what a for_each runs over, as it was when that began
-    session integer not null, place text not null, position integer not null, value text not null,
-    primary key (session, place, position)
-) without rowid;
--- of a child of a plan: the run of its node
-alter table session add column node integer;
-""")
+""", PLAN_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -16410,6 +16424,62 @@ def target_after(step, outcome):
 
 
 # ======================================================================================
+# runtime/delays.py
+# Sessions that could not begin, and what goes wrong while one is served.
+# ======================================================================================
+
+FAULT = "", "a fault of the agent, told in its log"
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not: the queue has those read again."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value = None
+        try:
+            value = work()
+        except Exception as error:
+            if not session.is_begun:        # noted first: memory may be too short to tell it
+                self._reasons[session.number] = FAULT
+            with contextlib.suppress(MemoryError):
+                self._note(session, error)
+        else:
+            self._told.is_new(session.number, "")
+        if session.is_begun:
+            self.forget(session.number)
+        return value
+
+    def _note(self, session, error):
+        """Why work of a session has failed: in the log, and why it could not begin."""
+        is_told = False                     # for all of its repository
+        if isinstance(error, RepositoryError):
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+            if not session.is_begun:
+                self._reasons[session.number] = word, trouble
+        else:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
+
+
+# ======================================================================================
 # runtime/journal.py
 # What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
@@ -16664,20 +16734,10 @@ class Parking:
 
 
 # ======================================================================================
-# runtime/plantree.py
-# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
-#
-# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
-# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
-# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
-# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
-#
-# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
-# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
-# under its `since`.
+# runtime/plannodes.py
+# The nodes of a load plan that were reached, as values in memory that PlanTree changes.
 # ======================================================================================
 
-MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
 READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
 OPEN_NODES = (READY, RUNNING, PAUSED)
 WELL = (DONE, WARNING)
@@ -16728,6 +16788,29 @@ class NodeState:
         return " ".join(self.words)
 
     @property
+    def is_branch(self):
+        """Whether it has variables of its own: below a parallel or for_each."""
+        return self.scope.owner is self
+
+    @property
+    def is_handling(self):
+        """Whether its exception has begun in this attempt."""
+        return self.handler is not None and self.handler.run > self.run
+
+    @property
+    def is_decided(self):
+        """Whether it knows which children it has; a run has none."""
+        kind = self.plan.kind
+        return kind in ("serial", "parallel") or kind == "case" and self.choice is not None \
+            or kind == "for_each" and self.items is not None
+
+    def forget_scope(self):
+        """What its branch has taken back does not count any more."""
+        if self.is_branch:
+            self.scope.own = {name: value for name, value in self.scope.own.items()
+                              if is_loop_variable(self, name)}
+
+    @property
     def is_open(self):
         """Whether it has begun, or is about to, and has not ended."""
         return self.status in OPEN_NODES
@@ -16760,6 +16843,24 @@ class NodeState:
         return body.node if kind == "for_each" else None
 
 
+def make_child(node, index, plan):
+    """The NodeState of a child that has not been reached before: a branch of a parallel or for_each
+    has variables of its own."""
+    child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
+    kind = node.plan.kind
+    if index == HANDLER:
+        node.handler = child
+        return child
+    node.children[index] = child
+    if kind in ("parallel", "for_each"):
+        own = {}
+        if kind == "for_each":
+            own = {node.plan.body.variable: node.items[index]}
+            child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
+        child.scope = Scope(node.scope, own, child)
+    return child
+
+
 def child_place(node, index):
     """The place of a child of a NodeState: 1.2 is the second one below the root."""
     word = str(index + 1)
@@ -16779,6 +16880,188 @@ def find_index(node, word):
     return int(word) - 1
 
 
+def is_loop_variable(node, name):
+    """Whether a variable of a branch is that of its for_each."""
+    plan = node.above.plan
+    return plan.kind == "for_each" and plan.body.variable == name
+
+
+def tell_scope(node):
+    """What a branch has taken back, as JSON, or None."""
+    if not node.is_branch:
+        return None
+    own = {name: value for name, value in node.scope.own.items()
+           if not is_loop_variable(node, name)}
+    return json.dumps(own) if own else None
+
+
+def line_of(node):
+    """A node, and those above it."""
+    while node is not None:
+        yield node
+        node = node.above
+
+
+class NodeTimes:
+    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
+    once that has ended."""
+
+    def __init__(self):
+        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
+
+    def put(self, when, node):
+        """A NodeState is due then, by its `until` or its `due`."""
+        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
+
+    def find_next(self):
+        """When something is due next, or None."""
+        while self._heap and not self._is_due(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now):
+        """Yields the NodeStates that are due by now."""
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_due(*entry):
+                yield entry[2]
+
+    @staticmethod
+    def _is_due(when, _, node, run):
+        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
+
+
+# -- of the rows of a repository ---------------------------------------------------------
+
+def restore_nodes(plan, scope, rows, items):
+    """{place: NodeState} of NodeRows in the order of their runs, those above first; `items` has
+    the values of loops by their place. What the definition has no place for does not count."""
+    newest, nodes = {row.place: row for row in rows if not row.is_void}, {}
+    for place in sorted(newest, key=lambda place: place.count(".")):
+        row = newest[place]
+        node = _place_row(plan, scope, row, nodes)
+        if node is None:
+            continue
+        nodes[place] = node
+        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.attempt, node.status, node.message, node.child = (
+            row.attempt, row.status, row.message, row.child)
+        node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
+        node.items = items.get(place)
+        node.reset()
+        if node.is_branch and row.scope:
+            node.scope.own.update(json.loads(row.scope))
+    return nodes
+
+
+def _place_row(plan, scope, row, nodes):
+    """The NodeState of a NodeRow among those above it, or None."""
+    if row.place == "1":
+        return NodeState(plan, "1", None, 0, scope) if plan.kind == row.kind else None
+    place, _, word = row.place.rpartition(".")
+    above = nodes.get(place)
+    if above is None or row.run < above.since:
+        return None
+    index = find_index(above, word)
+    if above.plan.kind == "for_each" and index != HANDLER and (
+            above.items is None or index >= len(above.items)):
+        return None
+    child = above.below(index)
+    if child is None or child.kind != row.kind:
+        return None
+    return make_child(above, index, child)
+
+
+# ======================================================================================
+# runtime/plandecisions.py
+# What a composite node of a load plan does next: one pure function of what its children are.
+# ======================================================================================
+
+class Decision(NamedTuple):
+    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
+    index: int = -1
+    status: str = ""
+    message: str = ""
+
+
+def decide(node):
+    """The Decision of a composite node that is open and knows its values or its branch, or None: it
+    waits for its children. `next` of the node is moved past what is over."""
+    kind = node.plan.kind
+    if kind == "case":
+        node.next = max(node.next, node.choice)
+        return decide_serial(node, node.choice + 1)
+    if kind == "serial":
+        return decide_serial(node, len(node.plan.body.nodes))
+    return decide_parallel(node)
+
+
+def decide_serial(node, count):
+    """Of a serial of so many children; a case is one of the branch that it has chosen."""
+    while node.next < count:
+        child = node.children.get(node.next)
+        if child is None or not child.is_open and not child.is_well and child.run < node.run:
+            if is_enabled(node):
+                return Decision(node.next)
+        elif child.is_open:
+            return None
+        elif not child.is_well:         # in this attempt
+            return Decision(status=ERROR, message=child.tell())
+        elif child.status != DONE:
+            node.warning = child.tell()
+        node.next += 1
+    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+
+
+def decide_parallel(node):
+    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
+    or too many have failed."""
+    body, is_loop = node.plan.body, node.plan.kind == "for_each"
+    count = len(node.items if is_loop else body.nodes)
+    limit = body.parallel if is_loop else body.limit
+    while node.next < count and node.errors <= body.max_errors:
+        child = node.children.get(node.next)
+        if child is not None and child.is_well:
+            if child.status != DONE:
+                node.warning = child.tell()
+        elif (child is None or child.run < node.run) and is_enabled(node):
+            if node.open < (limit or count):
+                return Decision(node.next)
+            return None
+        node.next += 1
+    if node.open:
+        return None
+    text = node.warning
+    if node.errors:
+        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+    if node.errors > body.max_errors:
+        return Decision(status=ERROR, message=text)
+    return Decision(status=WARNING if text else DONE, message=text)
+
+
+def is_enabled(node):
+    """Whether the next child of a node is there, and not to be passed over."""
+    plan = node.below(node.next)
+    return plan is not None and plan.enabled
+
+
+# ======================================================================================
+# runtime/plantree.py
+# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
+#
+# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
+# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
+# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
+# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
+#
+# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
+# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
+# under its `since`.
+# ======================================================================================
+
+MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
+
+
 class PlanTree:
     """The nodes of a plan that were reached, and what follows from what happens to them.
 
@@ -16795,7 +17078,7 @@ class PlanTree:
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
         self._open = 0
-        self._times, self._order = [], itertools.count()   # heap of (when, order, node, its run)
+        self._times = NodeTimes()
 
     # -- what there is -----------------------------------------------------------------
 
@@ -16825,13 +17108,7 @@ class PlanTree:
 
     def find_time(self):
         """When a time-out or an attempt is due next, or None."""
-        while self._times and not self._is_timed(*self._times[0][2:]):
-            heapq.heappop(self._times)
-        return self._times[0][0] if self._times else None
-
-    @staticmethod
-    def _is_timed(node, run):
-        return node.run == run and (node.status == PAUSED or node.until is not None)
+        return self._times.find_next()
 
     # -- what happens ------------------------------------------------------------------
 
@@ -16903,13 +17180,10 @@ class PlanTree:
     def call(self, now):
         """The times that have come by now."""
         self._now = now
-        while self._times and self._times[0][0] <= now:
-            when, _, node, run = heapq.heappop(self._times)
-            if not self._is_timed(node, run):
-                continue
+        for node in self._times.take(now):
             if node.status == PAUSED:
                 self._start(node, False)
-            elif node.until is not None and node.until <= when:
+            else:
                 node.until = None
                 node.halt = "time-out of the node after %g s" % node.plan.timeout_s
                 self._halt_below(node)
@@ -16950,23 +17224,25 @@ class PlanTree:
         is_all, node.is_reopened = plan.restart == "all" and not node.is_reopened, False
         if is_anew or node.since is None or is_all:
             node.since, node.first, node.child, node.children = node.run, 0, None, {}
-            for name in [name for name in node.scope.own if node.scope.owner is node]:
-                if not is_loop_variable(node, name):
-                    del node.scope.own[name]
+            node.forget_scope()
         node.reset()
         node.choice = node.until = node.due = None
         if plan.timeout_s is not None:
             node.until = self._now + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.until, node)
         if plan.kind == "run":
             node.status = READY
             self._ready.append(node)
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
-        if plan.kind == "case" or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
+        if not node.is_decided:
+            self._question(node)
+
+    def _question(self, node):
+        """What a node needs to know is to be found out."""
+        node.open += 1
+        self._questions.append(node)
 
     def _count(self, node, count):
         """A node becomes open, or has ended."""
@@ -16975,116 +17251,43 @@ class PlanTree:
             node.above.open += count
 
     def _begin_child(self, node, index):
-        """Begins a child, for the first time or again; one that is not enabled is passed over ->
-        whether it has begun."""
-        plan = node.below(index)
-        if plan is None or not plan.enabled:
-            return False
+        """Begins a child, for the first time or again."""
         child = node.handler if index == HANDLER else node.children.get(index)
         if child is None:
-            child = self._make(node, index, plan)
+            child = make_child(node, index, node.below(index))
         child.tries = 1
         self._start(child, index == HANDLER or child.status is None)
-        return True
-
-    @staticmethod
-    def _make(node, index, plan):
-        """The NodeState of a child that has not been reached before."""
-        child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
-        kind = node.plan.kind
-        if kind in ("parallel", "for_each") and index != HANDLER:
-            own = {}
-            if kind == "for_each":
-                own = {node.plan.body.variable: node.items[index]}
-                child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
-            child.scope = Scope(node.scope, own, child)
-        if index == HANDLER:
-            node.handler = child
-        else:
-            node.children[index] = child
-        return child
-
-    # -- the kinds ---------------------------------------------------------------------
 
     def _look(self, node):
-        """What a composite node does next."""
-        if node.status != RUNNING:
-            return
-        if self._children.get(node.child) is node:
+        """What a node does next, once something has changed below it."""
+        if node.status != RUNNING or self._children.get(node.child) is node:
             return
         if self._find_halt(node):
             if not node.open:
                 self._settle(node, STOPPED, "")
-        elif node.handler is not None and node.handler.run > node.run:
+        elif node.is_handling:
             if not node.handler.is_open:
                 self._end_handled(node, node.handler)
-        elif node.plan.kind == "serial":
-            self._look_serial(node)
-        elif node.plan.kind == "case":
-            self._look_case(node)
-        elif node.plan.kind != "run" and not (node.plan.kind == "for_each" and node.items is None):
-            self._look_parallel(node)
+        elif node.is_decided:
+            self._decide(node)
 
-    def _look_serial(self, node):
-        count = len(node.plan.body.nodes)
-        while node.next < count:
-            child = node.children.get(node.next)
-            if child is not None and child.is_open:
+    def _decide(self, node):
+        """Does what a composite node decides, as long as it decides anything."""
+        while True:
+            decision = decide(node)
+            if decision is None:
                 return
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is not None and child.run > node.run:
-                self._settle(node, ERROR, child.tell())
+            if decision.status == ERROR:
+                self._settle(node, ERROR, decision.message)
                 return
-            elif self._begin_child(node, node.next):
+            if decision.status:
+                self._end(node, decision.status, decision.message)
                 return
-            node.next += 1
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_case(self, node):
-        if node.choice is None:
-            return
-        child = node.children.get(node.choice)
-        if child is not None and child.is_open:
-            return
-        if child is not None and child.is_well:
-            self._note_warning(node, child)
-        elif child is not None and child.run > node.run:
-            self._settle(node, ERROR, child.tell())
-            return
-        elif self._begin_child(node, node.choice):
-            return
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_parallel(self, node):
-        body = node.plan.body
-        is_loop = node.plan.kind == "for_each"
-        count = len(node.items if is_loop else body.nodes)
-        limit = (body.parallel if is_loop else body.limit) or count
-        while node.next < count and node.open < limit and node.errors <= body.max_errors:
             if self._open >= MAX_OPEN and node.open:
                 self._starved.append(node)
                 return
-            child = node.children.get(node.next)
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is None or child.run < node.run:
-                self._begin_child(node, node.next)
-            node.next += 1
-        if node.open or node.next < count and node.errors <= body.max_errors:
-            return
-        if node.errors:
-            node.cause = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
-        if node.errors > body.max_errors:
-            self._settle(node, ERROR, node.cause)
-        else:
-            text = node.cause or node.warning
-            self._end(node, WARNING if text else DONE, text)
-
-    @staticmethod
-    def _note_warning(node, child):
-        if child.status != DONE:
-            node.warning = child.tell()
+            self._begin_child(node, decision.index)
+            node.next += node.plan.kind in ("parallel", "for_each")
 
     # -- ends --------------------------------------------------------------------------
 
@@ -17104,7 +17307,7 @@ class PlanTree:
             node.due = self._now + delay_s
             text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
             self._changes.append(NodeEnd(node.run, status, text, delay_s))
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            self._times.put(node.due, node)
             return
         handler = node.plan.exception
         if handler is not None and handler.enabled:
@@ -17181,52 +17384,21 @@ class PlanTree:
     # -- rows of the repository --------------------------------------------------------
 
     def restore(self, rows, items, shift_s):
-        """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
-        for_each}. Their times and so many seconds are monotonic ones. What the definition has no
-        place for does not count."""
+        """Goes on with what its rows tell, as restore_nodes() takes them; their times and so many
+        seconds are monotonic ones."""
         self._attempts.update((row.place, row.attempt) for row in rows)
-        newest = {row.place: row for row in rows if not row.is_void}
-        states = {}
-        for place in sorted(newest, key=lambda place: place.count(".")):
-            row = newest[place]
-            node = self._place(row, states)
-            if node is not None:
-                states[place] = node
-                node.run, node.since, node.first, node.attempt, node.tries = (
-                    row.run, row.since, row.first, row.attempt, row.tries)
-                node.status, node.message, node.child = row.status, row.message, row.child
-                node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
-                node.items = items.get(place)
-                if node.scope.owner is node and row.scope:
-                    node.scope.own.update(json.loads(row.scope))
-        self.root = states.get("1")
-        for place, node in states.items():
+        newest = {row.place: row for row in rows}
+        nodes = restore_nodes(self._plan, self.scope, rows, items)
+        self.root = nodes.get("1")
+        for place, node in nodes.items():
             self._resume(node, newest[place], shift_s)
-
-    def _place(self, row, states):
-        """The NodeState of a NodeRow in its tree, or None."""
-        if row.place == "1":
-            is_same = self._plan.kind == row.kind
-            return NodeState(self._plan, "1", None, 0, self.scope) if is_same else None
-        place, _, word = row.place.rpartition(".")
-        above = states.get(place)
-        if above is None or row.run < above.since:
-            return None
-        index = find_index(above, word)
-        if above.plan.kind == "for_each" and index != HANDLER and (
-                above.items is None or index >= len(above.items)):
-            return None
-        plan = above.below(index)
-        if plan is None or plan.kind != row.kind:
-            return None
-        return self._make(above, index, plan)
 
     def _resume(self, node, row, shift_s):
         """What a node of a tree that was restored counts, and waits for."""
         above, plan = node.above, node.plan
         if row.due is not None:
             node.status, node.due = PAUSED, row.due + shift_s
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            self._times.put(node.due, node)
         if node.is_open:
             self._count(node, 1)
         elif above is not None and node.run > above.run and not node.is_well \
@@ -17235,46 +17407,21 @@ class PlanTree:
             above.cause = node.tell()
         if node.status != RUNNING:
             return
-        if node.handler is not None and node.handler.run > node.run:
+        if node.is_handling:
             self._todo.append(node)
             return
         if plan.timeout_s is not None:
             node.until = row.begun + shift_s + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.until, node)
         if plan.kind == "run":
             self._children[node.child] = node
             return
         self._todo.append(node)
-        node.next = node.first
         if plan.kind == "case":
             node.choice = next((index for index, child in node.children.items()
                                 if child.run > node.run), None)
-        if plan.kind == "case" and node.choice is None \
-                or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
-
-
-def is_loop_variable(node, name):
-    """Whether a variable of a branch is that of its for_each."""
-    plan = node.above.plan
-    return plan.kind == "for_each" and plan.body.variable == name
-
-
-def tell_scope(node):
-    """What a branch has taken back, as JSON, or None."""
-    if node.scope.owner is not node:
-        return None
-    own = {name: value for name, value in node.scope.own.items()
-           if not is_loop_variable(node, name)}
-    return json.dumps(own) if own else None
-
-
-def line_of(node):
-    """A node, and those above it."""
-    while node is not None:
-        yield node
-        node = node.above
+        if not node.is_decided:
+            self._question(node)
 
 
 # ======================================================================================
@@ -17333,10 +17480,10 @@ class PlanRequests:
             parent=row["id"], node=node.run)
         restart = None
         if former is not None:
-            given = json.loads(former["given"])
+            before = json.loads(former["given"])
             restart = RestartRequest(former["id"], {
                 name: value for name, value in variables.items()
-                if name in secrets or value != given.get(name, target.variables.get(name))},
+                if name in secrets or value != before.get(name, target.variables.get(name))},
                 is_held=is_held, plan=row["id"])
         if secrets:
             name = self._repository.secrets.write(secrets)
@@ -17398,6 +17545,7 @@ class Question:
             self._thread.join(TERM_S + KILL_S)
 
     def _find(self):
+        """Its thread: whatever goes wrong is the answer, too."""
         try:
             self.items = self._work(self._execution)
         except Interrupted as interrupt:
@@ -17726,8 +17874,8 @@ class PlanCourse:
                           tuple(self._tree.waits_for), is_deaf=True)
             if not all(pending.is_done for pending in pendings):
                 continue                # woken for something else
-            done, chunks = chunks, []
-            for pending, pairs in done:
+            written, chunks = chunks, []
+            for pending, pairs in written:
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
@@ -17735,7 +17883,7 @@ class PlanCourse:
                     chunks.append(self._submit([(strip(change), node) for change, node in pairs]))
                     continue
                 except Exception:
-                    for _, pairs in done:
+                    for _, pairs in written:
                         self._requests.close([change for change, _ in pairs], ())
                     raise
                 self._requests.close([change for change, _ in pairs], results)
@@ -18029,7 +18177,6 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
@@ -18359,54 +18506,6 @@ class Later(dict):
     def is_put_off(self, number, repository):
         """Whether a session still waits for its start time."""
         return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
@@ -18866,6 +18965,7 @@ class Visit:
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_plan = False            # takes no slot
         self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that

@@ -27,7 +27,8 @@ from ..tasks.task import TaskError
 from .awaiting import Waiting
 from .control import Interrupted, Left
 from .course import Outcome, own_values
-from .plantree import WELL, PlanTree
+from .plannodes import WELL
+from .plantree import PlanTree
 from .planrequests import PlanRequests
 from .planquestions import PlanQuestions
 from .sources import take_secrets
@@ -225,8 +226,8 @@ class PlanCourse:
                           tuple(self._tree.waits_for), is_deaf=True)
             if not all(pending.is_done for pending in pendings):
                 continue                # woken for something else
-            done, chunks = chunks, []
-            for pending, pairs in done:
+            written, chunks = chunks, []
+            for pending, pairs in written:
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
@@ -234,7 +235,7 @@ class PlanCourse:
                     chunks.append(self._submit([(strip(change), node) for change, node in pairs]))
                     continue
                 except Exception:
-                    for _, pairs in done:
+                    for _, pairs in written:
                         self._requests.close([change for change, _ in pairs], ())
                     raise
                 self._requests.close([change for change, _ in pairs], results)

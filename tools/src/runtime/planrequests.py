@@ -59,10 +59,10 @@ class PlanRequests:
             parent=row["id"], node=node.run)
         restart = None
         if former is not None:
-            given = json.loads(former["given"])
+            before = json.loads(former["given"])
             restart = RestartRequest(former["id"], {
                 name: value for name, value in variables.items()
-                if name in secrets or value != given.get(name, target.variables.get(name))},
+                if name in secrets or value != before.get(name, target.variables.get(name))},
                 is_held=is_held, plan=row["id"])
         if secrets:
             name = self._repository.secrets.write(secrets)

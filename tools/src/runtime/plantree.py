@@ -10,113 +10,14 @@ the attempt itself; what is left of an earlier one, and still counts, has a lowe
 under its `since`.
 """
 import collections
-import heapq
-import itertools
-import json
 
-from ..base.vocabulary import DONE, ERROR, RUNNING, STOPPED, WARNING
+from ..base.vocabulary import ERROR, RUNNING, STOPPED, WARNING
 from ..store.plans import NodeBegin, NodeEnd, NodeNote, ScopeNote, ValuesNote, VariablesNote
+from .plandecisions import decide
+from .plannodes import (HANDLER, NodeState, NodeTimes, PAUSED, READY, Scope, WELL, line_of,
+                        make_child, restore_nodes, tell_scope)
 
 MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
-READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
-OPEN_NODES = (READY, RUNNING, PAUSED)
-WELL = (DONE, WARNING)
-HANDLER = -1            # the place of an exception among the children of its node
-
-
-class Scope:
-    """Variables as a branch of a plan sees them: its own go before those of the scope above."""
-
-    def __init__(self, above, values, owner=None):
-        self.above, self.own = above, values
-        self.owner = owner              # the NodeState of the branch; None: the plan itself
-
-    def all(self):
-        """{name: value} of all that is seen."""
-        return dict(self.above.all() if self.above else {}, **self.own)
-
-
-class NodeState:
-    """A node of a plan that was reached; of a for_each, one for each value."""
-    __slots__ = ("plan", "place", "above", "index", "scope", "words", "run", "since", "attempt",
-                 "tries", "status", "message", "child", "until", "due", "halt", "children",
-                 "handler", "first", "next", "open", "errors", "cause", "warning", "items",
-                 "choice", "is_passed", "is_reopened")
-
-    def __init__(self, plan, place, above, index, scope, words=()):
-        self.plan, self.place, self.above, self.index = plan, place, above, index
-        self.scope = scope
-        self.words = words              # of the loops around it: day=2015-01-07
-        self.run, self.since, self.attempt, self.tries = 0, None, 0, 1
-        self.status, self.message, self.child = None, "", None
-        self.until = self.due = None    # monotonic seconds: of its time-out, of its next attempt
-        self.halt = ""                  # why it is being ended
-        self.children, self.handler = {}, None
-        self.items, self.choice = None, None    # of a for_each its values; of a case its branch
-        self.first = 0                  # of a serial: the child that RESTART -FROM begins with
-        self.is_passed = self.is_reopened = False       # as of a NodeRow
-        self.reset()
-
-    def reset(self):
-        """What is counted anew in each attempt."""
-        self.next, self.open, self.errors = self.first, 0, 0
-        self.cause = self.warning = ""
-
-    @property
-    def value(self):
-        """The values of the loops around it, in words."""
-        return " ".join(self.words)
-
-    @property
-    def is_open(self):
-        """Whether it has begun, or is about to, and has not ended."""
-        return self.status in OPEN_NODES
-
-    @property
-    def is_well(self):
-        """Whether it ended well, or its failure was passed over."""
-        return self.status in WELL or self.is_passed
-
-    @property
-    def label(self):
-        """What tells it from others, for a message."""
-        name = self.plan.name or (self.plan.kind == "run" and self.plan.body.scenario) or ""
-        return " ".join(filter(None, (name, self.value))) or "node %s" % self.place
-
-    def tell(self):
-        """How it ended, for the message of the node above."""
-        return "%s: %s" % (self.label, self.message or self.status)
-
-    def below(self, index):
-        """The PlanNode of a child, or None: it has none there."""
-        body, kind = self.plan.body, self.plan.kind
-        if index == HANDLER:
-            return self.plan.exception
-        if kind in ("serial", "parallel"):
-            return body.nodes[index] if index < len(body.nodes) else None
-        if kind == "case":
-            nodes = [branch.node for branch in body.branches] + [body.otherwise]
-            return nodes[index] if index < len(nodes) else None
-        return body.node if kind == "for_each" else None
-
-
-def child_place(node, index):
-    """The place of a child of a NodeState: 1.2 is the second one below the root."""
-    word = str(index + 1)
-    if index == HANDLER:
-        word = "exception"
-    elif node.plan.kind == "case" and index == len(node.plan.body.branches):
-        word = "else"
-    return "%s.%s" % (node.place, word)
-
-
-def find_index(node, word):
-    """The index of a child by the last word of its place."""
-    if word == "exception":
-        return HANDLER
-    if word == "else":
-        return len(node.plan.body.branches) if node.plan.kind == "case" else len(node.children)
-    return int(word) - 1
 
 
 class PlanTree:
@@ -135,7 +36,7 @@ class PlanTree:
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
         self._open = 0
-        self._times, self._order = [], itertools.count()   # heap of (when, order, node, its run)
+        self._times = NodeTimes()
 
     # -- what there is -----------------------------------------------------------------
 
@@ -165,13 +66,7 @@ class PlanTree:
 
     def find_time(self):
         """When a time-out or an attempt is due next, or None."""
-        while self._times and not self._is_timed(*self._times[0][2:]):
-            heapq.heappop(self._times)
-        return self._times[0][0] if self._times else None
-
-    @staticmethod
-    def _is_timed(node, run):
-        return node.run == run and (node.status == PAUSED or node.until is not None)
+        return self._times.find_next()
 
     # -- what happens ------------------------------------------------------------------
 
@@ -243,13 +138,10 @@ class PlanTree:
     def call(self, now):
         """The times that have come by now."""
         self._now = now
-        while self._times and self._times[0][0] <= now:
-            when, _, node, run = heapq.heappop(self._times)
-            if not self._is_timed(node, run):
-                continue
+        for node in self._times.take(now):
             if node.status == PAUSED:
                 self._start(node, False)
-            elif node.until is not None and node.until <= when:
+            else:
                 node.until = None
                 node.halt = "time-out of the node after %g s" % node.plan.timeout_s
                 self._halt_below(node)
@@ -290,23 +182,25 @@ class PlanTree:
         is_all, node.is_reopened = plan.restart == "all" and not node.is_reopened, False
         if is_anew or node.since is None or is_all:
             node.since, node.first, node.child, node.children = node.run, 0, None, {}
-            for name in [name for name in node.scope.own if node.scope.owner is node]:
-                if not is_loop_variable(node, name):
-                    del node.scope.own[name]
+            node.forget_scope()
         node.reset()
         node.choice = node.until = node.due = None
         if plan.timeout_s is not None:
             node.until = self._now + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.until, node)
         if plan.kind == "run":
             node.status = READY
             self._ready.append(node)
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
-        if plan.kind == "case" or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
+        if not node.is_decided:
+            self._question(node)
+
+    def _question(self, node):
+        """What a node needs to know is to be found out."""
+        node.open += 1
+        self._questions.append(node)
 
     def _count(self, node, count):
         """A node becomes open, or has ended."""
@@ -315,116 +209,43 @@ class PlanTree:
             node.above.open += count
 
     def _begin_child(self, node, index):
-        """Begins a child, for the first time or again; one that is not enabled is passed over ->
-        whether it has begun."""
-        plan = node.below(index)
-        if plan is None or not plan.enabled:
-            return False
+        """Begins a child, for the first time or again."""
         child = node.handler if index == HANDLER else node.children.get(index)
         if child is None:
-            child = self._make(node, index, plan)
+            child = make_child(node, index, node.below(index))
         child.tries = 1
         self._start(child, index == HANDLER or child.status is None)
-        return True
-
-    @staticmethod
-    def _make(node, index, plan):
-        """The NodeState of a child that has not been reached before."""
-        child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
-        kind = node.plan.kind
-        if kind in ("parallel", "for_each") and index != HANDLER:
-            own = {}
-            if kind == "for_each":
-                own = {node.plan.body.variable: node.items[index]}
-                child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
-            child.scope = Scope(node.scope, own, child)
-        if index == HANDLER:
-            node.handler = child
-        else:
-            node.children[index] = child
-        return child
-
-    # -- the kinds ---------------------------------------------------------------------
 
     def _look(self, node):
-        """What a composite node does next."""
-        if node.status != RUNNING:
-            return
-        if self._children.get(node.child) is node:
+        """What a node does next, once something has changed below it."""
+        if node.status != RUNNING or self._children.get(node.child) is node:
             return
         if self._find_halt(node):
             if not node.open:
                 self._settle(node, STOPPED, "")
-        elif node.handler is not None and node.handler.run > node.run:
+        elif node.is_handling:
             if not node.handler.is_open:
                 self._end_handled(node, node.handler)
-        elif node.plan.kind == "serial":
-            self._look_serial(node)
-        elif node.plan.kind == "case":
-            self._look_case(node)
-        elif node.plan.kind != "run" and not (node.plan.kind == "for_each" and node.items is None):
-            self._look_parallel(node)
+        elif node.is_decided:
+            self._decide(node)
 
-    def _look_serial(self, node):
-        count = len(node.plan.body.nodes)
-        while node.next < count:
-            child = node.children.get(node.next)
-            if child is not None and child.is_open:
+    def _decide(self, node):
+        """Does what a composite node decides, as long as it decides anything."""
+        while True:
+            decision = decide(node)
+            if decision is None:
                 return
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is not None and child.run > node.run:
-                self._settle(node, ERROR, child.tell())
+            if decision.status == ERROR:
+                self._settle(node, ERROR, decision.message)
                 return
-            elif self._begin_child(node, node.next):
+            if decision.status:
+                self._end(node, decision.status, decision.message)
                 return
-            node.next += 1
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_case(self, node):
-        if node.choice is None:
-            return
-        child = node.children.get(node.choice)
-        if child is not None and child.is_open:
-            return
-        if child is not None and child.is_well:
-            self._note_warning(node, child)
-        elif child is not None and child.run > node.run:
-            self._settle(node, ERROR, child.tell())
-            return
-        elif self._begin_child(node, node.choice):
-            return
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_parallel(self, node):
-        body = node.plan.body
-        is_loop = node.plan.kind == "for_each"
-        count = len(node.items if is_loop else body.nodes)
-        limit = (body.parallel if is_loop else body.limit) or count
-        while node.next < count and node.open < limit and node.errors <= body.max_errors:
             if self._open >= MAX_OPEN and node.open:
                 self._starved.append(node)
                 return
-            child = node.children.get(node.next)
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is None or child.run < node.run:
-                self._begin_child(node, node.next)
-            node.next += 1
-        if node.open or node.next < count and node.errors <= body.max_errors:
-            return
-        if node.errors:
-            node.cause = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
-        if node.errors > body.max_errors:
-            self._settle(node, ERROR, node.cause)
-        else:
-            text = node.cause or node.warning
-            self._end(node, WARNING if text else DONE, text)
-
-    @staticmethod
-    def _note_warning(node, child):
-        if child.status != DONE:
-            node.warning = child.tell()
+            self._begin_child(node, decision.index)
+            node.next += node.plan.kind in ("parallel", "for_each")
 
     # -- ends --------------------------------------------------------------------------
 
@@ -444,7 +265,7 @@ class PlanTree:
             node.due = self._now + delay_s
             text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
             self._changes.append(NodeEnd(node.run, status, text, delay_s))
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            self._times.put(node.due, node)
             return
         handler = node.plan.exception
         if handler is not None and handler.enabled:
@@ -521,52 +342,21 @@ class PlanTree:
     # -- rows of the repository --------------------------------------------------------
 
     def restore(self, rows, items, shift_s):
-        """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
-        for_each}. Their times and so many seconds are monotonic ones. What the definition has no
-        place for does not count."""
+        """Goes on with what its rows tell, as restore_nodes() takes them; their times and so many
+        seconds are monotonic ones."""
         self._attempts.update((row.place, row.attempt) for row in rows)
-        newest = {row.place: row for row in rows if not row.is_void}
-        states = {}
-        for place in sorted(newest, key=lambda place: place.count(".")):
-            row = newest[place]
-            node = self._place(row, states)
-            if node is not None:
-                states[place] = node
-                node.run, node.since, node.first, node.attempt, node.tries = (
-                    row.run, row.since, row.first, row.attempt, row.tries)
-                node.status, node.message, node.child = row.status, row.message, row.child
-                node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
-                node.items = items.get(place)
-                if node.scope.owner is node and row.scope:
-                    node.scope.own.update(json.loads(row.scope))
-        self.root = states.get("1")
-        for place, node in states.items():
+        newest = {row.place: row for row in rows}
+        nodes = restore_nodes(self._plan, self.scope, rows, items)
+        self.root = nodes.get("1")
+        for place, node in nodes.items():
             self._resume(node, newest[place], shift_s)
-
-    def _place(self, row, states):
-        """The NodeState of a NodeRow in its tree, or None."""
-        if row.place == "1":
-            is_same = self._plan.kind == row.kind
-            return NodeState(self._plan, "1", None, 0, self.scope) if is_same else None
-        place, _, word = row.place.rpartition(".")
-        above = states.get(place)
-        if above is None or row.run < above.since:
-            return None
-        index = find_index(above, word)
-        if above.plan.kind == "for_each" and index != HANDLER and (
-                above.items is None or index >= len(above.items)):
-            return None
-        plan = above.below(index)
-        if plan is None or plan.kind != row.kind:
-            return None
-        return self._make(above, index, plan)
 
     def _resume(self, node, row, shift_s):
         """What a node of a tree that was restored counts, and waits for."""
         above, plan = node.above, node.plan
         if row.due is not None:
             node.status, node.due = PAUSED, row.due + shift_s
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            self._times.put(node.due, node)
         if node.is_open:
             self._count(node, 1)
         elif above is not None and node.run > above.run and not node.is_well \
@@ -575,43 +365,18 @@ class PlanTree:
             above.cause = node.tell()
         if node.status != RUNNING:
             return
-        if node.handler is not None and node.handler.run > node.run:
+        if node.is_handling:
             self._todo.append(node)
             return
         if plan.timeout_s is not None:
             node.until = row.begun + shift_s + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.until, node)
         if plan.kind == "run":
             self._children[node.child] = node
             return
         self._todo.append(node)
-        node.next = node.first
         if plan.kind == "case":
             node.choice = next((index for index, child in node.children.items()
                                 if child.run > node.run), None)
-        if plan.kind == "case" and node.choice is None \
-                or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
-
-
-def is_loop_variable(node, name):
-    """Whether a variable of a branch is that of its for_each."""
-    plan = node.above.plan
-    return plan.kind == "for_each" and plan.body.variable == name
-
-
-def tell_scope(node):
-    """What a branch has taken back, as JSON, or None."""
-    if node.scope.owner is not node:
-        return None
-    own = {name: value for name, value in node.scope.own.items()
-           if not is_loop_variable(node, name)}
-    return json.dumps(own) if own else None
-
-
-def line_of(node):
-    """A node, and those above it."""
-    while node is not None:
-        yield node
-        node = node.above
+        if not node.is_decided:
+            self._question(node)

@@ -3,19 +3,18 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
-import contextlib
 import functools
 import threading
 import time
 
-from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
-from ..base.errors import Busy, LimitFilled, RepositoryError
+from ..base.vocabulary import TRY_S, YIELD_S
+from ..base.errors import Busy
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission
 from ..base.workers import Worker
+from .delays import Delays
 from .parking import Parking
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
@@ -345,54 +344,6 @@ class Later(dict):
     def is_put_off(self, number, repository):
         """Whether a session still waits for its start time."""
         return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
