@@ -186,10 +186,10 @@ Sections, each using only those above it:
     runtime/journal           What a session has to record: collected, masked, and handed to its
                               repository in order.
     runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
-    runtime/plannodes         The nodes of a load plan that were reached, as values in memory that
-                              PlanTree changes.
-    runtime/plandecisions     What a composite node of a load plan does next: one pure function of
-                              what its children are.
+    runtime/plannodes         The nodes of a load plan that were reached: what is known of each, and
+                              what it does next.
+    runtime/plantimes         When nodes of a load plan are due: their time-outs, and their next
+                              attempts.
     runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
                               it, and what is to do next.
     runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
@@ -16735,7 +16735,9 @@ class Parking:
 
 # ======================================================================================
 # runtime/plannodes.py
-# The nodes of a load plan that were reached, as values in memory that PlanTree changes.
+# The nodes of a load plan that were reached: what is known of each, and what it does next.
+#
+# What a composite node does is decided by find_decision(), of what its children are.
 # ======================================================================================
 
 READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
@@ -16809,6 +16811,87 @@ class NodeState:
         if self.is_branch:
             self.scope.own = {name: value for name, value in self.scope.own.items()
                               if is_loop_variable(self, name)}
+
+    # -- its course --------------------------------------------------------------------
+
+    def begin(self, run, attempt, is_anew):
+        """An attempt begins; `is_anew`, or where its `restart` says so, nothing of an earlier one
+        counts. A run waits for its session to be made."""
+        self.run, self.attempt = run, attempt
+        self.status = READY if self.plan.kind == "run" else RUNNING
+        is_anew = is_anew or self.since is None \
+            or self.plan.restart == "all" and not self.is_reopened
+        if is_anew:
+            self.since, self.first, self.child, self.children = run, 0, None, {}
+            self.forget_scope()
+        self.message, self.halt, self.is_passed, self.is_reopened = "", "", False, False
+        self.choice = self.until = self.due = None
+        self.reset()
+
+    def begin_tries(self):
+        """Its attempts are counted anew."""
+        self.tries = 1
+
+    def limit(self, begun):
+        """The time-out of its attempt, which began then -> when that is."""
+        self.until = begun + self.plan.timeout_s
+        return self.until
+
+    def end_in_time(self):
+        """Its time-out has come: what it has under way is to end."""
+        self.until, self.halt = None, "time-out of the node after %g s" % self.plan.timeout_s
+
+    def learn(self, answer):
+        """It knows the values of its loop, or the branch of its case."""
+        self.open -= 1
+        if self.plan.kind == "case":
+            self.choice = answer
+        else:
+            self.items = answer
+
+    def wait_for(self, child):
+        """A run has its session; None: it could not be made."""
+        self.status, self.child = RUNNING, child
+
+    def count(self, count):
+        """So many of what it waits for more, or fewer."""
+        self.open += count
+
+    def note_end(self, child):
+        """A child has ended in this attempt."""
+        if child.index == HANDLER:
+            return
+        if child.status in (ERROR, STOPPED):
+            self.errors += 1
+            self.cause = child.tell()
+        elif child.status == WARNING:
+            self.warning = child.tell()
+
+    def pause(self, now):
+        """An attempt has failed, another one is to follow."""
+        self.halt, self.until = "", None
+        self.tries += 1
+        self.resume_pause(now + self.plan.retry_delay_s)
+
+    def resume_pause(self, due):
+        """Its next attempt is due then."""
+        self.status, self.due = PAUSED, due
+
+    def resume_choice(self):
+        """A case goes on with the branch that has begun in its attempt."""
+        self.choice = next((index for index, child in self.children.items()
+                            if child.run > self.run), None)
+
+    def handle(self, message):
+        """Its last attempt has failed for this reason; its exception is to run."""
+        self.halt, self.until, self.message = "", None, message
+
+    def end(self, status, message):
+        """It ends."""
+        self.status, self.message, self.halt = status, message, ""
+        self.until = self.due = None
+
+    # -- what it is --------------------------------------------------------------------
 
     @property
     def is_open(self):
@@ -16902,33 +16985,72 @@ def line_of(node):
         node = node.above
 
 
-class NodeTimes:
-    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
-    once that has ended."""
+# -- what a composite node does next ----------------------------------------------------
 
-    def __init__(self):
-        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
+class Decision(NamedTuple):
+    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
+    index: int = -1
+    status: str = ""
+    message: str = ""
 
-    def put(self, when, node):
-        """A NodeState is due then, by its `until` or its `due`."""
-        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
 
-    def find_next(self):
-        """When something is due next, or None."""
-        while self._heap and not self._is_due(*self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+def find_decision(node):
+    """The Decision of a composite node that is open and knows its values or its branch, or None: it
+    waits for its children. `next` of the node is moved past what is over."""
+    kind = node.plan.kind
+    if kind == "case":
+        node.next = max(node.next, node.choice)
+        return decide_serial(node, node.choice + 1)
+    if kind == "serial":
+        return decide_serial(node, len(node.plan.body.nodes))
+    return decide_parallel(node)
 
-    def take(self, now):
-        """Yields the NodeStates that are due by now."""
-        while self._heap and self._heap[0][0] <= now:
-            entry = heapq.heappop(self._heap)
-            if self._is_due(*entry):
-                yield entry[2]
 
-    @staticmethod
-    def _is_due(when, _, node, run):
-        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
+def decide_serial(node, count):
+    """Of a serial of so many children; a case is one of the branch that it has chosen."""
+    while node.next < count:
+        child = node.children.get(node.next)
+        if child is None or not child.is_open and not child.is_well and child.run < node.run:
+            if is_enabled(node):
+                return Decision(node.next)
+        elif child.is_open:
+            return None
+        elif not child.is_well:         # in this attempt
+            return Decision(status=ERROR, message=child.tell())
+        elif child.status != DONE:
+            node.warning = child.tell()
+        node.next += 1
+    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+
+
+def decide_parallel(node):
+    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
+    or too many have failed."""
+    body, is_loop = node.plan.body, node.plan.kind == "for_each"
+    count = len(node.items if is_loop else body.nodes)
+    limit = body.parallel if is_loop else body.limit
+    while node.next < count and node.errors <= body.max_errors:
+        child = node.children.get(node.next)
+        if child is not None and child.is_well:
+            if child.status != DONE:
+                node.warning = child.tell()
+        elif (child is None or child.run < node.run) and is_enabled(node):
+            return Decision(node.next) if node.open < (limit or count) else None
+        node.next += 1
+    if node.open:
+        return None
+    text = node.warning
+    if node.errors:
+        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+    if node.errors > body.max_errors:
+        return Decision(status=ERROR, message=text)
+    return Decision(status=WARNING if text else DONE, message=text)
+
+
+def is_enabled(node):
+    """Whether the next child of a node is there, and not to be passed over."""
+    plan = node.below(node.next)
+    return plan is not None and plan.enabled
 
 
 # -- of the rows of a repository ---------------------------------------------------------
@@ -16973,76 +17095,37 @@ def _place_row(plan, scope, row, nodes):
 
 
 # ======================================================================================
-# runtime/plandecisions.py
-# What a composite node of a load plan does next: one pure function of what its children are.
+# runtime/plantimes.py
+# When nodes of a load plan are due: their time-outs, and their next attempts.
 # ======================================================================================
 
-class Decision(NamedTuple):
-    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
-    index: int = -1
-    status: str = ""
-    message: str = ""
+class NodeTimes:
+    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
+    once that has ended."""
 
+    def __init__(self):
+        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
 
-def decide(node):
-    """The Decision of a composite node that is open and knows its values or its branch, or None: it
-    waits for its children. `next` of the node is moved past what is over."""
-    kind = node.plan.kind
-    if kind == "case":
-        node.next = max(node.next, node.choice)
-        return decide_serial(node, node.choice + 1)
-    if kind == "serial":
-        return decide_serial(node, len(node.plan.body.nodes))
-    return decide_parallel(node)
+    def put(self, when, node):
+        """A NodeState is due then, by its `until` or its `due`."""
+        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
 
+    def find_next(self):
+        """When something is due next, or None."""
+        while self._heap and not self._is_due(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
 
-def decide_serial(node, count):
-    """Of a serial of so many children; a case is one of the branch that it has chosen."""
-    while node.next < count:
-        child = node.children.get(node.next)
-        if child is None or not child.is_open and not child.is_well and child.run < node.run:
-            if is_enabled(node):
-                return Decision(node.next)
-        elif child.is_open:
-            return None
-        elif not child.is_well:         # in this attempt
-            return Decision(status=ERROR, message=child.tell())
-        elif child.status != DONE:
-            node.warning = child.tell()
-        node.next += 1
-    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+    def take(self, now):
+        """Yields the NodeStates that are due by now."""
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_due(*entry):
+                yield entry[2]
 
-
-def decide_parallel(node):
-    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
-    or too many have failed."""
-    body, is_loop = node.plan.body, node.plan.kind == "for_each"
-    count = len(node.items if is_loop else body.nodes)
-    limit = body.parallel if is_loop else body.limit
-    while node.next < count and node.errors <= body.max_errors:
-        child = node.children.get(node.next)
-        if child is not None and child.is_well:
-            if child.status != DONE:
-                node.warning = child.tell()
-        elif (child is None or child.run < node.run) and is_enabled(node):
-            if node.open < (limit or count):
-                return Decision(node.next)
-            return None
-        node.next += 1
-    if node.open:
-        return None
-    text = node.warning
-    if node.errors:
-        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
-    if node.errors > body.max_errors:
-        return Decision(status=ERROR, message=text)
-    return Decision(status=WARNING if text else DONE, message=text)
-
-
-def is_enabled(node):
-    """Whether the next child of a node is there, and not to be passed over."""
-    plan = node.below(node.next)
-    return plan is not None and plan.enabled
+    @staticmethod
+    def _is_due(when, _, node, run):
+        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
 
 
 # ======================================================================================
@@ -17120,7 +17203,7 @@ class PlanTree:
                 self.root = NodeState(self._plan, "1", None, 0, self.scope)
                 self._start(self.root, True)
         elif not self.root.is_open and not self.root.is_well:
-            self.root.tries = 1
+            self.root.begin_tries()
             self._start(self.root, False)
 
     def end_child(self, number, status, message, values, is_cut, now):
@@ -17145,11 +17228,8 @@ class PlanTree:
         """The values of a for_each have been taken down, or which branch of a case fits."""
         self._now = now
         if node.status == RUNNING:
-            node.open -= 1
-            if node.plan.kind == "case":
-                node.choice = items
-            else:
-                node.items = items
+            node.learn(items)
+            if node.plan.kind == "for_each":
                 self._changes.append(ValuesNote(node.place, items))
             self._todo.append(node)
 
@@ -17157,15 +17237,15 @@ class PlanTree:
         """What a node needs cannot be had: its values, the session that it is to start."""
         self._now = now
         if node.plan.kind == "run":
-            node.status = RUNNING
+            node.wait_for(node.child)
         else:
-            node.open -= 1
+            node.count(-1)
         self._settle(node, ERROR, message)
 
     def begun(self, node, number, now):
         """A run has its session, whose end it waits for."""
         self._now = now
-        node.status, node.child = RUNNING, number
+        node.wait_for(number)
         self._children[number] = node
         if self._find_halt(node):
             self._stops.append(node)
@@ -17184,8 +17264,7 @@ class PlanTree:
             if node.status == PAUSED:
                 self._start(node, False)
             else:
-                node.until = None
-                node.halt = "time-out of the node after %g s" % node.plan.timeout_s
+                node.end_in_time()
                 self._halt_below(node)
 
     # -- what follows ------------------------------------------------------------------
@@ -17216,22 +17295,13 @@ class PlanTree:
         """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
         plan = node.plan
         self._run += 1
-        node.run, node.attempt = self._run, self._attempts.get(node.place, 0) + 1
-        self._attempts[node.place] = node.attempt
+        attempt = self._attempts[node.place] = self._attempts.get(node.place, 0) + 1
         if not node.is_open:
             self._count(node, 1)
-        node.status, node.message, node.halt, node.is_passed = RUNNING, "", "", False
-        is_all, node.is_reopened = plan.restart == "all" and not node.is_reopened, False
-        if is_anew or node.since is None or is_all:
-            node.since, node.first, node.child, node.children = node.run, 0, None, {}
-            node.forget_scope()
-        node.reset()
-        node.choice = node.until = node.due = None
+        node.begin(self._run, attempt, is_anew)
         if plan.timeout_s is not None:
-            node.until = self._now + plan.timeout_s
-            self._times.put(node.until, node)
+            self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            node.status = READY
             self._ready.append(node)
             return
         self._changes.append(self.row_of(node))
@@ -17241,21 +17311,21 @@ class PlanTree:
 
     def _question(self, node):
         """What a node needs to know is to be found out."""
-        node.open += 1
+        node.count(1)
         self._questions.append(node)
 
     def _count(self, node, count):
         """A node becomes open, or has ended."""
         self._open += count
         if node.above is not None:
-            node.above.open += count
+            node.above.count(count)
 
     def _begin_child(self, node, index):
         """Begins a child, for the first time or again."""
         child = node.handler if index == HANDLER else node.children.get(index)
         if child is None:
             child = make_child(node, index, node.below(index))
-        child.tries = 1
+        child.begin_tries()
         self._start(child, index == HANDLER or child.status is None)
 
     def _look(self, node):
@@ -17274,7 +17344,7 @@ class PlanTree:
     def _decide(self, node):
         """Does what a composite node decides, as long as it decides anything."""
         while True:
-            decision = decide(node)
+            decision = find_decision(node)
             if decision is None:
                 return
             if decision.status == ERROR:
@@ -17287,7 +17357,6 @@ class PlanTree:
                 self._starved.append(node)
                 return
             self._begin_child(node, decision.index)
-            node.next += node.plan.kind in ("parallel", "for_each")
 
     # -- ends --------------------------------------------------------------------------
 
@@ -17299,23 +17368,20 @@ class PlanTree:
             self._end(node, status, message)
             return
         if node.halt:                   # its own time-out
-            status, message, node.halt = ERROR, node.halt, ""
-        node.until = None
+            status, message = ERROR, node.halt
         if node.tries < node.plan.attempts:
-            node.tries += 1
-            node.status, delay_s = PAUSED, node.plan.retry_delay_s
-            node.due = self._now + delay_s
+            node.pause(self._now)
             text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
-            self._changes.append(NodeEnd(node.run, status, text, delay_s))
+            self._changes.append(NodeEnd(node.run, status, text, node.plan.retry_delay_s))
             self._times.put(node.due, node)
             return
         handler = node.plan.exception
         if handler is not None and handler.enabled:
-            node.message = message
+            node.handle(message)
             self._changes.append(NodeNote(node.run, message))
             self._begin_child(node, HANDLER)
             return
-        if handler is not None and node.plan.on_exception == "ignore":
+        if node.plan.on_exception == "ignore":
             status = WARNING
         self._end(node, status, message)
 
@@ -17330,18 +17396,14 @@ class PlanTree:
     def _end(self, node, status, message):
         """A node ends."""
         was_reached = node.status != READY
-        node.status, node.message, node.until, node.due = status, message, None, None
+        node.end(status, message)
         if was_reached:
             self._changes.append(NodeEnd(node.run, status, message, None))
         self._count(node, -1)
         above = node.above
         if above is None:
             return
-        if status in (ERROR, STOPPED) and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
-        elif status == WARNING and node.index != HANDLER:
-            above.warning = node.tell()
+        above.note_end(node)
         self._todo.append(above)
 
     def _take_back(self, node, values, number):
@@ -17397,29 +17459,25 @@ class PlanTree:
         """What a node of a tree that was restored counts, and waits for."""
         above, plan = node.above, node.plan
         if row.due is not None:
-            node.status, node.due = PAUSED, row.due + shift_s
+            node.resume_pause(row.due + shift_s)
             self._times.put(node.due, node)
         if node.is_open:
             self._count(node, 1)
-        elif above is not None and node.run > above.run and not node.is_well \
-                and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
+        elif above is not None and node.run > above.run and not node.is_well:
+            above.note_end(node)
         if node.status != RUNNING:
             return
         if node.is_handling:
             self._todo.append(node)
             return
         if plan.timeout_s is not None:
-            node.until = row.begun + shift_s + plan.timeout_s
-            self._times.put(node.until, node)
+            self._times.put(node.limit(row.begun + shift_s), node)
         if plan.kind == "run":
             self._children[node.child] = node
             return
         self._todo.append(node)
         if plan.kind == "case":
-            node.choice = next((index for index, child in node.children.items()
-                                if child.run > node.run), None)
+            node.resume_choice()
         if not node.is_decided:
             self._question(node)
 

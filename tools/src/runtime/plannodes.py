@@ -1,9 +1,12 @@
-"""The nodes of a load plan that were reached, as values in memory that PlanTree changes."""
-import heapq
-import itertools
+"""The nodes of a load plan that were reached: what is known of each, and what it does next.
+
+What a composite node does is decided by find_decision(), of what its children are.
+"""
 import json
 
-from ..base.vocabulary import DONE, RUNNING, WARNING
+from typing import NamedTuple
+
+from ..base.vocabulary import DONE, ERROR, RUNNING, STOPPED, WARNING
 
 READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
 OPEN_NODES = (READY, RUNNING, PAUSED)
@@ -76,6 +79,87 @@ class NodeState:
         if self.is_branch:
             self.scope.own = {name: value for name, value in self.scope.own.items()
                               if is_loop_variable(self, name)}
+
+    # -- its course --------------------------------------------------------------------
+
+    def begin(self, run, attempt, is_anew):
+        """An attempt begins; `is_anew`, or where its `restart` says so, nothing of an earlier one
+        counts. A run waits for its session to be made."""
+        self.run, self.attempt = run, attempt
+        self.status = READY if self.plan.kind == "run" else RUNNING
+        is_anew = is_anew or self.since is None \
+            or self.plan.restart == "all" and not self.is_reopened
+        if is_anew:
+            self.since, self.first, self.child, self.children = run, 0, None, {}
+            self.forget_scope()
+        self.message, self.halt, self.is_passed, self.is_reopened = "", "", False, False
+        self.choice = self.until = self.due = None
+        self.reset()
+
+    def begin_tries(self):
+        """Its attempts are counted anew."""
+        self.tries = 1
+
+    def limit(self, begun):
+        """The time-out of its attempt, which began then -> when that is."""
+        self.until = begun + self.plan.timeout_s
+        return self.until
+
+    def end_in_time(self):
+        """Its time-out has come: what it has under way is to end."""
+        self.until, self.halt = None, "time-out of the node after %g s" % self.plan.timeout_s
+
+    def learn(self, answer):
+        """It knows the values of its loop, or the branch of its case."""
+        self.open -= 1
+        if self.plan.kind == "case":
+            self.choice = answer
+        else:
+            self.items = answer
+
+    def wait_for(self, child):
+        """A run has its session; None: it could not be made."""
+        self.status, self.child = RUNNING, child
+
+    def count(self, count):
+        """So many of what it waits for more, or fewer."""
+        self.open += count
+
+    def note_end(self, child):
+        """A child has ended in this attempt."""
+        if child.index == HANDLER:
+            return
+        if child.status in (ERROR, STOPPED):
+            self.errors += 1
+            self.cause = child.tell()
+        elif child.status == WARNING:
+            self.warning = child.tell()
+
+    def pause(self, now):
+        """An attempt has failed, another one is to follow."""
+        self.halt, self.until = "", None
+        self.tries += 1
+        self.resume_pause(now + self.plan.retry_delay_s)
+
+    def resume_pause(self, due):
+        """Its next attempt is due then."""
+        self.status, self.due = PAUSED, due
+
+    def resume_choice(self):
+        """A case goes on with the branch that has begun in its attempt."""
+        self.choice = next((index for index, child in self.children.items()
+                            if child.run > self.run), None)
+
+    def handle(self, message):
+        """Its last attempt has failed for this reason; its exception is to run."""
+        self.halt, self.until, self.message = "", None, message
+
+    def end(self, status, message):
+        """It ends."""
+        self.status, self.message, self.halt = status, message, ""
+        self.until = self.due = None
+
+    # -- what it is --------------------------------------------------------------------
 
     @property
     def is_open(self):
@@ -169,33 +253,72 @@ def line_of(node):
         node = node.above
 
 
-class NodeTimes:
-    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
-    once that has ended."""
+# -- what a composite node does next ----------------------------------------------------
 
-    def __init__(self):
-        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
+class Decision(NamedTuple):
+    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
+    index: int = -1
+    status: str = ""
+    message: str = ""
 
-    def put(self, when, node):
-        """A NodeState is due then, by its `until` or its `due`."""
-        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
 
-    def find_next(self):
-        """When something is due next, or None."""
-        while self._heap and not self._is_due(*self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+def find_decision(node):
+    """The Decision of a composite node that is open and knows its values or its branch, or None: it
+    waits for its children. `next` of the node is moved past what is over."""
+    kind = node.plan.kind
+    if kind == "case":
+        node.next = max(node.next, node.choice)
+        return decide_serial(node, node.choice + 1)
+    if kind == "serial":
+        return decide_serial(node, len(node.plan.body.nodes))
+    return decide_parallel(node)
 
-    def take(self, now):
-        """Yields the NodeStates that are due by now."""
-        while self._heap and self._heap[0][0] <= now:
-            entry = heapq.heappop(self._heap)
-            if self._is_due(*entry):
-                yield entry[2]
 
-    @staticmethod
-    def _is_due(when, _, node, run):
-        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
+def decide_serial(node, count):
+    """Of a serial of so many children; a case is one of the branch that it has chosen."""
+    while node.next < count:
+        child = node.children.get(node.next)
+        if child is None or not child.is_open and not child.is_well and child.run < node.run:
+            if is_enabled(node):
+                return Decision(node.next)
+        elif child.is_open:
+            return None
+        elif not child.is_well:         # in this attempt
+            return Decision(status=ERROR, message=child.tell())
+        elif child.status != DONE:
+            node.warning = child.tell()
+        node.next += 1
+    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+
+
+def decide_parallel(node):
+    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
+    or too many have failed."""
+    body, is_loop = node.plan.body, node.plan.kind == "for_each"
+    count = len(node.items if is_loop else body.nodes)
+    limit = body.parallel if is_loop else body.limit
+    while node.next < count and node.errors <= body.max_errors:
+        child = node.children.get(node.next)
+        if child is not None and child.is_well:
+            if child.status != DONE:
+                node.warning = child.tell()
+        elif (child is None or child.run < node.run) and is_enabled(node):
+            return Decision(node.next) if node.open < (limit or count) else None
+        node.next += 1
+    if node.open:
+        return None
+    text = node.warning
+    if node.errors:
+        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+    if node.errors > body.max_errors:
+        return Decision(status=ERROR, message=text)
+    return Decision(status=WARNING if text else DONE, message=text)
+
+
+def is_enabled(node):
+    """Whether the next child of a node is there, and not to be passed over."""
+    plan = node.below(node.next)
+    return plan is not None and plan.enabled
 
 
 # -- of the rows of a repository ---------------------------------------------------------

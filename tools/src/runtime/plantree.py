@@ -13,9 +13,9 @@ import collections
 
 from ..base.vocabulary import ERROR, RUNNING, STOPPED, WARNING
 from ..store.plans import NodeBegin, NodeEnd, NodeNote, ScopeNote, ValuesNote, VariablesNote
-from .plandecisions import decide
-from .plannodes import (HANDLER, NodeState, NodeTimes, PAUSED, READY, Scope, WELL, line_of,
+from .plannodes import (HANDLER, NodeState, PAUSED, READY, Scope, WELL, find_decision, line_of,
                         make_child, restore_nodes, tell_scope)
+from .plantimes import NodeTimes
 
 MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
 
@@ -78,7 +78,7 @@ class PlanTree:
                 self.root = NodeState(self._plan, "1", None, 0, self.scope)
                 self._start(self.root, True)
         elif not self.root.is_open and not self.root.is_well:
-            self.root.tries = 1
+            self.root.begin_tries()
             self._start(self.root, False)
 
     def end_child(self, number, status, message, values, is_cut, now):
@@ -103,11 +103,8 @@ class PlanTree:
         """The values of a for_each have been taken down, or which branch of a case fits."""
         self._now = now
         if node.status == RUNNING:
-            node.open -= 1
-            if node.plan.kind == "case":
-                node.choice = items
-            else:
-                node.items = items
+            node.learn(items)
+            if node.plan.kind == "for_each":
                 self._changes.append(ValuesNote(node.place, items))
             self._todo.append(node)
 
@@ -115,15 +112,15 @@ class PlanTree:
         """What a node needs cannot be had: its values, the session that it is to start."""
         self._now = now
         if node.plan.kind == "run":
-            node.status = RUNNING
+            node.wait_for(node.child)
         else:
-            node.open -= 1
+            node.count(-1)
         self._settle(node, ERROR, message)
 
     def begun(self, node, number, now):
         """A run has its session, whose end it waits for."""
         self._now = now
-        node.status, node.child = RUNNING, number
+        node.wait_for(number)
         self._children[number] = node
         if self._find_halt(node):
             self._stops.append(node)
@@ -142,8 +139,7 @@ class PlanTree:
             if node.status == PAUSED:
                 self._start(node, False)
             else:
-                node.until = None
-                node.halt = "time-out of the node after %g s" % node.plan.timeout_s
+                node.end_in_time()
                 self._halt_below(node)
 
     # -- what follows ------------------------------------------------------------------
@@ -174,22 +170,13 @@ class PlanTree:
         """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
         plan = node.plan
         self._run += 1
-        node.run, node.attempt = self._run, self._attempts.get(node.place, 0) + 1
-        self._attempts[node.place] = node.attempt
+        attempt = self._attempts[node.place] = self._attempts.get(node.place, 0) + 1
         if not node.is_open:
             self._count(node, 1)
-        node.status, node.message, node.halt, node.is_passed = RUNNING, "", "", False
-        is_all, node.is_reopened = plan.restart == "all" and not node.is_reopened, False
-        if is_anew or node.since is None or is_all:
-            node.since, node.first, node.child, node.children = node.run, 0, None, {}
-            node.forget_scope()
-        node.reset()
-        node.choice = node.until = node.due = None
+        node.begin(self._run, attempt, is_anew)
         if plan.timeout_s is not None:
-            node.until = self._now + plan.timeout_s
-            self._times.put(node.until, node)
+            self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            node.status = READY
             self._ready.append(node)
             return
         self._changes.append(self.row_of(node))
@@ -199,21 +186,21 @@ class PlanTree:
 
     def _question(self, node):
         """What a node needs to know is to be found out."""
-        node.open += 1
+        node.count(1)
         self._questions.append(node)
 
     def _count(self, node, count):
         """A node becomes open, or has ended."""
         self._open += count
         if node.above is not None:
-            node.above.open += count
+            node.above.count(count)
 
     def _begin_child(self, node, index):
         """Begins a child, for the first time or again."""
         child = node.handler if index == HANDLER else node.children.get(index)
         if child is None:
             child = make_child(node, index, node.below(index))
-        child.tries = 1
+        child.begin_tries()
         self._start(child, index == HANDLER or child.status is None)
 
     def _look(self, node):
@@ -232,7 +219,7 @@ class PlanTree:
     def _decide(self, node):
         """Does what a composite node decides, as long as it decides anything."""
         while True:
-            decision = decide(node)
+            decision = find_decision(node)
             if decision is None:
                 return
             if decision.status == ERROR:
@@ -245,7 +232,6 @@ class PlanTree:
                 self._starved.append(node)
                 return
             self._begin_child(node, decision.index)
-            node.next += node.plan.kind in ("parallel", "for_each")
 
     # -- ends --------------------------------------------------------------------------
 
@@ -257,23 +243,20 @@ class PlanTree:
             self._end(node, status, message)
             return
         if node.halt:                   # its own time-out
-            status, message, node.halt = ERROR, node.halt, ""
-        node.until = None
+            status, message = ERROR, node.halt
         if node.tries < node.plan.attempts:
-            node.tries += 1
-            node.status, delay_s = PAUSED, node.plan.retry_delay_s
-            node.due = self._now + delay_s
+            node.pause(self._now)
             text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
-            self._changes.append(NodeEnd(node.run, status, text, delay_s))
+            self._changes.append(NodeEnd(node.run, status, text, node.plan.retry_delay_s))
             self._times.put(node.due, node)
             return
         handler = node.plan.exception
         if handler is not None and handler.enabled:
-            node.message = message
+            node.handle(message)
             self._changes.append(NodeNote(node.run, message))
             self._begin_child(node, HANDLER)
             return
-        if handler is not None and node.plan.on_exception == "ignore":
+        if node.plan.on_exception == "ignore":
             status = WARNING
         self._end(node, status, message)
 
@@ -288,18 +271,14 @@ class PlanTree:
     def _end(self, node, status, message):
         """A node ends."""
         was_reached = node.status != READY
-        node.status, node.message, node.until, node.due = status, message, None, None
+        node.end(status, message)
         if was_reached:
             self._changes.append(NodeEnd(node.run, status, message, None))
         self._count(node, -1)
         above = node.above
         if above is None:
             return
-        if status in (ERROR, STOPPED) and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
-        elif status == WARNING and node.index != HANDLER:
-            above.warning = node.tell()
+        above.note_end(node)
         self._todo.append(above)
 
     def _take_back(self, node, values, number):
@@ -355,28 +334,24 @@ class PlanTree:
         """What a node of a tree that was restored counts, and waits for."""
         above, plan = node.above, node.plan
         if row.due is not None:
-            node.status, node.due = PAUSED, row.due + shift_s
+            node.resume_pause(row.due + shift_s)
             self._times.put(node.due, node)
         if node.is_open:
             self._count(node, 1)
-        elif above is not None and node.run > above.run and not node.is_well \
-                and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
+        elif above is not None and node.run > above.run and not node.is_well:
+            above.note_end(node)
         if node.status != RUNNING:
             return
         if node.is_handling:
             self._todo.append(node)
             return
         if plan.timeout_s is not None:
-            node.until = row.begun + shift_s + plan.timeout_s
-            self._times.put(node.until, node)
+            self._times.put(node.limit(row.begun + shift_s), node)
         if plan.kind == "run":
             self._children[node.child] = node
             return
         self._todo.append(node)
         if plan.kind == "case":
-            node.choice = next((index for index, child in node.children.items()
-                                if child.run > node.run), None)
+            node.resume_choice()
         if not node.is_decided:
             self._question(node)
