@@ -185,15 +185,21 @@ Sections, each using only those above it:
                               served.
     runtime/journal           What a session has to record: collected, masked, and handed to its
                               repository in order.
+    runtime/openlist          The sessions that are open in an agent: those that run, those that
+                              wait, those of later.
     runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
     runtime/plannodes         The nodes of a load plan that were reached: what is known of each, and
                               what it does next.
     runtime/plantimes         When nodes of a load plan are due: their time-outs, and their next
                               attempts.
+    runtime/plansteps         What follows in a load plan from what has happened: attempts of nodes
+                              begin, nodes end.
     runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
                               it, and what is to do next.
     runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
                               that are handed to them.
+    runtime/planrecords       What a load plan has to record, on its way to the repository, with the
+                              sessions of its runs.
     runtime/planquestions     What a load plan has to find out before it can go on: values of a
                               for_each, branches of a case.
     runtime/plancourse        The course of a load plan: does what its tree says, and tells it what
@@ -10162,23 +10168,8 @@ class Views:
 
     @staticmethod
     def get_durations(connection):
-        """{scenario: seconds}, of its newest sessions that ended well."""
-        durations = {}
-
-        def add(rows):
-            for scenario, begun, ended in rows:
-                newest = durations.setdefault(scenario, [])
-                if len(newest) < 100:
-                    newest.append(max(0.0, from_text(ended) - from_text(begun)))
-        query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
-                 " and begun is not null %s order by id desc limit %d")
-        add(connection.execute(query % ("", 20000)))
-        # a plan is older than all the children that it had
-        for name, in connection.execute("select distinct name from scenario").fetchall():
-            if name not in durations:
-                add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
-        return {scenario: sorted(newest)[len(newest) // 2]
-                for scenario, newest in durations.items()}
+        """list_durations()."""
+        return list_durations(connection)
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -10342,6 +10333,26 @@ def list_family(connection, rows, limit):
     return [row for row in family[::-1] if row[0] not in unseen][:limit]
 
 
+def list_durations(connection):
+    """{scenario: seconds}, of its newest sessions that ended well."""
+    durations = {}
+
+    def add(rows):
+        for scenario, begun, ended in rows:
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+    query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+             " and begun is not null %s order by id desc limit %d")
+    add(connection.execute(query % ("", 20000)))
+    # a plan is older than all the children that it had
+    for name, in connection.execute("select distinct name from scenario").fetchall():
+        if name not in durations:
+            add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
+    return {scenario: sorted(newest)[len(newest) // 2]
+            for scenario, newest in durations.items()}
+
+
 # ======================================================================================
 # store/whereabouts.py
 # Where the file of a work repository lies, whether it is a copy there, and its hold.
@@ -10430,6 +10441,17 @@ def release_repository(connection, spot):
     connection.execute(
         "update repository set hold_reason=null, hold_by=null, hold_since=null, hold_until=null,"
         " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
+
+
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return find_id(connection)
 
 
 # ======================================================================================
@@ -10806,17 +10828,6 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
 
 
 # ======================================================================================
@@ -16639,6 +16650,61 @@ class Journal:
 
 
 # ======================================================================================
+# runtime/openlist.py
+# The sessions that are open in an agent: those that run, those that wait, those of later.
+# ======================================================================================
+
+class OpenList:
+    """What a SessionQueue knows of each of them, for those who look."""
+
+    def __init__(self):
+        self._changed = threading.Condition()   # guards all that follows
+        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
+        self.later = Later()
+        self._running = {}                      # number -> Session
+
+    def find(self, number):
+        """The running Session of a number, or None."""
+        return self._running.get(number)
+
+    def has(self, number, repository=None):
+        """Whether a session is running (of this repository, if one is given) or outstanding."""
+        with self._changed:
+            if number in self._running:
+                return repository in (None, self._running[number].repository)
+            return number in self._outstanding or number in self.later
+
+    def list_running(self):
+        """The running Sessions."""
+        with self._changed:
+            return list(self._running.values())
+
+    def list_waiting(self):
+        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
+        with self._changed:
+            waiting = list(self._outstanding.values())
+        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
+
+    def counts(self):
+        """How many sessions there are: (running, outstanding), those of later among the last."""
+        return len(self._running), len(self._outstanding) + len(self.later)
+
+
+class Later(dict):
+    """The sessions that wait for their start time: {number: repository}."""
+
+    def put_off(self, number, repository):
+        """Notes a session whose start time is to come; False when it was noted before."""
+        is_new = self.get(number) is not repository
+        self[number] = repository
+        return is_new
+
+    def is_put_off(self, number, repository):
+        """Whether a session still waits for its start time."""
+        return self.get(number) is repository
+
+
+# ======================================================================================
 # runtime/parking.py
 # Sessions that wait for the end of a child, without a thread or a slot.
 #
@@ -17129,27 +17195,15 @@ class NodeTimes:
 
 
 # ======================================================================================
-# runtime/plantree.py
-# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
-#
-# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
-# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
-# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
-# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
-#
-# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
-# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
-# under its `since`.
+# runtime/plansteps.py
+# What follows in a load plan from what has happened: attempts of nodes begin, nodes end.
 # ======================================================================================
 
 MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
 
 
-class PlanTree:
-    """The nodes of a plan that were reached, and what follows from what happens to them.
-
-    `values` are the plan's variables. Times are monotonic seconds.
-    """
+class PlanSteps:
+    """The half of a PlanTree that says what is to be recorded and done."""
 
     def __init__(self, plan, values, last_run=0):
         self._plan, self._run = plan, last_run
@@ -17162,110 +17216,6 @@ class PlanTree:
         self._attempts = {}             # place -> how many there were
         self._open = 0
         self._times = NodeTimes()
-
-    # -- what there is -----------------------------------------------------------------
-
-    @property
-    def is_over(self):
-        """Whether nothing is open, and nothing is to come."""
-        return self.root is None or not self.root.is_open
-
-    @property
-    def waits_for(self):
-        """The numbers of the sessions whose end it waits for."""
-        return list(self._children)
-
-    @property
-    def has_questions(self):
-        """Whether values or branches are to be found out."""
-        return bool(self._questions)
-
-    def find(self, number):
-        """The NodeState that waits for the end of a session."""
-        return self._children[number]
-
-    def tell_halt(self, node):
-        """Why a node is being ended, in words."""
-        return self.halt[1] if self.halt is not None else next(
-            each.halt for each in line_of(node) if each.halt)
-
-    def find_time(self):
-        """When a time-out or an attempt is due next, or None."""
-        return self._times.find_next()
-
-    # -- what happens ------------------------------------------------------------------
-
-    def begin(self, now):
-        """The plan begins; or a RESTART goes on where it failed; or an open one goes on."""
-        self._now = now
-        if self.root is None:
-            if self._plan.enabled:
-                self.root = NodeState(self._plan, "1", None, 0, self.scope)
-                self._start(self.root, True)
-        elif not self.root.is_open and not self.root.is_well:
-            self.root.begin_tries()
-            self._start(self.root, False)
-
-    def end_child(self, number, status, message, values, is_cut, now):
-        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
-        self._now = now
-        node = self._children.pop(number, None)
-        if node is None:
-            return
-        message = "session %d: %s%s" % (number, status, message and ": " + message)
-        if status in WELL:
-            fault = self._take_back(node, values, number)
-            if fault:
-                self._settle(node, ERROR, fault)
-            else:
-                self._end(node, status, message if status == WARNING else "")
-        elif is_cut and status == STOPPED and not self._find_halt(node):
-            self._start(node, False)
-        else:
-            self._settle(node, status, message)
-
-    def take(self, node, items, now):
-        """The values of a for_each have been taken down, or which branch of a case fits."""
-        self._now = now
-        if node.status == RUNNING:
-            node.learn(items)
-            if node.plan.kind == "for_each":
-                self._changes.append(ValuesNote(node.place, items))
-            self._todo.append(node)
-
-    def fail(self, node, message, now):
-        """What a node needs cannot be had: its values, the session that it is to start."""
-        self._now = now
-        if node.plan.kind == "run":
-            node.wait_for(node.child)
-        else:
-            node.count(-1)
-        self._settle(node, ERROR, message)
-
-    def begun(self, node, number, now):
-        """A run has its session, whose end it waits for."""
-        self._now = now
-        node.wait_for(number)
-        self._children[number] = node
-        if self._find_halt(node):
-            self._stops.append(node)
-
-    def stop(self, status, message, now):
-        """The plan ends so: nothing begins any more, what runs is to be stopped."""
-        self._now = now
-        self.halt = status, message
-        if self.root is not None and self.root.is_open:
-            self._halt_below(self.root)
-
-    def call(self, now):
-        """The times that have come by now."""
-        self._now = now
-        for node in self._times.take(now):
-            if node.status == PAUSED:
-                self._start(node, False)
-            else:
-                node.end_in_time()
-                self._halt_below(node)
 
     # -- what follows ------------------------------------------------------------------
 
@@ -17443,6 +17393,130 @@ class PlanTree:
                     to_end.append(each.handler)
 
 
+# ======================================================================================
+# runtime/plantree.py
+# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
+#
+# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
+# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
+# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
+# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
+#
+# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
+# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
+# under its `since`.
+# ======================================================================================
+
+class PlanTree(PlanSteps):
+    """The nodes of a plan that were reached, and what follows from what happens to them.
+
+    `values` are the plan's variables. Times are monotonic seconds.
+    """
+
+    # -- what there is -----------------------------------------------------------------
+
+    @property
+    def is_over(self):
+        """Whether nothing is open, and nothing is to come."""
+        return self.root is None or not self.root.is_open
+
+    @property
+    def waits_for(self):
+        """The numbers of the sessions whose end it waits for."""
+        return list(self._children)
+
+    @property
+    def has_questions(self):
+        """Whether values or branches are to be found out."""
+        return bool(self._questions)
+
+    def find(self, number):
+        """The NodeState that waits for the end of a session."""
+        return self._children[number]
+
+    def tell_halt(self, node):
+        """Why a node is being ended, in words."""
+        return self.halt[1] if self.halt is not None else next(
+            each.halt for each in line_of(node) if each.halt)
+
+    def find_time(self):
+        """When a time-out or an attempt is due next, or None."""
+        return self._times.find_next()
+
+    # -- what happens ------------------------------------------------------------------
+
+    def begin(self, now):
+        """The plan begins; or a RESTART goes on where it failed; or an open one goes on."""
+        self._now = now
+        if self.root is None:
+            if self._plan.enabled:
+                self.root = NodeState(self._plan, "1", None, 0, self.scope)
+                self._start(self.root, True)
+        elif not self.root.is_open and not self.root.is_well:
+            self.root.begin_tries()
+            self._start(self.root, False)
+
+    def end_child(self, number, status, message, values, is_cut, now):
+        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        self._now = now
+        node = self._children.pop(number, None)
+        if node is None:
+            return
+        message = "session %d: %s%s" % (number, status, message and ": " + message)
+        if status in WELL:
+            fault = self._take_back(node, values, number)
+            if fault:
+                self._settle(node, ERROR, fault)
+            else:
+                self._end(node, status, message if status == WARNING else "")
+        elif is_cut and status == STOPPED and not self._find_halt(node):
+            self._start(node, False)
+        else:
+            self._settle(node, status, message)
+
+    def take(self, node, items, now):
+        """The values of a for_each have been taken down, or which branch of a case fits."""
+        self._now = now
+        if node.status == RUNNING:
+            node.learn(items)
+            if node.plan.kind == "for_each":
+                self._changes.append(ValuesNote(node.place, items))
+            self._todo.append(node)
+
+    def fail(self, node, message, now):
+        """What a node needs cannot be had: its values, the session that it is to start."""
+        self._now = now
+        if node.plan.kind == "run":
+            node.wait_for(node.child)
+        else:
+            node.count(-1)
+        self._settle(node, ERROR, message)
+
+    def begun(self, node, number, now):
+        """A run has its session, whose end it waits for."""
+        self._now = now
+        node.wait_for(number)
+        self._children[number] = node
+        if self._find_halt(node):
+            self._stops.append(node)
+
+    def stop(self, status, message, now):
+        """The plan ends so: nothing begins any more, what runs is to be stopped."""
+        self._now = now
+        self.halt = status, message
+        if self.root is not None and self.root.is_open:
+            self._halt_below(self.root)
+
+    def call(self, now):
+        """The times that have come by now."""
+        self._now = now
+        for node in self._times.take(now):
+            if node.status == PAUSED:
+                self._start(node, False)
+            else:
+                node.end_in_time()
+                self._halt_below(node)
+
     # -- rows of the repository --------------------------------------------------------
 
     def restore(self, rows, items, shift_s):
@@ -17549,12 +17623,11 @@ class PlanRequests:
             restart = restart and restart._replace(secret_file=name)
         return change._replace(request=request, former=restart)
 
-    def close(self, changes, results):
-        """These changes were recorded, with these results, or never will be: what was put aside
-        for them belongs to their sessions now, or to nobody."""
-        results = list(results) or [None] * len(changes)
+    def close(self, pairs, results):
+        """The changes of pairs (change, node) were recorded, with these results, or never will be
+        (None): what was put aside for them belongs to their sessions now, or to nobody."""
         secrets = self._repository.secrets
-        for change, result in zip(changes, results):
+        for (change, _), result in zip(pairs, results or [None] * len(pairs)):
             if not isinstance(change, NodeBegin) or change.request is None:
                 continue
             if change.request.secret_file:
@@ -17562,6 +17635,79 @@ class PlanRequests:
                                and result.has_secrets and result.ending is None)
             if isinstance(result, Ticket) and result.spent_file:
                 secrets.forget(result.spent_file)
+
+
+# ======================================================================================
+# runtime/planrecords.py
+# What a load plan has to record, on its way to the repository, with the sessions of its runs.
+# ======================================================================================
+
+CHANGES_AT_ONCE = 50    # in a transaction, so that other requests have their turn
+
+
+class PlanRecords:
+    """Hands changes to the writer, those of runs with their requests; wake() is called once they
+    are written."""
+
+    def __init__(self, row, scenario, journal, around, wake):
+        self._requests = PlanRequests(row, scenario, journal, around)
+        self._hidden, self._journal, self._around = scenario.secrets, journal, around
+        self._repository, self._wake = journal.repository, wake
+
+    def record(self, starts, waits_for):
+        """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
+        generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
+        why it has no session)]. Conflict, RepositoryError."""
+        chunks = [self._submit(starts[place:place + CHANGES_AT_ONCE])
+                  for place in range(0, len(starts), CHANGES_AT_ONCE)]
+        begun = []
+        try:
+            while chunks:
+                pending, pairs = chunks[0]
+                while not pending.is_done:
+                    yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
+                                  is_deaf=True)
+                try:
+                    results = pending.result()
+                except Changed:         # a scenario was replaced at the same time
+                    self._requests.close(pairs, None)
+                    chunks[0] = self._submit([(strip(change), node) for change, node in pairs])
+                    continue
+                self._requests.close(pairs, results)
+                del chunks[0]
+                begun += [(node, result or self._requests.take_fault(node))
+                          for (_, node), result in zip(pairs, results) if node is not None]
+        except Exception:
+            for _, pairs in chunks:     # what was put aside is nobody's
+                self._requests.close(pairs, None)
+            raise
+        return begun
+
+    def _submit(self, pairs):
+        """Hands changes over -> (Pending, the pairs as they are written)."""
+        prepared = [(self.mask(change) if node is None
+                     else self._requests.prepare(node, change), node) for change, node in pairs]
+        pending = self._repository.db.submit(
+            self._repository.plans.record, self._journal.session, self._around.identity,
+            [change for change, _ in prepared], self._around.clock.now(),
+            on_done=lambda _: self._wake())
+        return pending, prepared
+
+    def mask(self, change):
+        """A change without secrets, and on one line."""
+        if isinstance(change, (NodeEnd, NodeNote)):
+            return change._replace(message=one_line(self._journal.mask(change.message)))
+        if isinstance(change, VariablesNote):
+            return VariablesNote({name: value for name, value in change.values.items()
+                                  if name not in RESERVED_VARIABLES and name not in self._hidden})
+        return change
+
+
+def strip(change):
+    """A change that is to be prepared anew."""
+    if isinstance(change, NodeBegin):
+        return change._replace(request=None, former=None)
+    return change
 
 
 # ======================================================================================
@@ -17739,7 +17885,6 @@ def find_values(source, execution):
 # asked for and not recorded are asked for anew.
 # ======================================================================================
 
-CHANGES_AT_ONCE = 50              # changes in a transaction, so that other requests have their turn
 LOOK_AGAIN_S = 2.0      # between two looks at what is to end, or could not be read
 
 
@@ -17750,7 +17895,7 @@ class PlanCourse:
         self._row, self._scenario, self._control = row, scenario, control
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._news = news               # deque of children that may have ended; None: all
-        self._tree = self._requests = self._questions = None
+        self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._is_blind = False          # what its children did could not be read
 
@@ -17792,7 +17937,8 @@ class PlanCourse:
         last_run = repository.db.read(repository.plans.find_last_run, session)
         self._tree = PlanTree(scenario.plan, values, last_run)
         self._tree.restore(rows, items, clock.monotonic() - clock.now())
-        self._requests = PlanRequests(row, scenario, self._journal, self._around)
+        self._records = PlanRecords(row, scenario, self._journal, self._around,
+                                    self._control.wake)
         self._questions = PlanQuestions(self._journal, self._around, self._control, session)
         self._news.append(None)
         if not is_restart and self._tree.has_questions:
@@ -17907,7 +18053,8 @@ class PlanCourse:
                 return []
             starts = [(change, None) for change in changes]
             starts += [(tree.row_of(node), node) for node in ready]
-            yield from self._record(starts)
+            for node, result in (yield from self._records.record(starts, tree.waits_for)):
+                self._follow(node, result)
 
     def _ask(self, node, now):
         """Has the values of a for_each, or the branch of a case, found out."""
@@ -17920,69 +18067,17 @@ class PlanCourse:
             if answer is not None:
                 self._tree.take(node, answer[0], now)
 
-    def _record(self, starts):
-        """Records changes [(change, the NodeState of a run that begins by it, or None)], and queues
-        the sessions that came by them."""
-        repository, chunks = self._repository, []
-        for place in range(0, len(starts), CHANGES_AT_ONCE):
-            chunks.append(self._submit(starts[place:place + CHANGES_AT_ONCE]))
-        while chunks:
-            pendings = [pending for pending, _ in chunks]
-            yield Waiting(lambda: all(pending.is_done for pending in pendings), None,
-                          tuple(self._tree.waits_for), is_deaf=True)
-            if not all(pending.is_done for pending in pendings):
-                continue                # woken for something else
-            written, chunks = chunks, []
-            for pending, pairs in written:
-                try:
-                    results = pending.result()
-                except Changed:         # a scenario was replaced at the same time
-                    self._requests.close([change for change, _ in pairs], ())
-                    chunks.append(self._submit([(strip(change), node) for change, node in pairs]))
-                    continue
-                except Exception:
-                    for _, pairs in written:
-                        self._requests.close([change for change, _ in pairs], ())
-                    raise
-                self._requests.close([change for change, _ in pairs], results)
-                for (change, node), result in zip(pairs, results):
-                    if node is not None:
-                        self._follow(node, change, result, repository)
-
-    def _submit(self, pairs):
-        """Hands changes to the writer -> (Pending, the pairs as they are written)."""
-        prepared = [(self._masked(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
-        pending = self._repository.db.submit(
-            self._repository.plans.record, self._journal.session, self._around.identity,
-            [change for change, _ in prepared], self._around.clock.now(), on_done=self._wake)
-        return pending, prepared
-
-    def _wake(self, _):
-        self._control.wake()
-
-    def _masked(self, change):
-        """A change without secrets, and on one line."""
-        if isinstance(change, (NodeEnd, NodeNote)):
-            return change._replace(message=one_line(self._journal.mask(change.message)))
-        if isinstance(change, VariablesNote):
-            hidden = self._scenario.secrets
-            return VariablesNote({name: value for name, value in change.values.items()
-                                  if name not in RESERVED_VARIABLES and name not in hidden})
-        return change
-
-    def _follow(self, node, change, result, repository):
+    def _follow(self, node, result):
         """A run has begun, or could not: its session is queued."""
         now = self._around.clock.monotonic()
         if isinstance(result, Ticket):
             self._tree.begun(node, result.session, now)
-            self._around.plans.took(repository, result)
+            self._around.plans.took(self._repository, result)
         elif isinstance(result, int):
             self._tree.begun(node, result, now)
             self._news.append(result)
         else:
-            error = result or self._requests.take_fault(node)
-            self._tree.fail(node, error.message, now)
+            self._tree.fail(node, result.message, now)
 
     # -- the end -----------------------------------------------------------------------
 
@@ -17990,7 +18085,7 @@ class PlanCourse:
         """Has the last changes recorded with its end -> Outcome."""
         if changes:
             self._journal.note(self._repository.plans.apply, [
-                self._masked(change) for change in changes], self._around.clock.now())
+                self._records.mask(change) for change in changes], self._around.clock.now())
         root, has_skipped = self._tree.root, self._row["has_skipped"]
         if self._halt is not None and not (root is not None and root.status in WELL):
             return Outcome(self._halt.status, self._halt.message)
@@ -17998,13 +18093,6 @@ class PlanCourse:
             return Outcome(WARNING, "what had failed was skipped at the restart") if has_skipped \
                 else Outcome(DONE)
         return Outcome(root.status if root.status in WELL else ERROR, root.message)
-
-
-def strip(change):
-    """A change that is to be prepared anew."""
-    if isinstance(change, NodeBegin):
-        return change._replace(request=None, former=None)
-    return change
 
 
 # ======================================================================================
@@ -18238,19 +18326,16 @@ class Session:
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
-class SessionQueue:
+class SessionQueue(OpenList):
     """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
+        super().__init__()                      # its lock guards all that follows
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
-        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
-        self.later = Later()
-        self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
         self._is_closing = False
@@ -18352,32 +18437,6 @@ class SessionQueue:
             owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
-
-    def find(self, number):
-        """The running Session of a number, or None."""
-        return self._running.get(number)
-
-    def has(self, number, repository=None):
-        """Whether a session is running (of this repository, if one is given) or outstanding."""
-        with self._changed:
-            if number in self._running:
-                return repository in (None, self._running[number].repository)
-            return number in self._outstanding or number in self.later
-
-    def list_running(self):
-        """The running Sessions."""
-        with self._changed:
-            return list(self._running.values())
-
-    def list_waiting(self):
-        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
-        with self._changed:
-            waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
-
-    def counts(self):
-        """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -18550,20 +18609,6 @@ class SlotThreads:
         """Waits for their end."""
         for thread in self._threads + self._adopted:
             thread.join()
-
-
-class Later(dict):
-    """The sessions that wait for their start time: {number: repository}."""
-
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self.get(number) is not repository
-        self[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self.get(number) is repository
 
 
 def has_started(thread, troubles):
@@ -22476,10 +22521,12 @@ class Families:
             plan.note_child(ending.session)
 
     def look(self, repository):
-        """Another program has written to a repository: plans look at their children."""
+        """Another program has written to a repository: plans look at their children, and all who
+        wait for the end of a session look, too. RepositoryError."""
         for session in self._agent.queue.list_running():
             if session.repository is repository:
                 session.note_child(None)
+        self._agent.watch.look(repository)
 
     def leave(self):
         """The agent stops: its plans go on with its next start. What runs of them then is their
@@ -22752,9 +22799,9 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.families = Families(self)
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
-        self.access, self.waits = Access(settings, self.clock), Waits(self)
+        self.access, self.waits, self.families = (
+            Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -22825,7 +22872,6 @@ class Agent:
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.repository_holds.settle(repository)
-        self.watch.look(repository)
         self.families.look(repository)
 
     def _clean(self, repository):

@@ -70,12 +70,11 @@ class PlanRequests:
             restart = restart and restart._replace(secret_file=name)
         return change._replace(request=request, former=restart)
 
-    def close(self, changes, results):
-        """These changes were recorded, with these results, or never will be: what was put aside
-        for them belongs to their sessions now, or to nobody."""
-        results = list(results) or [None] * len(changes)
+    def close(self, pairs, results):
+        """The changes of pairs (change, node) were recorded, with these results, or never will be
+        (None): what was put aside for them belongs to their sessions now, or to nobody."""
         secrets = self._repository.secrets
-        for change, result in zip(changes, results):
+        for (change, _), result in zip(pairs, results or [None] * len(pairs)):
             if not isinstance(change, NodeBegin) or change.request is None:
                 continue
             if change.request.secret_file:

@@ -23,7 +23,8 @@ from .secrets import SecretFiles
 from .sessions import Sessions
 from .spool import Spools, noted_processes
 from .views import Views
-from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
+from .whereabouts import (Whereabouts, claim_id, find_id, find_spot, note_spot,
+                          read_whereabouts)
 
 STRAYS = 100            # so many files are locked at a time
 PLAN = "plan"           # instead of the on_stale of a load plan, which it has not
@@ -394,14 +395,3 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
