@@ -311,7 +311,8 @@ Threads, and what ends each:
                       reading of
     parking           has those go on that are called, or whose time is over; ends at
                       Parking.close().
-    parent N          runs session N, whose child has ended, until that is over or waits again.
+    parent N          runs sessions whose child has ended, each until it is over or waits again;
+                      ends
     question N        what may block of that for session N, such as a query; ends with it.
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
@@ -5583,6 +5584,12 @@ class Pending:
             value, error = None, raised
         self.finish(value, error)
         del error                       # its frames lead here, and would keep each other
+
+    def wait(self, timeout_s):
+        """Waits so many seconds at most -> whether it is done."""
+        if self._lock.acquire(timeout=timeout_s):
+            self._lock.release()
+        return self.is_done
 
     def result(self):
         """The value once it is there, of a write on disk; raises what the work or the commit
@@ -16709,8 +16716,12 @@ class Later(dict):
 # Sessions that wait for the end of a child, without a thread or a slot.
 #
 # Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-# Thread parent N: runs session N, whose child has ended, until that is over or waits again.
+# Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
+# when there was none for a second. N counts these threads.
 # ======================================================================================
+
+SPARE_S = 1.0            # so long a thread waits for the next session that may go on
+
 
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
@@ -16724,6 +16735,9 @@ class Parking:
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
         self._threads = set()           # of those that go on; each takes itself out
+        self._free = 0                  # how many of these wait for a session
+        self._handed = collections.deque()      # sessions for them
+        self._work = threading.Condition(self._changed)         # there are some
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
@@ -16748,22 +16762,38 @@ class Parking:
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked:
-                self._called.add(session)
-                self._changed.notify()
+            if session in self._parked and session not in self._called:
+                if self._hand(session):
+                    del self._parked[session]
+                else:
+                    self._called.add(session)
+                    self._changed.notify()
+
+    def _hand(self, session):
+        """Gives a session to a thread that waits for one -> whether there is one."""
+        if self._free:
+            self._free -= 1
+            self._handed.append(session)
+            self._work.notify()
+            return True
+        return False
 
     def close(self):
         """Ends the thread; who still waits does not go on."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+            self._work.notify_all()
         self._thread.join()
         for thread in list(self._threads):
             thread.join()
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
-        thread = Worker(self._serve, "parent %d" % session.number, session)
+        with self._changed:
+            if self._hand(session):
+                return True
+        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
         self._threads.add(thread)       # first: close() waits for it
         is_started = thread.try_start()
         if not is_started:
@@ -16771,9 +16801,21 @@ class Parking:
         return is_started
 
     def _serve(self, session):
-        """The thread of a session that goes on."""
-        self._go_on(session)
+        """The thread of sessions that go on, one after the other."""
+        while session is not None:
+            self._go_on(session)
+            session = self._wait_handed()
         self._threads.discard(threading.current_thread())
+
+    def _wait_handed(self):
+        """The session that a thread has go on next, or None: there was none for a while."""
+        with self._changed:
+            self._free += 1
+            self._work.wait_for(lambda: self._handed or self._is_closing, SPARE_S)
+            if self._handed:
+                return self._handed.popleft()
+            self._free -= 1
+        return None
 
     def _run(self):
         while not self._is_closing:
@@ -17643,6 +17685,7 @@ class PlanRequests:
 # ======================================================================================
 
 CHANGES_AT_ONCE = 50    # in a transaction, so that other requests have their turn
+SOON_S = 0.05           # so long a thread waits for a commit itself
 
 
 class PlanRecords:
@@ -17664,7 +17707,7 @@ class PlanRecords:
         try:
             while chunks:
                 pending, pairs = chunks[0]
-                while not pending.is_done:
+                while not pending.wait(SOON_S):
                     yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
                                   is_deaf=True)
                 try:

@@ -7,6 +7,7 @@ from .awaiting import Waiting
 from .planrequests import PlanRequests
 
 CHANGES_AT_ONCE = 50    # in a transaction, so that other requests have their turn
+SOON_S = 0.05           # so long a thread waits for a commit itself
 
 
 class PlanRecords:
@@ -28,7 +29,7 @@ class PlanRecords:
         try:
             while chunks:
                 pending, pairs = chunks[0]
-                while not pending.is_done:
+                while not pending.wait(SOON_S):
                     yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
                                   is_deaf=True)
                 try:
