@@ -84,6 +84,8 @@ Sections, each using only those above it:
                               manifest that tells what they are.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
+    store/circles             Load plans that would come to start themselves, by what an import
+                              knows.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
@@ -4385,6 +4387,33 @@ class Scenario(NamedTuple):
             targets.add(step.on_false)
         return [self.step_index(name) for name in targets if name not in (END, FAIL)]
 
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks or its plan start, where no variable decides
+        it."""
+        if self.plan is not None:
+            return [(path + ".run", run.scenario, run.version)
+                    for path, run in list_runs(self.plan)
+                    if not list_references(run.scenario + run.version)]
+        return self._list_started(lambda fields: True)
+
+    def list_waited(self):
+        """`list_children` without those that a task does not wait for."""
+        return self.list_children() if self.plan else self._list_started(
+            lambda fields: fields["wait"])
+
+    def _list_started(self, is_meant):
+        return [("steps[%d].tasks[%d].name" % (number, place), task.fields["name"],
+                 task.fields["version"]) for number, step in enumerate(self.steps)
+                for place, task in enumerate(step.tasks)
+                if task.type == "scenario" and is_meant(task.fields)]
+
+    def list_loop_schemas(self):
+        """[(path, logical schema)] of the queries of its plan, where no variable decides it."""
+        return [(path + ".for_each.schema", node.body.source.schema)
+                for path, node in (walk_plan(self.plan) if self.plan else ())
+                if node.kind == FOR_EACH and isinstance(node.body.source, QuerySource)
+                and not list_references(node.body.source.schema)]
+
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -4529,19 +4558,17 @@ class Document(NamedTuple):
     def list_children(self):
         """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
         """
-        children = [(path + ".name", task.fields["name"], task.fields["version"])
-                    for path, task in self._list_tasks() if task.type == "scenario"]
-        for index, scenario in enumerate(self.scenarios):
-            if scenario and scenario.plan:
-                children += [("scenarios[%d].%s.run" % (index, path), run.scenario, run.version)
-                             for path, run in list_runs(scenario.plan)
-                             if not list_references(run.scenario + run.version)]
-        return children
+        return [("scenarios[%d].%s" % (index, path), name, version)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for path, name, version in scenario.list_children()]
 
     def list_schemas(self):
-        """[(path, logical schema)] that its tasks name."""
+        """[(path, logical schema)] that its tasks and plans name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
-                if "schema" in task.fields]
+                if "schema" in task.fields] + [
+                    ("scenarios[%d].%s" % (index, path), schema)
+                    for index, scenario in enumerate(self.scenarios) if scenario
+                    for path, schema in scenario.list_loop_schemas()]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""
@@ -4941,7 +4968,6 @@ class PlanReader(ObjectReader):
 
     def _source(self, path, fields, document, variables):
         """Where a for_each has its values from, or None: then the faults are noted."""
-        before = len(self.faults)
         kinds = [name for name in _SOURCES if name in document]
         if not kinds and "schema" in document:
             kinds = ["query"]
@@ -4970,7 +4996,7 @@ class PlanReader(ObjectReader):
         if kind == "query":
             return QuerySource(fields["schema"], fields["query"])
         source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
-        if len(self.faults) == before and not list_references(source.first + source.last):
+        if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
 
@@ -5142,6 +5168,7 @@ class Definitions(ObjectReader):
         for name in OF_STEPS:
             if name in value:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
+        fields["on_error"] = None
         if fields["plan"] is None:
             return None
         reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
@@ -7022,6 +7049,53 @@ def _changing(path):
 
 
 # ======================================================================================
+# store/circles.py
+# Load plans that would come to start themselves, by what an import knows.
+# ======================================================================================
+
+class Circles:
+    """Looks for circles among the scenarios of a repository, where no variable decides what starts;
+    `find(name, version)` gives their rows, as that of Scenarios."""
+
+    def __init__(self, scenarios, find):
+        self._scenarios, self._find = scenarios, find
+
+    def list(self, starts):
+        """Yields the circles that begin at some scenario versions, or further on, each a list of
+        [(name, version), path of what starts the next]. Each version is looked at once."""
+        seen = set()
+        for start in starts:
+            way = [[start, ""]]                 # the versions from the start on, where it stands
+            behind = [iter(self._list_starts(start))] if start not in seen else []
+            seen.add(start)
+            while behind:
+                path, place = next(behind[-1], (None, None))
+                if place is None:
+                    behind.pop()
+                    way.pop()
+                    continue
+                way[-1][1] = path
+                places = [each[0] for each in way] if place in seen else []
+                if place in places:
+                    yield [tuple(each) for each in way[places.index(place):]]
+                elif place not in seen:
+                    seen.add(place)
+                    way.append([place, ""])
+                    behind.append(iter(self._list_starts(place)))
+
+    def _list_starts(self, place):
+        """[(path, (name, version))] of what a scenario version starts and waits for."""
+        row = self._find(*place)
+        try:
+            scenario = row and self._scenarios.parse(row["definition"], row["body"])
+        except Unreadable:              # it starts nothing
+            scenario = None
+        rows = [(path, name, self._find(name, version))
+                for path, name, version in (scenario.list_waited() if scenario else ())]
+        return [(path, (name, row["version"])) for path, name, row in rows if row]
+
+
+# ======================================================================================
 # store/writer.py
 # The one writer of a file: what is waiting shares a transaction, and is answered after the commit.
 #
@@ -7735,6 +7809,7 @@ class Imports:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
+        faults += self._list_circles(document, find)
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
@@ -7759,6 +7834,21 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
+
+    def _list_circles(self, document, find):
+        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
+        the path is that of a run of this document, where the circle has one."""
+        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        faults = []
+        for circle in Circles(self._scenarios, find).list(plans):
+            names = ["%s %s" % place for place, _ in circle]
+            for index, (place, path) in enumerate(circle):
+                if place in plans:
+                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    break
+        return faults
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -7798,6 +7888,11 @@ class Imports:
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
                          for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
+
+
+def shorten_way(names):
+    """The names of a long way with its middle left out."""
+    return names if len(names) <= 9 else names[:4] + ["..."] + names[-4:]
 
 
 class Rehearsed(AgentError):
@@ -21119,13 +21214,25 @@ class WorkContents:
         except Unreadable as error:
             return [self._find("scenario", "%s %s" % (name, version), error.message,
                                "IMPORT it again")]
-        faults = []
+        faults = self._list_plan_faults(connection, scenario)
         for step in scenario.steps:
             for place, task in enumerate(step.tasks, 1):
-                faults += [(step.name, place, fault)
+                faults += [("%s/%d" % (step.name, place), fault)
                            for fault in self._list_task_faults(connection, task)]
-        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+        return [self._find("scenario", "%s %s" % (name, version), "%s: %s" % fault,
                            "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_plan_faults(self, connection, scenario):
+        """[(path, what is missing)] of the nodes of a plan."""
+        faults = []
+        for path, name, version in scenario.list_children() if scenario.plan else ():
+            if not self._scenarios.has(connection, name, version):
+                faults.append((path, "no scenario %s %s" % (name, version)))
+        for path, schema in scenario.list_loop_schemas():
+            if schema not in self._facts.schemas:
+                faults.append((path, "no logical schema %s" % schema))
+            faults += [(path, fault) for fault in self._list_schema_faults(schema)]
+        return faults
 
     def _list_task_faults(self, connection, task):
         """What a task needs and does not have, where no variable decides it."""

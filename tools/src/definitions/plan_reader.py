@@ -168,7 +168,6 @@ class PlanReader(ObjectReader):
 
     def _source(self, path, fields, document, variables):
         """Where a for_each has its values from, or None: then the faults are noted."""
-        before = len(self.faults)
         kinds = [name for name in _SOURCES if name in document]
         if not kinds and "schema" in document:
             kinds = ["query"]
@@ -197,7 +196,7 @@ class PlanReader(ObjectReader):
         if kind == "query":
             return QuerySource(fields["schema"], fields["query"])
         source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
-        if len(self.faults) == before and not list_references(source.first + source.last):
+        if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
 
