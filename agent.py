@@ -7063,11 +7063,11 @@ class Circles:
     def list(self, starts):
         """Yields the circles that begin at some scenario versions, or further on, each a list of
         [(name, version), path of what starts the next]. Each version is looked at once."""
-        seen = set()
+        visited = set()
         for start in starts:
             way = [[start, ""]]                 # the versions from the start on, where it stands
-            behind = [iter(self._list_starts(start))] if start not in seen else []
-            seen.add(start)
+            behind = [iter(self._list_starts(start))] if start not in visited else []
+            visited.add(start)
             while behind:
                 path, place = next(behind[-1], (None, None))
                 if place is None:
@@ -7075,11 +7075,11 @@ class Circles:
                     way.pop()
                     continue
                 way[-1][1] = path
-                places = [each[0] for each in way] if place in seen else []
+                places = [each[0] for each in way] if place in visited else []
                 if place in places:
                     yield [tuple(each) for each in way[places.index(place):]]
-                elif place not in seen:
-                    seen.add(place)
+                elif place not in visited:
+                    visited.add(place)
                     way.append([place, ""])
                     behind.append(iter(self._list_starts(place)))
 
@@ -23252,6 +23252,8 @@ A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not firs
 
 <<fields scenario>>
 
+A scenario has `steps` or a `plan`; topic `plans` tells of that.
+
 ### Fields of a step
 
 <<fields step>>
@@ -23378,6 +23380,136 @@ A logical schema:
 Schedules exclude the dates of a calendar by its name (`exclude_dates`). The verbs
 `CALENDAR ADD`, `SET`, `DEL` and `LIST` do the same over the port. One that a schedule names
 cannot be deleted.
+"""
+MANUAL_PLANS = r"""
+## plans: scenarios that run other scenarios
+
+A **load plan** is a scenario with a `plan` instead of `steps`: a tree of nodes, whose leaves run
+other scenarios, one after the other, side by side, for each day of a month. Versions, EXEC,
+schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are those of any scenario.
+
+    {"scenarios": [{
+      "name": "LOAD_MONTH", "version": "001",
+      "variables": {"first": "2015-01-01", "last": "2015-01-31", "loaded": "0"},
+      "plan": {"serial": [
+        {"name": "days", "parallel": 4, "max_errors": 2,
+         "for_each": {"variable": "day", "from": "${first}", "to": "${last}", "step": "1d"},
+         "do": {"run": "LOAD_DAY", "attempts": 2, "retry_delay": "1m"}},
+        {"run": "COUNT", "returns": {"rows": "loaded"}},
+        {"case": {"variable": "loaded", "when": [
+           {"operator": ">", "value": 0, "do": {"run": "REPORT", "keywords": "report"}}],
+           "else": {"run": "ALERT"}}}],
+       "exception": {"run": "ALERT"}}}]}
+
+Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
+-PARENT=1001` lists those of the plan 1001.
+
+### Fields of a node
+
+A node is an object with one of `run`, `serial`, `parallel`, `case` and `for_each`, which says of
+which kind it is. Any node may have:
+
+<<fields node>>
+
+At most <<MAX_DEPTH>> nodes lie inside one another. A node is told by its place in the tree: the
+plan's own node is `1`, the third node of its list `1.3`, its exception `1.exception`, the node of
+a case's `else` `1.else`.
+
+### A node that runs a scenario
+
+<<fields node run>>
+
+The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+`ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
+none. The limit of the scenario, and the number of places of the agent, hold for it as for any
+session; the plan itself takes no place.
+
+### Nodes in order and side by side
+
+<<fields node serial>>
+
+Side by side:
+
+<<fields node parallel>>
+
+What has begun when there are too many errors goes on to its end.
+
+### A node that chooses
+
+<<fields node case>>
+
+The object `case`:
+
+<<fields case>>
+
+A branch of `when`, which compares as the task `evaluate` does; the first one that fits counts:
+
+<<fields branch>>
+
+### A node that is run for each value
+
+<<fields node for_each>>
+
+The object `for_each`:
+
+<<fields for_each>>
+
+- Its values come from one of `in`, `from` with `to`, `query` with `schema`, and `files`. There may
+  be <<MAX_VALUES>>. They are taken down when the node begins, and are the same at a restart. Without
+  any value the node is `DONE`. An import warns where that can be seen already.
+- Dates include the last one, if the step meets it. They look like `2015-01-31` when `from` is a
+  date and the step is in whole days, else like `2015-01-31T06:00:00`. With such times a `to` that
+  is a date means all of that day. They are those of a clock on the wall, which no change to summer
+  time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
+  everywhere.
+- A `to` before `from` is no value. A step of 0, or backwards, is refused.
+- `files` gives the paths that fit, in the order of their names.
+
+### Variables of a plan
+
+- The strings of a node may have `${name}`: `run`, `version`, `context`, `keywords`, the values of
+  `variables`, `value` of a branch, `in`, `from`, `to`, `schema` and `files`. They get the values
+  when the node begins. A name that is none then is an error of the node. `query` takes variables as
+  `:name`, as in SQL tasks.
+- The variables of the plan are handed to each run whose scenario declares them; those that the node
+  names in `variables` win, and must be declared there. Secrets go to secret variables alone.
+- `returns`, {"rows": "loaded"}, gives the plan's variable `loaded` the value that `rows` had at the
+  end of the session, when that ended well. A secret is never taken back.
+- The variable of a `for_each` is seen in the node that it runs, and below that. What a branch of a
+  `parallel` or `for_each` takes back is seen in that branch alone.
+- A secret is refused in what is shown: keywords, names, contexts, values of a loop.
+
+### The end of a plan
+
+- A serial ends with its first node that fails, in `ERROR`; a parallel or `for_each` when more than
+  `max_errors` have failed. A node that had failures inside it which were passed over ends in
+  `WARNING`.
+- A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
+  that fails, too, or `on_exception` is `raise`, the node has failed.
+- The plan's session ends as its outermost node.
+
+A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
+children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
+children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+
+### RESTART of a plan
+
+A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
+in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
+RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
+ended well, is not run again.
+
+### Circles
+
+A plan cannot start itself, also not by way of others or of `scenario` tasks that wait. An import
+refuses that where it knows all of the way: the path is that of the run, the reason names the
+plans between. Where a variable decides, or a scenario came later, it is an error when that run
+would begin.
+
+### What does not go with a plan
+
+`steps`, `max_steps` and `on_error` are refused beside a plan: what is done when it fails says
+`exception` of its node. `on_stale` does not apply; an import warns of it.
 """
 MANUAL_TASKS = r"""
 ## tasks: what steps do
@@ -25331,11 +25463,15 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
+  scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
+  with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
+  itself.
 """
-MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
+                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
+                MANUAL_CONNECTIONS, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
+                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -25366,6 +25502,8 @@ LIMITS = (
     Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
+    Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
@@ -25425,11 +25563,12 @@ STATE_MEANINGS = {
 }
 CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
          RepositoryError, TooLong, WaitTimeout, Internal)
-FIELD_TABLES = {
+FIELD_TABLES = dict({
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
-    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
-}
+    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS, "node": NODE_FIELDS,
+    "case": CASE_FIELDS, "branch": when_fields(), "for_each": EACH_FIELDS,
+}, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 
 def make_manual(topic=""):

@@ -23,7 +23,7 @@ def faults_of(document):
     return [(path.replace("scenarios[0].", ""), reason) for path, reason in definitions.faults]
 
 
-def read(plan, **fields):
+def root_of(plan, **fields):
     """The root of a plan without faults."""
     return agent.Definitions().read(json.dumps(plan_of(plan, **fields))).scenarios[0].plan
 
@@ -35,10 +35,10 @@ def each(do=None, **source):
 
 def case(*branches, **fields):
     """A case node over the variable day."""
-    return {"case": dict({"variable": "day", "when": list(branches) or [when()]}, **fields)}
+    return {"case": dict({"variable": "day", "when": list(branches) or [branch_of()]}, **fields)}
 
 
-def when(operator="=", value="mon", do=None):
+def branch_of(operator="=", value="mon", do=None):
     return {"operator": operator, "value": value, "do": do or {"run": "A"}}
 
 
@@ -57,7 +57,7 @@ WHOLE = {"name": "all", "timeout": "2h", "serial": [
 
 
 def test_a_plan_is_read_to_its_nodes():
-    root = read(WHOLE)
+    root = root_of(WHOLE)
     assert root[:10] == ("serial", "1", "all", True, 7200, 1, 0, None, "raise", "failed")
     years, days, after = root.body.nodes
     assert years[:3] == ("parallel", "1.1", "years") and years.restart == "all" and years.body[1:] == (1, 3)
@@ -78,14 +78,14 @@ def test_a_plan_is_read_to_its_nodes():
 
 
 def test_what_a_node_does_not_say():
-    assert read({"run": "A"}) == ("run", "1", None, True, None, 1, 0, None, "raise", "task",
+    assert root_of({"run": "A"}) == ("run", "1", None, True, None, 1, 0, None, "raise", "task",
                                   ("A", "-1", None, {}, "", None, {}))
-    assert read({"parallel": [{"run": "A"}, {"run": "B"}, {"run": "C"}]}).body[1:] == (3, 0)
-    assert read(each(**{"in": ["a", 5]})).body[1:4] == (agent.ValuesSource(("a", "5")), 1, 0)
-    assert read(each(**{"from": "2015-01-01", "to": "2015-01-02"})).body.source.step_s == 86400
-    assert read(each(schema="DWH", query=EXCERPT)).body.source == ("DWH", EXCERPT)
-    assert read(each(files="/in/${day}/*.csv")).body.source == ("/in/${day}/*.csv",)
-    assert read(case()).body.otherwise is None
+    assert root_of({"parallel": [{"run": "A"}, {"run": "B"}, {"run": "C"}]}).body[1:] == (3, 0)
+    assert root_of(each(**{"in": ["a", 5]})).body[1:4] == (agent.ValuesSource(("a", "5")), 1, 0)
+    assert root_of(each(**{"from": "2015-01-01", "to": "2015-01-02"})).body.source.step_s == 86400
+    assert root_of(each(schema="DWH", query=EXCERPT)).body.source == ("DWH", EXCERPT)
+    assert root_of(each(files="/in/${day}/*.csv")).body.source == ("/in/${day}/*.csv",)
+    assert root_of(case()).body.otherwise is None
     scenario = agent.Definitions().read(json.dumps(plan_of({"run": "A"}))).scenarios[0]
     assert scenario.steps == () and scenario.plan.body.scenario == "A"
 
@@ -135,13 +135,13 @@ def test_what_a_node_does_not_say():
     ({"case": []}, "case", "an object"), (case(colour=1), "case.colour", "unknown field"),
     (case(variable="dya"), "case.variable", "do you mean day?"), (case(variable="DUE"), "case.variable", "agent's own"),
     (case(when=[]), "case.when", "at least one branch"), (case(when={}), "case.when", "a list"),
-    (case(5), "case.when[0]", "an object"), (case(when("like")), "case.when[0].operator", "matches"),
+    (case(5), "case.when[0]", "an object"), (case(branch_of("like")), "case.when[0].operator", "matches"),
     (case({"operator": "=", "do": {"run": "A"}}), "case.when[0].value", "missing"),
-    (case({"operator": "=", "value": "a"}), "case.when[0].do", "missing"), (case(when(do=5)), "case.when[0].do", "an object"),
-    (case(when("=", ["a"])), "case.when[0].value", "for the operator in"), (case(when("=", {})), "case.when[0].value", "text"),
-    (case(when("in", ["a", "${x}"])), "case.when[0].value[1]", "named x"), (case(when("=", "${x}")), "case.when[0].value", "named"),
-    (case(when("matches", "a")), None, None), (case(when("matches", "(")), "case.when[0].value", "regular expression"),
-    (case(when(do={"run": "A", "x": 1})), "case.when[0].do.x", "unknown"), (case(**{"else": {}}), "case.else", "no kind"),
+    (case({"operator": "=", "value": "a"}), "case.when[0].do", "missing"), (case(branch_of(do=5)), "case.when[0].do", "an object"),
+    (case(branch_of("=", ["a"])), "case.when[0].value", "for the operator in"), (case(branch_of("=", {})), "case.when[0].value", "text"),
+    (case(branch_of("in", ["a", "${x}"])), "case.when[0].value[1]", "named x"), (case(branch_of("=", "${x}")), "case.when[0].value", "named"),
+    (case(branch_of("matches", "a")), None, None), (case(branch_of("matches", "(")), "case.when[0].value", "regular expression"),
+    (case(branch_of(do={"run": "A", "x": 1})), "case.when[0].do.x", "unknown"), (case(**{"else": {}}), "case.else", "no kind"),
     (case(**{"else": 5}), "case.else", "an object"),
     ({"for_each": 5, "do": {"run": "A"}}, "for_each", "an object"), ({"for_each": {"variable": "x", "in": []}}, "do", "missing"),
     ({"for_each": {"in": []}, "do": {"run": "A"}}, "for_each.variable", "missing"),
@@ -241,19 +241,19 @@ def test_nodes_deep_inside_one_another_are_a_fault():
 # -- strings and values ------------------------------------------------------------------
 
 def test_the_strings_of_a_node_get_the_values_of_variables():
-    run = read({"run": "LOAD_${day}", "version": "${day}", "context": "${day}", "keywords": ["a", "${day}"],
+    run = root_of({"run": "LOAD_${day}", "version": "${day}", "context": "${day}", "keywords": ["a", "${day}"],
                 "variables": {"d": "${day} ${SESSION} $${day} $day"}, "returns": {"n": "loaded"}})
     values = {"day": "2015-01-01", "SESSION": "1001"}
     assert agent.settle(run, values).body[:5] == (
         "LOAD_2015-01-01", "2015-01-01", "2015-01-01", {"d": "2015-01-01 1001 ${day} $day"}, "a,2015-01-01")
-    choice = agent.settle(read(case(when("=", "${day}", {"run": "${day}"}), when("in", ["${day}", "b"]))), values)
+    choice = agent.settle(root_of(case(branch_of("=", "${day}", {"run": "${day}"}), branch_of("in", ["${day}", "b"]))), values)
     assert [branch.value for branch in choice.body.branches] == ["2015-01-01", ["2015-01-01", "b"]]
     assert choice.body.branches[0].node.body.scenario == "${day}"       # when that begins
     for source, result in (({"in": ["${day}", "b"]}, (("2015-01-01", "b"),)), ({"files": "/${day}/*"}, ("/2015-01-01/*",)),
                            ({"schema": "S_${day}", "query": "select '${day}'"}, ("S_2015-01-01", "select '${day}'")),
                            ({"from": "${day}", "to": "${day}T05:00"}, ("2015-01-01", "2015-01-01T05:00", 86400))):
-        assert agent.settle(read(each(**source)), values).body.source == result
-    plain = read({"serial": [{"run": "A"}]})
+        assert agent.settle(root_of(each(**source)), values).body.source == result
+    plain = root_of({"serial": [{"run": "A"}]})
     assert agent.settle(plain, {}) == plain
 
 
@@ -268,7 +268,7 @@ def test_the_strings_of_a_node_get_the_values_of_variables():
 ])
 def test_a_value_that_makes_a_string_wrong(plan, value, reason):
     with pytest.raises(ValueError, match=reason):
-        agent.settle(read(plan), {"day": value})
+        agent.settle(root_of(plan), {"day": value})
 
 
 @pytest.mark.parametrize("first, last, step, values", [
@@ -303,7 +303,7 @@ def test_what_a_run_hands_to_its_session():
     values = {"day": "mon", "x": "5", "key": "topsecret", "SESSION": "1001", "n": "7"}
 
     def hand_down(secrets=frozenset({"key"}), **run):
-        return agent.hand_down(child, read(each(dict({"run": "A"}, **run), **{"in": []})).body.node.body, values, secrets)
+        return agent.hand_down(child, root_of(each(dict({"run": "A"}, **run), **{"in": []})).body.node.body, values, secrets)
     assert hand_down() == {"day": "mon", "n": "7", "key": "topsecret"}
     assert hand_down(variables={"n": "${x}", "pin": "${key}", "z": "1"}) == {    # whether it has z is asked as in EXEC
         "day": "mon", "n": "5", "key": "topsecret", "pin": "topsecret", "z": "1"}
@@ -320,11 +320,11 @@ def runs(name, *scenarios, **fields):
         each if isinstance(each, dict) else {"run": each} for each in scenarios]}}, **fields)
 
 
-def steps_of(name, *tasks, **fields):
+def stepped(name, *tasks, **fields):
     return dict({"name": name, "version": "1", "steps": [{"name": "one", "tasks": list(tasks) or [os_task()]}]}, **fields)
 
 
-def refused(inside, *scenarios, options=""):
+def refused_faults(inside, *scenarios, options=""):
     """{path: reason} of an import that is refused."""
     *lines, last = inside.ask("IMPORT '%s' %s" % (json.dumps({"scenarios": list(scenarios)}), options))
     assert last.startswith("ERR BAD_REQUEST"), last
@@ -352,7 +352,7 @@ def test_a_plan_comes_back_as_it_was_given(inside):
 
 
 def test_warnings_of_loops_that_have_no_value(inside):
-    inside.import_document({"scenarios": [steps_of("A")]})
+    inside.import_document({"scenarios": [stepped("A")]})
     lines = inside.rows("IMPORT '%s'" % json.dumps(plan_of({"serial": [
         each(**{"in": []}), each(**{"from": "2015-01-02", "to": "2015-01-01"}), each(**{"from": "${day}", "to": "2015-01-01"})
     ]})))
@@ -361,41 +361,48 @@ def test_warnings_of_loops_that_have_no_value(inside):
 
 
 def test_the_schema_of_a_loop_must_be_there(inside):
-    assert refused(inside, runs("P", each(schema="DWH", query="select 1"), each(schema="${SCENARIO}", query="select 1"))) == {
+    assert refused_faults(inside, runs("P", each(schema="DWH", query="select 1"), each(schema="${SCENARIO}", query="select 1"))) == {
         "scenarios[0].plan.serial[0].for_each.schema": "no logical schema DWH"}
 
 
 def test_circles_are_refused_where_all_of_them_is_known(inside):
-    told = refused(inside, runs("P", "P"))
+    told = refused_faults(inside, runs("P", "P"))
     assert told == {"scenarios[0].plan.serial[0].run": "a plan cannot start itself: P 1 > P 1"}
-    told = refused(inside, runs("P", "A", "Q"), steps_of("A"), runs("Q", each({"run": "R"}, files="/x/*")),
+    told = refused_faults(inside, runs("P", "A", "Q"), stepped("A"), runs("Q", each({"run": "R"}, files="/x/*")),
                    runs("R", case(**{"else": {"run": "P", "version": "1"}})))
     assert list(told.items()) == [("scenarios[0].plan.serial[1].run", "a plan cannot start itself: P 1 > Q 1 > R 1 > P 1")]
     # by way of tasks that wait, too; by those that do not, it begins anew
-    circle = [runs("P", "A"), steps_of("A", {"type": "scenario", "name": "P"})]
-    assert refused(inside, *circle) == {
+    circle = [runs("P", "A"), stepped("A", {"type": "scenario", "name": "P"})]
+    assert refused_faults(inside, *circle) == {
         "scenarios[0].plan.serial[0].run": "a plan cannot start itself: P 1 > A 1 > P 1"}
     assert [row["scenario"] for row in inside.rows("SCENARIOS")] == ["HELLO"]
-    inside.import_document({"scenarios": [runs("P", "A"), steps_of("A", {"type": "scenario", "name": "P", "wait": False})]})
+    inside.import_document({"scenarios": [runs("P", "A"), stepped("A", {"type": "scenario", "name": "P", "wait": False})]})
 
 
 def test_a_circle_that_another_import_would_close(inside):
     inside.import_document({"scenarios": [runs("P", "Q"), runs("S", {"run": "P", "enabled": False}, "${SCENARIO}X")]})
-    assert refused(inside, runs("Q", "P")) == {
+    assert refused_faults(inside, runs("Q", "P")) == {
         "scenarios[0].plan.serial[0].run": "a plan cannot start itself: Q 1 > P 1 > Q 1"}
-    inside.import_document({"scenarios": [steps_of("Q")]})
+    inside.import_document({"scenarios": [stepped("Q")]})
     # the newest version is the one that would run
-    assert list(refused(inside, runs("Q", "S", "P", version="2"))) == ["scenarios[0].plan.serial[1].run"]
+    assert list(refused_faults(inside, runs("Q", "S", "P", version="2"))) == ["scenarios[0].plan.serial[1].run"]
     inside.import_document({"scenarios": [runs("Q", "S", version="2")]})
-    assert list(refused(inside, runs("P", "Q", "P"), options="-REPLACE")) == ["scenarios[0].plan.serial[1].run"]
-    assert list(refused(inside, runs("Q", "P", version="2"), options="-REPLACE -DRY_RUN")) == [
+    assert list(refused_faults(inside, runs("P", "Q", "P"), options="-REPLACE")) == ["scenarios[0].plan.serial[1].run"]
+    assert list(refused_faults(inside, runs("Q", "P", version="2"), options="-REPLACE -DRY_RUN")) == [
         "scenarios[0].plan.serial[0].run"]
 
 
 def test_a_long_chain_of_plans_is_looked_through_once(inside):
     chain = [runs("P%d" % index, "P%d" % (index + 1), "P%d" % (index + 1), each(**{"in": []})) for index in range(400)]
     assert sys.getrecursionlimit() < 400 * 3
-    inside.import_document({"scenarios": chain + [steps_of("P400"), steps_of("A")]})
-    told = refused(inside, runs("P400", "P0"), options="-REPLACE")
+    inside.import_document({"scenarios": chain + [stepped("P400"), stepped("A")]})
+    told = refused_faults(inside, runs("P400", "P0"), options="-REPLACE")
     assert list(told) == ["scenarios[0].plan.serial[0].run"] and told.popitem()[1] == (
         "a plan cannot start itself: P400 1 > P0 1 > P1 1 > P2 1 > ... > P397 1 > P398 1 > P399 1 > P400 1")
+
+
+def test_the_example_of_the_manual_is_sound():
+    text = agent.make_manual("plans")
+    begin = text.index('    {"scenarios"')
+    plan = agent.Definitions().read(text[begin:text.index("\n\n", begin)]).scenarios[0].plan
+    assert [run.scenario for _, run in agent.list_runs(plan)] == ["LOAD_DAY", "COUNT", "REPORT", "ALERT", "ALERT"]

@@ -12,11 +12,11 @@ class Circles:
     def list(self, starts):
         """Yields the circles that begin at some scenario versions, or further on, each a list of
         [(name, version), path of what starts the next]. Each version is looked at once."""
-        seen = set()
+        visited = set()
         for start in starts:
             way = [[start, ""]]                 # the versions from the start on, where it stands
-            behind = [iter(self._list_starts(start))] if start not in seen else []
-            seen.add(start)
+            behind = [iter(self._list_starts(start))] if start not in visited else []
+            visited.add(start)
             while behind:
                 path, place = next(behind[-1], (None, None))
                 if place is None:
@@ -24,11 +24,11 @@ class Circles:
                     way.pop()
                     continue
                 way[-1][1] = path
-                places = [each[0] for each in way] if place in seen else []
+                places = [each[0] for each in way] if place in visited else []
                 if place in places:
                     yield [tuple(each) for each in way[places.index(place):]]
-                elif place not in seen:
-                    seen.add(place)
+                elif place not in visited:
+                    visited.add(place)
                     way.append([place, ""])
                     behind.append(iter(self._list_starts(place)))
 
