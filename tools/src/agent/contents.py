@@ -96,7 +96,10 @@ class WorkContents:
     def _is_handed_over(self, connection, row):
         """Whether the next start can take a session up again."""
         with contextlib.suppress(Unreadable):
-            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+            scenario = self._sessions.get_scenario(connection, row)
+            if scenario.plan is not None:
+                return True
+            if scenario.on_stale == ADOPT:
                 return any(self._is_adoptable(path) for path, session
                            in Spools(self._path).list_all() if session == row["id"])
         return False

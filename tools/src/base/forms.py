@@ -5,15 +5,15 @@ from .audit_forms import AUDIT_FORMS, AUDIT_PURGED_LINE
 from .backup_forms import BACKUP_FORMS
 from .form import (AS_DOCUMENT, AS_FIELDS, AS_LOG, AS_RECORD, AS_ROWS, AS_TEXT, Form, KIND_WORDS,
                    Part, WORD_MEANINGS)
-from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE,
-                      CALENDAR_NAME_LINE, CHANGE_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE,
-                      DELAYED_LINE, ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE,
-                      LOGGED_LINE, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE,
-                      PING_LINE, PLANNED_LINE, PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE,
+from .replies import (AFTER_LINE, AGENT_HOLD_LINE, ATTACHED_LINE, CALENDAR_LINE, CALENDAR_NAME_LINE,
+                      CHANGE_LINE, CLEANED_LINE, COMING_LINE, CONTEXT_LINE, DELAYED_LINE,
+                      ENABLED_LINE, END_LINE, FLAG_KEY, HELD_LINE, IMPORTED_LINE, LOGGED_LINE,
+                      NODE_LINE, NUMBER_KEY, OCCURRENCE_LINE, OPTION_LINE, OUTLOOK_LINE, PING_LINE,
+                      PLANNED_LINE, PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE,
                       SCENARIO_LINE, SCHEDULE_HOLD_LINE, SCHEDULE_LINE, SCHEDULE_NAME_LINE,
                       SCHEDULE_SET_LINE, SECONDS_KEY, SESSION_LINE, STATE_LINE, STEP_LINE,
-                      STOPPED_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE, VARIABLE_LINE,
-                      VISIT_LINE, WARNING_LINE)
+                      STOPPED_LINE, TASK_LINE, TICKET_LINE, UPDATED_LINE, VARIABLE_LINE, VISIT_LINE,
+                      WARNING_LINE)
 from .user_forms import USER_FORMS
 from .vocabulary import ADMINISTRATOR, MONITOR, OPERATOR
 
@@ -135,7 +135,7 @@ VERB_FORMS = (
                    "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
          MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
          oks=(LOGGED_LINE,),

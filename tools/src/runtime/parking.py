@@ -28,6 +28,13 @@ class Parking:
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
 
+    def begin(self, session):
+        """Has a session go on that has not run yet."""
+        with self._changed:
+            self._parked[session] = next(self._numbers)
+            self._called.add(session)
+            self._changed.notify()
+
     def put(self, session, until):
         """A session waits from now on, until then at most (monotonic seconds, or None)."""
         with self._changed:

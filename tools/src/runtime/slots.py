@@ -54,8 +54,8 @@ class SessionQueue:
                 return True
             self._outstanding[ticket.session] = ticket, repository, self._clock.monotonic()
             self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
-                                ticket.is_child)
-            is_free = self._admission.has_room
+                                ticket.is_child, ticket.is_plan)
+            is_free = self._admission.has_room_for(ticket.session)
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -70,9 +70,21 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
+        self._begin_plans()
         sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         self._slots.grow(sessions)
+
+    def _begin_plans(self):
+        """Begins the plans that may: they take no slot, and no thread but while they go on."""
+        while not self._is_closing:
+            number = self._admission.take_free()
+            if number is None:
+                return
+            session = self._make_taken(number)
+            if session is not None:
+                self._parked += 1
+                self._parking.begin(session)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -82,7 +94,11 @@ class SessionQueue:
                 return
             session = self._make(ticket, repository)
             self._running[ticket.session] = session
-            self._admission.occupy(ticket.session, ticket.gates(repository))
+            self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
+            if ticket.is_plan:
+                self._parked += 1
+                self._parking.begin(session)
+                return
             try:
                 self._slots.adopt("adopted %d" % ticket.session, self._run, session)
             except RuntimeError as error:
@@ -187,7 +203,8 @@ class SessionQueue:
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            self._lend_slot(1)
+            if not session.ticket.is_plan:
+                self._lend_slot(1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -225,7 +242,8 @@ class SessionQueue:
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        self._lend_slot(-1)
+        if not session.ticket.is_plan:
+            self._lend_slot(-1)
         self._run(session)
 
     def _take(self):
@@ -251,23 +269,34 @@ class SessionQueue:
                 number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
-                ticket, repository, _ = self._outstanding.pop(number)
-                try:
-                    if not (repository.db.trouble or repository.hold):
-                        self._running[number] = self._make(ticket, repository)
-                        return self._running[number]
-                finally:
-                    if number not in self._running:
-                        repository.set_behind()
-                        self._admission.leave(number)
+                session = self._make_taken(number)
+                if session is not None:
+                    return session
+
+    def _make_taken(self, number):
+        """The Session that runs from now on of one that was let in, or None: its repository is in
+        trouble."""
+        ticket, repository, _ = self._outstanding.pop(number)
+        try:
+            if not (repository.db.trouble or repository.hold):
+                self._running[number] = self._make(ticket, repository)
+                return self._running[number]
+        finally:
+            if number not in self._running:
+                repository.set_behind()
+                self._admission.leave(number)
+        return None
 
     def leave(self, session):
         """The slot of a session and its gates are free."""
         with self._changed:
             self._ending += 1
+            if session.ticket.is_plan:
+                self._parked -= 1
             # the thread of a slot looks for itself what it can run next
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
+                self._begin_plans()
                 self._changed.notify_all()
 
 

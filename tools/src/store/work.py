@@ -13,6 +13,7 @@ from .endings import Endings
 from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
+from .plans import Plans
 from .progress import Progress
 from .restarts import Restarts
 from .scenarios import Scenarios
@@ -24,6 +25,7 @@ from .views import Views
 from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
 
 STRAYS = 100            # so many files are locked at a time
+PLAN = "plan"           # instead of the on_stale of a load plan, which it has not
 
 WORK_MIGRATIONS = ("""
 create table repository (
@@ -202,6 +204,30 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
+""", """
+create table plan_node (                -- an attempt of a node of a plan that was reached
+    session integer not null, run integer not null,     -- run counts in the session
+    place text not null,                -- in the plan: 1.2 is the second one below the root
+    since integer not null,             -- what is below it with a lower run does not count
+    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
+    kind text not null, name text not null, value text not null,
+    attempt integer not null,
+    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
+    status text not null, begun text not null, ended text,
+    due text,                           -- of its next attempt
+    message text not null default '',
+    child integer,                      -- the session of a run
+    scope text,                         -- JSON: variables that the branch has taken back
+    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
+    mark text not null default '',      -- by a RESTART: void, passed, reopened
+    primary key (session, run)
+) without rowid;
+create table plan_value (               -- what a for_each runs over, as it was when that began
+    session integer not null, place text not null, position integer not null, value text not null,
+    primary key (session, place, position)
+) without rowid;
+-- of a child of a plan: the run of its node
+alter table session add column node integer;
 """)
 
 HELLO = {"scenarios": [{
@@ -230,6 +256,7 @@ class WorkRepository:
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
         self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
+        self.plans = Plans(self.sessions, self.arrivals, self.restarts)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
@@ -336,7 +363,10 @@ class WorkRepository:
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
-        if self.db.read(self._get_on_stale, row) != ADOPT:
+        on_stale = self.db.read(self._get_on_stale, row)
+        if on_stale == PLAN:            # it goes on, whatever became of its children
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+        if on_stale != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
@@ -363,7 +393,8 @@ class WorkRepository:
 
     def _get_on_stale(self, connection, row):
         try:
-            return self.sessions.get_scenario(connection, row).on_stale
+            scenario = self.sessions.get_scenario(connection, row)
+            return scenario.on_stale if scenario.plan is None else PLAN
         except Unreadable:              # what its closing will say
             return "error"
 

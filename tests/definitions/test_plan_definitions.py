@@ -58,17 +58,16 @@ WHOLE = {"name": "all", "timeout": "2h", "serial": [
 
 def test_a_plan_is_read_to_its_nodes():
     root = root_of(WHOLE)
-    assert root[:10] == ("serial", "1", "all", True, 7200, 1, 0, None, "raise", "failed")
+    assert root[:9] == ("serial", "all", True, 7200, 1, 0, None, "raise", "failed")
     years, days, after = root.body.nodes
-    assert years[:3] == ("parallel", "1.1", "years") and years.restart == "all" and years.body[1:] == (1, 3)
-    assert [(node.place, node.enabled) for node in years.body.nodes] == [("1.1.1", True), ("1.1.2", False)]
+    assert years[:2] == ("parallel", "years") and years.restart == "all" and years.body[1:] == (1, 3)
+    assert [node.enabled for node in years.body.nodes] == [True, False]
     assert days.body[:4] == ("x", agent.DatesSource("2015-01-01", "2015-01-31", 7 * 86400), 4, 2)
-    assert days.body.node.place == "1.2.do" and days.body.node.restart == "session"
+    assert days.body.node.restart == "session"
     assert days.body.node.body == ("LOAD", "001", "PROD", {"day": "${x}", "n": "5"}, "load,${x}", 5, {"rows": "loaded"})
     assert [branch[:2] for branch in after.body.branches] == [(">", "0"), ("in", ["a", "${day}"])]
-    assert [branch.node.place for branch in after.body.branches] == ["1.3.1", "1.3.2"]
-    assert after.body.branches[0].node[2:7] == ("report", True, None, 3, 10)
-    assert (after.body.otherwise.place, after.exception.place) == ("1.3.else", "1.3.exception")
+    assert after.body.branches[0].node[1:6] == ("report", True, None, 3, 10)
+    assert (after.body.otherwise.body.scenario, after.exception.body.scenario) == ("NOTHING", "ALERT")
     assert after.on_exception == "ignore" and after.restart is None
     paths = [path for path, _ in agent.walk_plan(root)]
     assert paths[:5] == ["plan", "plan.serial[0]", "plan.serial[0].parallel[0]", "plan.serial[0].parallel[1]",
@@ -78,7 +77,7 @@ def test_a_plan_is_read_to_its_nodes():
 
 
 def test_what_a_node_does_not_say():
-    assert root_of({"run": "A"}) == ("run", "1", None, True, None, 1, 0, None, "raise", "task",
+    assert root_of({"run": "A"}) == ("run", None, True, None, 1, 0, None, "raise", "task",
                                   ("A", "-1", None, {}, "", None, {}))
     assert root_of({"parallel": [{"run": "A"}, {"run": "B"}, {"run": "C"}]}).body[1:] == (3, 0)
     assert root_of(each(**{"in": ["a", 5]})).body[1:4] == (agent.ValuesSource(("a", "5")), 1, 0)
