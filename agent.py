@@ -26548,6 +26548,10 @@ and options of one.
   now, stop it after its task, go on; without a terminal it leaves the session and ends with 130.
   `restart --follow` shows what is printed from then on, the others the whole log. When the agent
   goes away the exit status is 3; `wait SESSION --follow` follows the session again.
+- A load plan is a tree of its nodes for `status`; of many in succession that ended well a few are
+  shown, and how many more there are (`--json` has all). `--follow` tells how its runs, and the
+  nodes that have a name, go on; what they print is in their own logs (`log`, with the number behind
+  `session`). `top` has what a plan runs below it.
 - `shutdown --wait` ends when the agent is gone.
 - `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
   that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
@@ -27416,7 +27420,7 @@ MANUAL_CHANGES = r"""
 - **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
   scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
   with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
-  itself.
+  itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
