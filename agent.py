@@ -25002,7 +25002,7 @@ weather observations to it. Its files are named from the folder where the agent 
 From elsewhere say `EXEC WEATHER folder=/path/of/sqlite_repos/examples`.
 
     $ python agent.py --import sqlite_repos/examples/weather.json
-    sqlite_repos/examples/weather.json: 2 scenarios and 1 schedules imported
+    sqlite_repos/examples/weather.json: 7 scenarios and 1 schedules imported
 
 `WEATHER` uses the host's own tools: it checks the file, splits it by year, and computes monthly
 means with `sort` and `awk`.
@@ -25047,6 +25047,27 @@ Mend the file, and go on with the load:
     OK session=6001 status=QUEUED
     WAIT 6001
     OK session=6001 status=DONE duration=0.374 message=
+
+`WEATHER_YEARS` is a load plan (topic `plans`). It loads the file into a table of its own, makes the
+same mart of each year that the file has, four at the same time, and then the report. Should a part
+fail, the exception `alert` says what to do; one year that lacks a day is passed over.
+
+    EXEC WEATHER_YEARS -SYNC
+    * session=7001 status=QUEUED
+    OK session=7001 status=DONE duration=0.913 message=
+    SESSIONS -PARENT=7001 -SCENARIO=WEATHER_YEAR
+    * session=12001 scenario=WEATHER_YEAR version=001 ... keywords=year=2015 ... parent=7001 ...
+    ...
+    $ python tools/agentcli.py status 7001
+    session 7001  WEATHER_YEARS 001         DONE         0.9 s
+      1 serial                              DONE         0.9 s
+        1.1 stage run session 8001          DONE         0.6 s
+        1.2 years for_each                  DONE         0.2 s
+          1.2.1 run year=2012 session 9001  DONE         0.1 s
+    ...
+        1.3 report run session 13001        DONE         0.1 s
+
+With the broken file of above the plan ends in `ERROR`, and `RESTART 14001` goes on with the stage.
 
 Kill the agent with `kill -9` in the middle of anything, and start it again: `SESSIONS` tells
 what became of what ran.
@@ -27421,6 +27442,7 @@ MANUAL_CHANGES = r"""
   scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
   with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
   itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
+  `WEATHER_YEARS` of the examples is one.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
