@@ -84,6 +84,8 @@ Sections, each using only those above it:
                               manifest that tells what they are.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
+    store/circles             Load plans that would come to start themselves, by what an import
+                              knows.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
@@ -4074,11 +4076,8 @@ DAY_S = 86400
 
 
 class PlanNode(NamedTuple):
-    """A node of a plan. `place` tells it from all others of its plan, for as long as the definition
-    stands: the root is 1, below it are 1.1, 1.2 (nodes of a serial or parallel, branches of a
-    case), 1.else, 1.do and 1.exception."""
+    """A node of a plan."""
     kind: str                       # one of NODE_KINDS
-    place: str
     name: Optional[str]
     enabled: bool
     timeout_s: Optional[float]
@@ -4423,6 +4422,33 @@ class Scenario(NamedTuple):
             targets.add(step.on_false)
         return [self.step_index(name) for name in targets if name not in (END, FAIL)]
 
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks or its plan start, where no variable decides
+        it."""
+        if self.plan is not None:
+            return [(path + ".run", run.scenario, run.version)
+                    for path, run in list_runs(self.plan)
+                    if not list_references(run.scenario + run.version)]
+        return self._list_started(lambda fields: True)
+
+    def list_waited(self):
+        """`list_children` without those that a task does not wait for."""
+        return self.list_children() if self.plan else self._list_started(
+            lambda fields: fields["wait"])
+
+    def _list_started(self, is_meant):
+        return [("steps[%d].tasks[%d].name" % (number, place), task.fields["name"],
+                 task.fields["version"]) for number, step in enumerate(self.steps)
+                for place, task in enumerate(step.tasks)
+                if task.type == "scenario" and is_meant(task.fields)]
+
+    def list_loop_schemas(self):
+        """[(path, logical schema)] of the queries of its plan, where no variable decides it."""
+        return [(path + ".for_each.schema", node.body.source.schema)
+                for path, node in (walk_plan(self.plan) if self.plan else ())
+                if node.kind == FOR_EACH and isinstance(node.body.source, QuerySource)
+                and not list_references(node.body.source.schema)]
+
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
         for index, step in enumerate(self.steps):
@@ -4567,19 +4593,17 @@ class Document(NamedTuple):
     def list_children(self):
         """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
         """
-        children = [(path + ".name", task.fields["name"], task.fields["version"])
-                    for path, task in self._list_tasks() if task.type == "scenario"]
-        for index, scenario in enumerate(self.scenarios):
-            if scenario and scenario.plan:
-                children += [("scenarios[%d].%s.run" % (index, path), run.scenario, run.version)
-                             for path, run in list_runs(scenario.plan)
-                             if not list_references(run.scenario + run.version)]
-        return children
+        return [("scenarios[%d].%s" % (index, path), name, version)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for path, name, version in scenario.list_children()]
 
     def list_schemas(self):
-        """[(path, logical schema)] that its tasks name."""
+        """[(path, logical schema)] that its tasks and plans name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
-                if "schema" in task.fields]
+                if "schema" in task.fields] + [
+                    ("scenarios[%d].%s" % (index, path), schema)
+                    for index, scenario in enumerate(self.scenarios) if scenario
+                    for path, schema in scenario.list_loop_schemas()]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""
@@ -4837,9 +4861,9 @@ class PlanReader(ObjectReader):
     def read(self, path, value, variables):
         """The PlanNode of a JSON object whose texts may use these variables, or of what can be read
         of it: `faults` has the reasons."""
-        return self._node(path, value, "1", variables, 1)
+        return self._node(path, value, variables, 1)
 
-    def _node(self, path, value, place, variables, depth):
+    def _node(self, path, value, variables, depth):
         """A node and all below it; `depth` counts it and those around it."""
         if depth > MAX_DEPTH:
             self._fault(path, "more than %d nodes lie inside one another" % MAX_DEPTH)
@@ -4849,14 +4873,13 @@ class PlanReader(ObjectReader):
             return None
         fields = self._object(path, value, dict(NODE_FIELDS, **KIND_FIELDS[kind]))
         self._note_name(path, fields["name"])
-        body = self._readers[kind](path, fields, place, variables, depth + 1)
+        body = self._readers[kind](path, fields, variables, depth + 1)
         exception = None
         if fields["exception"] is not None:
-            exception = self._node(path + ".exception", fields["exception"], place + ".exception",
-                                   variables, depth + 1)
+            exception = self._node(path + ".exception", fields["exception"], variables, depth + 1)
         elif "on_exception" in value:
             self._fault(path + ".on_exception", "is for a node with an exception")
-        return PlanNode(kind, place, fields["name"], fields["enabled"], fields["timeout"],
+        return PlanNode(kind, fields["name"], fields["enabled"], fields["timeout"],
                         fields["attempts"], fields["retry_delay"], exception,
                         fields["on_exception"], fields.get("restart"), body)
 
@@ -4889,7 +4912,7 @@ class PlanReader(ObjectReader):
 
     # -- kinds -------------------------------------------------------------------------
 
-    def _run(self, path, fields, _, variables, __):
+    def _run(self, path, fields, variables, _):
         """The RunBody; what it shows and what it takes back must not be secret."""
         names = ("run", "version", "context", "variables", "keywords")
         for place, text in strings_in({name: fields[name] for name in names}, path):
@@ -4912,21 +4935,21 @@ class PlanReader(ObjectReader):
         elif name in self._secrets:
             self._fault(path, "a secret takes no value")
 
-    def _nodes(self, path, values, place, variables, depth):
+    def _nodes(self, path, values, variables, depth):
         """The nodes of a list; it must have one."""
         if values == []:
             self._fault(path, "must have at least one node")
-        return tuple([self._node("%s[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
-                                 variables, depth) for index, value in enumerate(values or ())])
+        return tuple([self._node("%s[%d]" % (path, index), value, variables, depth)
+                      for index, value in enumerate(values or ())])
 
-    def _serial(self, path, fields, place, variables, depth):
-        return SerialBody(self._nodes(path + ".serial", fields["serial"], place, variables, depth))
+    def _serial(self, path, fields, variables, depth):
+        return SerialBody(self._nodes(path + ".serial", fields["serial"], variables, depth))
 
-    def _parallel(self, path, fields, place, variables, depth):
-        nodes = self._nodes(path + ".parallel", fields["parallel"], place, variables, depth)
+    def _parallel(self, path, fields, variables, depth):
+        nodes = self._nodes(path + ".parallel", fields["parallel"], variables, depth)
         return ParallelBody(nodes, fields["limit"] or len(nodes), fields["max_errors"])
 
-    def _case(self, path, fields, place, variables, depth):
+    def _case(self, path, fields, variables, depth):
         """The CaseBody, or None of what is no object."""
         path += ".case"
         if fields["case"] is None:
@@ -4937,16 +4960,14 @@ class PlanReader(ObjectReader):
                 fields["variable"], tell_near(fields["variable"], variables)))
         if fields["when"] == []:
             self._fault(path + ".when", "must have at least one branch")
-        branches = [self._branch("%s.when[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
-                                 variables, depth)
+        branches = [self._branch("%s.when[%d]" % (path, index), value, variables, depth)
                     for index, value in enumerate(fields["when"] or ())]
         otherwise = None
         if fields["else"] is not None:
-            otherwise = self._node(path + ".else", fields["else"], place + ".else", variables,
-                                   depth)
+            otherwise = self._node(path + ".else", fields["else"], variables, depth)
         return CaseBody(fields["variable"], tuple(branches), otherwise)
 
-    def _branch(self, path, value, place, variables, depth):
+    def _branch(self, path, value, variables, depth):
         """The Branch; how it compares is judged as in an evaluate task."""
         fields = self._object(path, value, when_fields())
         for inner, text in strings_in({"value": fields["value"]}, path):
@@ -4956,10 +4977,10 @@ class PlanReader(ObjectReader):
         self.comparisons.append((path, fields))
         node = None
         if fields["do"] is not None:
-            node = self._node(path + ".do", fields["do"], place, variables, depth)
+            node = self._node(path + ".do", fields["do"], variables, depth)
         return Branch(fields["operator"], fields["value"], node)
 
-    def _each(self, path, fields, place, variables, depth):
+    def _each(self, path, fields, variables, depth):
         """The EachBody; the texts of its node may use its variable, too."""
         inner, do = path + ".for_each", fields["do"]
         each = self._object(inner, fields["for_each"], EACH_FIELDS) \
@@ -4971,15 +4992,13 @@ class PlanReader(ObjectReader):
         if fields["for_each"] is not None:
             source = self._source(inner, each, fields["for_each"], variables)
         if do is not None:              # a variable that is none is no fault of what uses it
-            do = self._node(path + ".do", do, place + ".do", variables and name and
-                            variables | {name}, depth)
+            do = self._node(path + ".do", do, variables and name and variables | {name}, depth)
         return EachBody(name, source, fields["parallel"], fields["max_errors"], do)
 
     # -- values of a loop --------------------------------------------------------------
 
     def _source(self, path, fields, document, variables):
         """Where a for_each has its values from, or None: then the faults are noted."""
-        before = len(self.faults)
         kinds = [name for name in _SOURCES if name in document]
         if not kinds and "schema" in document:
             kinds = ["query"]
@@ -5008,7 +5027,7 @@ class PlanReader(ObjectReader):
         if kind == "query":
             return QuerySource(fields["schema"], fields["query"])
         source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
-        if len(self.faults) == before and not list_references(source.first + source.last):
+        if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
 
@@ -5180,6 +5199,7 @@ class Definitions(ObjectReader):
         for name in OF_STEPS:
             if name in value:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
+        fields["on_error"] = None
         if fields["plan"] is None:
             return None
         reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
@@ -7104,6 +7124,53 @@ def _changing(path):
 
 
 # ======================================================================================
+# store/circles.py
+# Load plans that would come to start themselves, by what an import knows.
+# ======================================================================================
+
+class Circles:
+    """Looks for circles among the scenarios of a repository, where no variable decides what starts;
+    `find(name, version)` gives their rows, as that of Scenarios."""
+
+    def __init__(self, scenarios, find):
+        self._scenarios, self._find = scenarios, find
+
+    def list(self, starts):
+        """Yields the circles that begin at some scenario versions, or further on, each a list of
+        [(name, version), path of what starts the next]. Each version is looked at once."""
+        visited = set()
+        for start in starts:
+            way = [[start, ""]]                 # the versions from the start on, where it stands
+            behind = [iter(self._list_starts(start))] if start not in visited else []
+            visited.add(start)
+            while behind:
+                path, place = next(behind[-1], (None, None))
+                if place is None:
+                    behind.pop()
+                    way.pop()
+                    continue
+                way[-1][1] = path
+                places = [each[0] for each in way] if place in visited else []
+                if place in places:
+                    yield [tuple(each) for each in way[places.index(place):]]
+                elif place not in visited:
+                    visited.add(place)
+                    way.append([place, ""])
+                    behind.append(iter(self._list_starts(place)))
+
+    def _list_starts(self, place):
+        """[(path, (name, version))] of what a scenario version starts and waits for."""
+        row = self._find(*place)
+        try:
+            scenario = row and self._scenarios.parse(row["definition"], row["body"])
+        except Unreadable:              # it starts nothing
+            scenario = None
+        rows = [(path, name, self._find(name, version))
+                for path, name, version in (scenario.list_waited() if scenario else ())]
+        return [(path, (name, row["version"])) for path, name, row in rows if row]
+
+
+# ======================================================================================
 # store/writer.py
 # The one writer of a file: what is waiting shares a transaction, and is answered after the commit.
 #
@@ -7820,6 +7887,7 @@ class Imports:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
+        faults += self._list_circles(document, find)
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
@@ -7844,6 +7912,21 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
+
+    def _list_circles(self, document, find):
+        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
+        the path is that of a run of this document, where the circle has one."""
+        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        faults = []
+        for circle in Circles(self._scenarios, find).list(plans):
+            names = ["%s %s" % place for place, _ in circle]
+            for index, (place, path) in enumerate(circle):
+                if place in plans:
+                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    break
+        return faults
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -7883,6 +7966,11 @@ class Imports:
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
                          for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
+
+
+def shorten_way(names):
+    """The names of a long way with its middle left out."""
+    return names if len(names) <= 9 else names[:4] + ["..."] + names[-4:]
 
 
 class Rehearsed(AgentError):
@@ -23322,13 +23410,25 @@ class WorkContents:
         except Unreadable as error:
             return [self._find("scenario", "%s %s" % (name, version), error.message,
                                "IMPORT it again")]
-        faults = []
+        faults = self._list_plan_faults(connection, scenario)
         for step in scenario.steps:
             for place, task in enumerate(step.tasks, 1):
-                faults += [(step.name, place, fault)
+                faults += [("%s/%d" % (step.name, place), fault)
                            for fault in self._list_task_faults(connection, task)]
-        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+        return [self._find("scenario", "%s %s" % (name, version), "%s: %s" % fault,
                            "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_plan_faults(self, connection, scenario):
+        """[(path, what is missing)] of the nodes of a plan."""
+        faults = []
+        for path, name, version in scenario.list_children() if scenario.plan else ():
+            if not self._scenarios.has(connection, name, version):
+                faults.append((path, "no scenario %s %s" % (name, version)))
+        for path, schema in scenario.list_loop_schemas():
+            if schema not in self._facts.schemas:
+                faults.append((path, "no logical schema %s" % schema))
+            faults += [(path, fault) for fault in self._list_schema_faults(schema)]
+        return faults
 
     def _list_task_faults(self, connection, task):
         """What a task needs and does not have, where no variable decides it."""
@@ -25149,7 +25249,7 @@ weather observations to it. Its files are named from the folder where the agent 
 From elsewhere say `EXEC WEATHER folder=/path/of/sqlite_repos/examples`.
 
     $ python agent.py --import sqlite_repos/examples/weather.json
-    sqlite_repos/examples/weather.json: 2 scenarios and 1 schedules imported
+    sqlite_repos/examples/weather.json: 7 scenarios and 1 schedules imported
 
 `WEATHER` uses the host's own tools: it checks the file, splits it by year, and computes monthly
 means with `sort` and `awk`.
@@ -25194,6 +25294,27 @@ Mend the file, and go on with the load:
     OK session=6001 status=QUEUED
     WAIT 6001
     OK session=6001 status=DONE duration=0.374 message=
+
+`WEATHER_YEARS` is a load plan (topic `plans`). It loads the file into a table of its own, makes the
+same mart of each year that the file has, four at the same time, and then the report. Should a part
+fail, the exception `alert` says what to do; one year that lacks a day is passed over.
+
+    EXEC WEATHER_YEARS -SYNC
+    * session=7001 status=QUEUED
+    OK session=7001 status=DONE duration=0.913 message=
+    SESSIONS -PARENT=7001 -SCENARIO=WEATHER_YEAR
+    * session=12001 scenario=WEATHER_YEAR version=001 ... keywords=year=2015 ... parent=7001 ...
+    ...
+    $ python tools/agentcli.py status 7001
+    session 7001  WEATHER_YEARS 001         DONE         0.9 s
+      1 serial                              DONE         0.9 s
+        1.1 stage run session 8001          DONE         0.6 s
+        1.2 years for_each                  DONE         0.2 s
+          1.2.1 run year=2012 session 9001  DONE         0.1 s
+    ...
+        1.3 report run session 13001        DONE         0.1 s
+
+With the broken file of above the plan ends in `ERROR`, and `RESTART 14001` goes on with the stage.
 
 Kill the agent with `kill -9` in the middle of anything, and start it again: `SESSIONS` tells
 what became of what ran.
@@ -25348,6 +25469,8 @@ A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not firs
 
 <<fields scenario>>
 
+A scenario has `steps` or a `plan`; topic `plans` tells of that.
+
 ### Fields of a step
 
 <<fields step>>
@@ -25474,6 +25597,137 @@ A logical schema:
 Schedules exclude the dates of a calendar by its name (`exclude_dates`). The verbs
 `CALENDAR ADD`, `SET`, `DEL` and `LIST` do the same over the port. One that a schedule names
 cannot be deleted.
+"""
+MANUAL_PLANS = r"""
+## plans: scenarios that run other scenarios
+
+A **load plan** is a scenario with a `plan` instead of `steps`: a tree of nodes, whose leaves run
+other scenarios, one after the other, side by side, for each day of a month. Versions, EXEC,
+schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are those of any scenario.
+
+    {"scenarios": [{
+      "name": "LOAD_MONTH", "version": "001",
+      "variables": {"first": "2015-01-01", "last": "2015-01-31", "loaded": "0"},
+      "plan": {"serial": [
+        {"name": "days", "parallel": 4, "max_errors": 2,
+         "for_each": {"variable": "day", "from": "${first}", "to": "${last}", "step": "1d"},
+         "do": {"run": "LOAD_DAY", "attempts": 2, "retry_delay": "1m"}},
+        {"run": "COUNT", "returns": {"rows": "loaded"}},
+        {"case": {"variable": "loaded", "when": [
+           {"operator": ">", "value": 0, "do": {"run": "REPORT", "keywords": "report"}}],
+           "else": {"run": "ALERT"}}}],
+       "exception": {"run": "ALERT"}}}]}
+
+Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
+-PARENT=1001` lists those of the plan 1001.
+
+### Fields of a node
+
+A node is an object with one of `run`, `serial`, `parallel`, `case` and `for_each`, which says of
+which kind it is. Any node may have:
+
+<<fields node>>
+
+At most <<MAX_DEPTH>> nodes lie inside one another. A node is told by its place in the tree: the
+plan's own node is `1`, the third node of its list (or the node of its third value) `1.3`, its
+exception `1.exception`, the node of
+a case's `else` `1.else`.
+
+### A node that runs a scenario
+
+<<fields node run>>
+
+The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+`ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
+none. The limit of the scenario, and the number of places of the agent, hold for it as for any
+session; the plan itself takes no place.
+
+### Nodes in order and side by side
+
+<<fields node serial>>
+
+Side by side:
+
+<<fields node parallel>>
+
+What has begun when there are too many errors goes on to its end.
+
+### A node that chooses
+
+<<fields node case>>
+
+The object `case`:
+
+<<fields case>>
+
+A branch of `when`, which compares as the task `evaluate` does; the first one that fits counts:
+
+<<fields branch>>
+
+### A node that is run for each value
+
+<<fields node for_each>>
+
+The object `for_each`:
+
+<<fields for_each>>
+
+- Its values come from one of `in`, `from` with `to`, `query` with `schema`, and `files`. There may
+  be <<MAX_VALUES>>. They are taken down when the node begins, and are the same at a restart. Without
+  any value the node is `DONE`. An import warns where that can be seen already.
+- Dates include the last one, if the step meets it. They look like `2015-01-31` when `from` is a
+  date and the step is in whole days, else like `2015-01-31T06:00:00`. With such times a `to` that
+  is a date means all of that day. They are those of a clock on the wall, which no change to summer
+  time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
+  everywhere.
+- A `to` before `from` is no value. A step of 0, or backwards, is refused.
+- `files` gives the paths that fit, in the order of their names.
+
+### Variables of a plan
+
+- The strings of a node may have `${name}`: `run`, `version`, `context`, `keywords`, the values of
+  `variables`, `value` of a branch, `in`, `from`, `to`, `schema` and `files`. They get the values
+  when the node begins. A name that is none then is an error of the node. `query` takes variables as
+  `:name`, as in SQL tasks.
+- The variables of the plan are handed to each run whose scenario declares them; those that the node
+  names in `variables` win, and must be declared there. Secrets go to secret variables alone.
+- `returns`, {"rows": "loaded"}, gives the plan's variable `loaded` the value that `rows` had at the
+  end of the session, when that ended well. A secret is never taken back.
+- The variable of a `for_each` is seen in the node that it runs, and below that. What a branch of a
+  `parallel` or `for_each` takes back is seen in that branch alone.
+- A secret is refused in what is shown: keywords, names, contexts, values of a loop.
+
+### The end of a plan
+
+- A serial ends with its first node that fails, in `ERROR`; a parallel or `for_each` when more than
+  `max_errors` have failed. A node that had failures inside it which were passed over ends in
+  `WARNING`.
+- A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
+  that fails, too, or `on_exception` is `raise`, the node has failed.
+- The plan's session ends as its outermost node.
+
+A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
+children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
+children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+
+### RESTART of a plan
+
+A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
+in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
+RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
+ended well, is not run again.
+
+### Circles
+
+A plan cannot start itself, also not by way of others or of `scenario` tasks that wait. An import
+refuses that where it knows all of the way: the path is that of the run, the reason names the
+plans between. Where a variable decides, or a scenario came later, it is an error when that run
+would begin.
+
+### What does not go with a plan
+
+`steps`, `max_steps` and `on_error` are refused beside a plan: what is done when it fails says
+`exception` of its node. `on_stale` does not apply; an import warns of it.
 """
 MANUAL_TASKS = r"""
 ## tasks: what steps do
@@ -26562,6 +26816,10 @@ and options of one.
   now, stop it after its task, go on; without a terminal it leaves the session and ends with 130.
   `restart --follow` shows what is printed from then on, the others the whole log. When the agent
   goes away the exit status is 3; `wait SESSION --follow` follows the session again.
+- A load plan is a tree of its nodes for `status`; of many in succession that ended well a few are
+  shown, and how many more there are (`--json` has all). `--follow` tells how its runs, and the
+  nodes that have a name, go on; what they print is in their own logs (`log`, with the number behind
+  `session`). `top` has what a plan runs below it.
 - `shutdown --wait` ends when the agent is gone.
 - `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
   that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
@@ -27427,11 +27685,16 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
+  scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
+  with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
+  itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
+  `WEATHER_YEARS` of the examples is one.
 """
-MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
+                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
+                MANUAL_CONNECTIONS, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
+                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -27462,6 +27725,8 @@ LIMITS = (
     Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
+    Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
@@ -27521,11 +27786,12 @@ STATE_MEANINGS = {
 }
 CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
          RepositoryError, TooLong, WaitTimeout, Internal)
-FIELD_TABLES = {
+FIELD_TABLES = dict({
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
-    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
-}
+    "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS, "node": NODE_FIELDS,
+    "case": CASE_FIELDS, "branch": when_fields(), "for_each": EACH_FIELDS,
+}, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 
 def make_manual(topic=""):

@@ -93,8 +93,8 @@ def test_a_loop_over_files_and_a_query(inside, tmp_path):
 
 
 def test_values_that_cannot_be_had(inside):
-    put_plan(inside, {"serial": [{"for_each": {"variable": "v", "schema": "NOWHERE", "query": "select 1"},
-                             "do": {"run": "A"}}]})
+    put_plan(inside, {"serial": [{"for_each": {"variable": "v", "schema": "${s}", "query": "select 1"},
+                                  "do": {"run": "A"}}]}, variables={"s": "NOWHERE"})
     _, lines = run_plan(inside, status="ERROR")
     assert lines["1.1"]["status"] == "ERROR" and "NOWHERE" in lines["1.1"]["message"]
 

@@ -13,7 +13,7 @@ from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
-from .plan import FOR_EACH, PlanNode, is_empty, list_runs, walk_plan
+from .plan import FOR_EACH, PlanNode, QuerySource, is_empty, list_runs, walk_plan
 from .references import list_references
 
 
@@ -120,6 +120,33 @@ class Scenario(NamedTuple):
         if any(task.type == "evaluate" for task in step.tasks):
             targets.add(step.on_false)
         return [self.step_index(name) for name in targets if name not in (END, FAIL)]
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks or its plan start, where no variable decides
+        it."""
+        if self.plan is not None:
+            return [(path + ".run", run.scenario, run.version)
+                    for path, run in list_runs(self.plan)
+                    if not list_references(run.scenario + run.version)]
+        return self._list_started(lambda fields: True)
+
+    def list_waited(self):
+        """`list_children` without those that a task does not wait for."""
+        return self.list_children() if self.plan else self._list_started(
+            lambda fields: fields["wait"])
+
+    def _list_started(self, is_meant):
+        return [("steps[%d].tasks[%d].name" % (number, place), task.fields["name"],
+                 task.fields["version"]) for number, step in enumerate(self.steps)
+                for place, task in enumerate(step.tasks)
+                if task.type == "scenario" and is_meant(task.fields)]
+
+    def list_loop_schemas(self):
+        """[(path, logical schema)] of the queries of its plan, where no variable decides it."""
+        return [(path + ".for_each.schema", node.body.source.schema)
+                for path, node in (walk_plan(self.plan) if self.plan else ())
+                if node.kind == FOR_EACH and isinstance(node.body.source, QuerySource)
+                and not list_references(node.body.source.schema)]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -265,19 +292,17 @@ class Document(NamedTuple):
     def list_children(self):
         """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
         """
-        children = [(path + ".name", task.fields["name"], task.fields["version"])
-                    for path, task in self._list_tasks() if task.type == "scenario"]
-        for index, scenario in enumerate(self.scenarios):
-            if scenario and scenario.plan:
-                children += [("scenarios[%d].%s.run" % (index, path), run.scenario, run.version)
-                             for path, run in list_runs(scenario.plan)
-                             if not list_references(run.scenario + run.version)]
-        return children
+        return [("scenarios[%d].%s" % (index, path), name, version)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for path, name, version in scenario.list_children()]
 
     def list_schemas(self):
-        """[(path, logical schema)] that its tasks name."""
+        """[(path, logical schema)] that its tasks and plans name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
-                if "schema" in task.fields]
+                if "schema" in task.fields] + [
+                    ("scenarios[%d].%s" % (index, path), schema)
+                    for index, scenario in enumerate(self.scenarios) if scenario
+                    for path, schema in scenario.list_loop_schemas()]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""

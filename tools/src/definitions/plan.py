@@ -20,11 +20,8 @@ DAY_S = 86400
 
 
 class PlanNode(NamedTuple):
-    """A node of a plan. `place` tells it from all others of its plan, for as long as the definition
-    stands: the root is 1, below it are 1.1, 1.2 (nodes of a serial or parallel, branches of a
-    case), 1.else, 1.do and 1.exception."""
+    """A node of a plan."""
     kind: str                       # one of NODE_KINDS
-    place: str
     name: Optional[str]
     enabled: bool
     timeout_s: Optional[float]

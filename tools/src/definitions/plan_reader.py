@@ -26,9 +26,9 @@ class PlanReader(ObjectReader):
     def read(self, path, value, variables):
         """The PlanNode of a JSON object whose texts may use these variables, or of what can be read
         of it: `faults` has the reasons."""
-        return self._node(path, value, "1", variables, 1)
+        return self._node(path, value, variables, 1)
 
-    def _node(self, path, value, place, variables, depth):
+    def _node(self, path, value, variables, depth):
         """A node and all below it; `depth` counts it and those around it."""
         if depth > MAX_DEPTH:
             self._fault(path, "more than %d nodes lie inside one another" % MAX_DEPTH)
@@ -38,14 +38,13 @@ class PlanReader(ObjectReader):
             return None
         fields = self._object(path, value, dict(NODE_FIELDS, **KIND_FIELDS[kind]))
         self._note_name(path, fields["name"])
-        body = self._readers[kind](path, fields, place, variables, depth + 1)
+        body = self._readers[kind](path, fields, variables, depth + 1)
         exception = None
         if fields["exception"] is not None:
-            exception = self._node(path + ".exception", fields["exception"], place + ".exception",
-                                   variables, depth + 1)
+            exception = self._node(path + ".exception", fields["exception"], variables, depth + 1)
         elif "on_exception" in value:
             self._fault(path + ".on_exception", "is for a node with an exception")
-        return PlanNode(kind, place, fields["name"], fields["enabled"], fields["timeout"],
+        return PlanNode(kind, fields["name"], fields["enabled"], fields["timeout"],
                         fields["attempts"], fields["retry_delay"], exception,
                         fields["on_exception"], fields.get("restart"), body)
 
@@ -78,7 +77,7 @@ class PlanReader(ObjectReader):
 
     # -- kinds -------------------------------------------------------------------------
 
-    def _run(self, path, fields, _, variables, __):
+    def _run(self, path, fields, variables, _):
         """The RunBody; what it shows and what it takes back must not be secret."""
         names = ("run", "version", "context", "variables", "keywords")
         for place, text in strings_in({name: fields[name] for name in names}, path):
@@ -101,21 +100,21 @@ class PlanReader(ObjectReader):
         elif name in self._secrets:
             self._fault(path, "a secret takes no value")
 
-    def _nodes(self, path, values, place, variables, depth):
+    def _nodes(self, path, values, variables, depth):
         """The nodes of a list; it must have one."""
         if values == []:
             self._fault(path, "must have at least one node")
-        return tuple([self._node("%s[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
-                                 variables, depth) for index, value in enumerate(values or ())])
+        return tuple([self._node("%s[%d]" % (path, index), value, variables, depth)
+                      for index, value in enumerate(values or ())])
 
-    def _serial(self, path, fields, place, variables, depth):
-        return SerialBody(self._nodes(path + ".serial", fields["serial"], place, variables, depth))
+    def _serial(self, path, fields, variables, depth):
+        return SerialBody(self._nodes(path + ".serial", fields["serial"], variables, depth))
 
-    def _parallel(self, path, fields, place, variables, depth):
-        nodes = self._nodes(path + ".parallel", fields["parallel"], place, variables, depth)
+    def _parallel(self, path, fields, variables, depth):
+        nodes = self._nodes(path + ".parallel", fields["parallel"], variables, depth)
         return ParallelBody(nodes, fields["limit"] or len(nodes), fields["max_errors"])
 
-    def _case(self, path, fields, place, variables, depth):
+    def _case(self, path, fields, variables, depth):
         """The CaseBody, or None of what is no object."""
         path += ".case"
         if fields["case"] is None:
@@ -126,16 +125,14 @@ class PlanReader(ObjectReader):
                 fields["variable"], tell_near(fields["variable"], variables)))
         if fields["when"] == []:
             self._fault(path + ".when", "must have at least one branch")
-        branches = [self._branch("%s.when[%d]" % (path, index), value, "%s.%d" % (place, index + 1),
-                                 variables, depth)
+        branches = [self._branch("%s.when[%d]" % (path, index), value, variables, depth)
                     for index, value in enumerate(fields["when"] or ())]
         otherwise = None
         if fields["else"] is not None:
-            otherwise = self._node(path + ".else", fields["else"], place + ".else", variables,
-                                   depth)
+            otherwise = self._node(path + ".else", fields["else"], variables, depth)
         return CaseBody(fields["variable"], tuple(branches), otherwise)
 
-    def _branch(self, path, value, place, variables, depth):
+    def _branch(self, path, value, variables, depth):
         """The Branch; how it compares is judged as in an evaluate task."""
         fields = self._object(path, value, when_fields())
         for inner, text in strings_in({"value": fields["value"]}, path):
@@ -145,10 +142,10 @@ class PlanReader(ObjectReader):
         self.comparisons.append((path, fields))
         node = None
         if fields["do"] is not None:
-            node = self._node(path + ".do", fields["do"], place, variables, depth)
+            node = self._node(path + ".do", fields["do"], variables, depth)
         return Branch(fields["operator"], fields["value"], node)
 
-    def _each(self, path, fields, place, variables, depth):
+    def _each(self, path, fields, variables, depth):
         """The EachBody; the texts of its node may use its variable, too."""
         inner, do = path + ".for_each", fields["do"]
         each = self._object(inner, fields["for_each"], EACH_FIELDS) \
@@ -160,15 +157,13 @@ class PlanReader(ObjectReader):
         if fields["for_each"] is not None:
             source = self._source(inner, each, fields["for_each"], variables)
         if do is not None:              # a variable that is none is no fault of what uses it
-            do = self._node(path + ".do", do, place + ".do", variables and name and
-                            variables | {name}, depth)
+            do = self._node(path + ".do", do, variables and name and variables | {name}, depth)
         return EachBody(name, source, fields["parallel"], fields["max_errors"], do)
 
     # -- values of a loop --------------------------------------------------------------
 
     def _source(self, path, fields, document, variables):
         """Where a for_each has its values from, or None: then the faults are noted."""
-        before = len(self.faults)
         kinds = [name for name in _SOURCES if name in document]
         if not kinds and "schema" in document:
             kinds = ["query"]
@@ -197,7 +192,7 @@ class PlanReader(ObjectReader):
         if kind == "query":
             return QuerySource(fields["schema"], fields["query"])
         source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
-        if len(self.faults) == before and not list_references(source.first + source.last):
+        if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
 

@@ -166,6 +166,7 @@ class Definitions(ObjectReader):
         for name in OF_STEPS:
             if name in value:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
+        fields["on_error"] = None
         if fields["plan"] is None:
             return None
         reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
