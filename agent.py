@@ -17349,14 +17349,16 @@ class PlanSteps:
 
     # -- what follows ------------------------------------------------------------------
 
-    def advance(self):
+    def advance(self, has_room=True):
         """What follows -> (what to record, in its order; NodeStates of runs that are to begin, of
-        those whose session is to be stopped, of those that ask for their values or branch)."""
+        those whose session is to be stopped, of those that ask for their values or branch). Without
+        room for more sessions no run begins."""
         while self._todo or self._starved and self._open < MAX_OPEN:
             node = self._todo.popleft() if self._todo else self._starved.popleft()
             self._look(node)
-        ready = [node for node in self._ready if node.status == READY]
-        self._ready.clear()
+        ready = [node for node in self._ready if node.status == READY and has_room]
+        if has_room:
+            self._ready.clear()
         answer = self._changes, ready, self._stops, self._questions
         self._changes, self._stops, self._questions = [], [], []
         return answer
@@ -17556,6 +17558,11 @@ class PlanTree(PlanSteps):
         return list(self._children)
 
     @property
+    def has_ready(self):
+        """Whether runs wait for room."""
+        return bool(self._ready)
+
+    @property
     def has_questions(self):
         """Whether values or branches are to be found out."""
         return bool(self._questions)
@@ -17701,10 +17708,12 @@ class PlanRequests:
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
-        take_fault() says why."""
+        take_fault() says why. RepositoryError: not now."""
         try:
             return self._make(node, change)
         except AgentError as error:
+            if isinstance(error, RepositoryError) and not isinstance(error, Unreadable):
+                raise
             self._faults[node] = error
         except ValueError as error:
             self._faults[node] = BadRequest(str(error))
@@ -17789,20 +17798,21 @@ class PlanRecords:
         """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
-        chunks = [self._submit(starts[place:place + CHANGES_AT_ONCE])
-                  for place in range(0, len(starts), CHANGES_AT_ONCE)]
-        begun = []
+        waits_for, chunks, begun = tuple(waits_for), [], []
         try:
+            for place in range(0, len(starts), CHANGES_AT_ONCE):
+                chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
+                                                       waits_for)))
             while chunks:
                 pending, pairs = chunks[0]
                 while not pending.wait(SOON_S):
-                    yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
-                                  is_deaf=True)
+                    yield Waiting(lambda: chunks[0][0].is_done, None, waits_for, is_deaf=True)
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
                     self._requests.close(pairs, None)
-                    chunks[0] = self._submit([(strip(change), node) for change, node in pairs])
+                    chunks[0] = yield from self._submit(
+                        [(strip(change), node) for change, node in pairs], waits_for)
                     continue
                 self._requests.close(pairs, results)
                 del chunks[0]
@@ -17814,10 +17824,20 @@ class PlanRecords:
             raise
         return begun
 
-    def _submit(self, pairs):
-        """Hands changes over -> (Pending, the pairs as they are written)."""
-        prepared = [(self.mask(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
+    def _submit(self, pairs, waits_for):
+        """Hands changes over, as soon as what they need can be read: a generator of Waitings, then
+        -> (Pending, the pairs as they are written)."""
+        prepared = []
+        while len(prepared) < len(pairs):
+            change, node = pairs[len(prepared)]
+            try:
+                prepared.append((self.mask(change) if node is None
+                                 else self._requests.prepare(node, change), node))
+            except RepositoryGone:
+                self._requests.close(prepared, None)
+                raise
+            except RepositoryError:
+                yield Waiting(lambda: False, TRY_S, waits_for, is_deaf=True)
         pending = self._repository.db.submit(
             self._repository.plans.record, self._journal.session, self._around.identity,
             [change for change, _ in prepared], self._around.clock.now(),
@@ -18028,6 +18048,7 @@ class PlanCourse:
         self._news = news               # deque of children that may have ended; None: all
         self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
+        self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
 
     def run(self, place):
@@ -18043,10 +18064,15 @@ class PlanCourse:
             self._journal.flush()
             self._make_tree(secrets, is_restart)
             try:
-                outcome = yield from self._go()
+                return (yield from self._go())
+            except (Left, AgentError):
+                raise
+            except Exception as error:  # a fault of the agent's own: nobody waits for them
+                for number in self._tree.waits_for:
+                    self._stop(number, "fault of the agent: %s" % error)
+                raise
             finally:
                 self._questions.close()
-            return outcome
 
     def _find_rest(self, is_restart):
         """How many seconds are left of its timeout, or None."""
@@ -18094,8 +18120,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-            if self._halt is not None or self._is_blind:
-                self._news.append(None)
+                if self._halt is not None or self._is_blind:
+                    self._news.append(None)
 
     def _has_news(self):
         control = self._control
@@ -18107,7 +18133,7 @@ class PlanCourse:
         """How many seconds to wait at most, or None."""
         due, now = self._tree.find_time(), self._around.clock.monotonic()
         times = [max(0.0, due - now)] if due is not None else []
-        if self._halt is not None or self._is_blind:
+        if self._halt is not None or self._is_blind or self._tree.has_ready:
             times.append(LOOK_AGAIN_S)
         return min(times) if times else None
 
@@ -18117,15 +18143,16 @@ class PlanCourse:
         try:
             self._control.interrupt_if_asked(is_between=True)
         except Interrupted as interrupt:
-            is_new = self._halt is None
-            self._halt = self._halt or interrupt
-            self._mode = IMMEDIATE if self._control.is_due else NORMAL
-            if is_new:
-                self._tree.stop(interrupt.status, interrupt.message,
-                                self._around.clock.monotonic())
+            mode, before = IMMEDIATE if self._control.is_due else NORMAL, self._mode
+            now, self._mode = self._around.clock.monotonic(), mode
+            if self._halt is None:
+                self._halt = interrupt
+                self._tree.stop(interrupt.status, interrupt.message, now)
                 self._questions.stop_all(interrupt.message)
-            for number in self._tree.waits_for:
-                self._stop(number)
+            if mode != before or now >= self._stopped + LOOK_AGAIN_S:
+                self._stopped = now
+                for number in self._tree.waits_for:
+                    self._stop(number)
 
     def _stop(self, number, reason=None):
         """Stops a child: with the plan, or for a time-out of its node."""
@@ -18172,7 +18199,7 @@ class PlanCourse:
         be recorded with the end of the plan."""
         tree, clock = self._tree, self._around.clock
         while True:
-            changes, ready, stops, questions = tree.advance()
+            changes, ready, stops, questions = tree.advance(self._around.plans.has_room)
             if tree.is_over:
                 return changes
             for node in stops:
@@ -22613,6 +22640,11 @@ class Families:
     def check_context(self, name):
         """NotFound when there is no context of this name."""
         self._agent.desk.check_context(name)
+
+    @property
+    def has_room(self):
+        """Whether there may be further outstanding sessions."""
+        return self._agent.queue.counts()[1] < self._agent.settings.max_queue
 
     def is_held(self, repository):
         """Whether a session that is made now has to wait for a release."""

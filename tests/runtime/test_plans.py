@@ -418,7 +418,7 @@ def switch(agent, name="T"):
     return leaf(name, "echo run; [ -e %s ]" % (agent.folder / "mended"))
 
 
-def mend(agent):
+def mend_leaf(agent):
     (agent.folder / "mended").write_text("")
 
 
@@ -426,7 +426,7 @@ def mend(agent):
 def test_a_restart_goes_on_where_it_failed(inside, restart, count):
     put_plan(inside, {"serial": [{"run": "A"}, {"run": "A"}, {"run": "T"}], "restart": restart}, switch(inside))
     number, before = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     assert inside.ok("RESTART %s" % number)["status"] == "QUEUED"
     lines = wait_plan(inside, number)
     assert node_states(lines) == dict.fromkeys(("1", "1.1", "1.2", "1.3"), "DONE")
@@ -438,7 +438,7 @@ def test_a_restart_goes_on_where_it_failed(inside, restart, count):
 def test_a_restart_of_a_run_by_a_new_session(inside):
     put_plan(inside, {"run": "T", "restart": "session"}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s" % number)
     wait_plan(inside, number)
     assert [row["status"] for row in plan_children(inside, number)] == ["ERROR", "DONE"]
@@ -457,7 +457,7 @@ def test_a_restart_with_other_variables(inside):
 def test_the_newest_outcome_of_a_child_counts(inside):
     put_plan(inside, {"parallel": [{"run": "T"}, {"run": "T", "name": "other"}]}, switch(inside))
     number, lines = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     first = lines["1.1"]["session"]
     inside.ok("RESTART %s" % first)
     assert inside.ok("WAIT %s" % first)["status"] == "DONE"
@@ -494,7 +494,7 @@ def test_from_goes_on_at_a_node(inside):
     put_plan(inside, {"serial": [{"run": "A", "name": "a"}, {"serial": [{"run": "A", "name": "b"}, {"run": "A", "name": "c"}],
                                                      "restart": "all"}, {"run": "T", "name": "d"}]}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     assert inside.err("RESTART %s -FROM=nothing" % number) == "NOT_FOUND"
     inside.ok("RESTART %s -FROM=c" % number)
     lines = wait_plan(inside, number)
@@ -518,7 +518,7 @@ def test_from_in_a_loop(inside):
     put_plan(inside, {"serial": [{"for_each": {"variable": "v", "in": ["1", "2"]}, "max_errors": 1, "do": {"serial": [
         {"run": "A", "name": "a"}, {"run": "A", "name": "b"}, {"run": "T", "name": "c"}]}}]}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s -FROM=1.1.2.2" % number)
     wait_plan(inside, number)
     assert [row["name"] for row in plan_children(inside, number)] == [
@@ -542,7 +542,7 @@ def test_the_same_values_at_a_restart(inside, tmp_path):
         switch(inside))
     number, _ = run_plan(inside, status="ERROR")
     (tmp_path / "b.in").write_text("")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s" % number)
     assert set(wait_plan(inside, number)) == {"1", "1.1"}
 

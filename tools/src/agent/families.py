@@ -17,6 +17,11 @@ class Families:
         """NotFound when there is no context of this name."""
         self._agent.desk.check_context(name)
 
+    @property
+    def has_room(self):
+        """Whether there may be further outstanding sessions."""
+        return self._agent.queue.counts()[1] < self._agent.settings.max_queue
+
     def is_held(self, repository):
         """Whether a session that is made now has to wait for a release."""
         return self._agent.desk.is_held(repository)
