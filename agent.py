@@ -57,11 +57,18 @@ Sections, each using only those above it:
                               or the text of an option.
     definitions/fields        The fields of every definition, as tables, and the checks that belong
                               to one field alone.
+    definitions/references    References to variables in texts: found, replaced, and handed to a
+                              shell.
+    definitions/plan          Load plans as values: the tree of nodes, its strings with their
+                              values, the values of loops.
     definitions/model         Scenarios, schedules and documents as values that are checked already.
     definitions/notices       What a notice is: its fields, the ways in which it is sent, and the
                               checks of both.
-    definitions/references    References to variables in texts: found, replaced, and handed to a
-                              shell.
+    definitions/objects       What reads objects of a document: fields by their tables, and every
+                              fault with its path.
+    definitions/plan_fields   The fields of the nodes of a load plan, as tables.
+    definitions/plan_reader   From the JSON of a load plan to its nodes, with every fault and its
+                              path.
     definitions/reader        From the JSON of a document to its definitions, with every fault and
                               its path.
     store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
@@ -82,6 +89,8 @@ Sections, each using only those above it:
                               manifest that tells what they are.
     store/checkup             Looking at a repository file as it lies there, whoever uses it:
                               nothing is written or made.
+    store/circles             Load plans that would come to start themselves, by what an import
+                              knows.
     store/writer              The one writer of a file: what is waiting shares a transaction, and is
                               answered after the commit.
     store/database            The one door to SQLite: a file with its writer and its readers.
@@ -103,6 +112,11 @@ Sections, each using only those above it:
                               servers, calendars, holds.
     store/parts               Notes of what a task is writing beside its target: so it goes when the
                               process was killed.
+    store/plans               The nodes of load plans as they were reached: where they change, with
+                              their sessions.
+    store/planrestarts        What a RESTART makes of a load plan: which of its nodes begin anew,
+                              and which are passed over.
+    store/plantables          The tables of load plans: a migration of a work repository.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/restarts            How a session that ended badly is opened again: RESTART, at which
                               task, with which variables.
@@ -163,6 +177,8 @@ Sections, each using only those above it:
     tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
     tasks/evaluate            The type evaluate: comparisons, and expressions searched where they
                               can be ended.
+    tasks/loops               The values of a for_each that lie outside the agent: those of a query,
+                              and names of files.
     tasks/sendmail            Mail by the host's own program, where no server is named.
     tasks/network             What speaks to other hosts: the type http, and what mail shares with
                               it.
@@ -181,9 +197,29 @@ Sections, each using only those above it:
                               its session's values.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
                               tasks.
+    runtime/delays            Sessions that could not begin, and what goes wrong while one is
+                              served.
     runtime/journal           What a session has to record: collected, masked, and handed to its
                               repository in order.
+    runtime/openlist          The sessions that are open in an agent: those that run, those that
+                              wait, those of later.
     runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
+    runtime/plannodes         The nodes of a load plan that were reached: what is known of each, and
+                              what it does next.
+    runtime/plantimes         When nodes of a load plan are due: their time-outs, and their next
+                              attempts.
+    runtime/plansteps         What follows in a load plan from what has happened: attempts of nodes
+                              begin, nodes end.
+    runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
+                              it, and what is to do next.
+    runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
+                              that are handed to them.
+    runtime/planrecords       What a load plan has to record, on its way to the repository, with the
+                              sessions of its runs.
+    runtime/planquestions     What a load plan has to find out before it can go on: values of a
+                              for_each, branches of a case.
+    runtime/plancourse        The course of a load plan: does what its tree says, and tells it what
+                              happens.
     runtime/session           A session as the queue and the desk know it: it begins, waits without
                               a thread, and ends.
     runtime/slots             The queue of sessions and the slots that run them.
@@ -223,6 +259,8 @@ Sections, each using only those above it:
     agent/tally               What is counted from the start of the agent on, for METRICS.
     agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
                               the end of each.
+    agent/families            The children of load plans: what their plan asks of the agent for
+                              them.
     agent/reached             How often each limit on connections was reached.
     agent/inbox               What is to be done after commits, done by a thread of its own: a
                               writer only puts it here.
@@ -317,7 +355,9 @@ Threads, and what ends each:
                       reading of
     parking           has those go on that are called, or whose time is over; ends at
                       Parking.close().
-    parent N          runs session N, whose child has ended, until that is over or waits again.
+    parent N          runs sessions whose child has ended, each until it is over or waits again;
+                      ends
+    question N        what may block of that for session N, such as a query; ends with it.
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
@@ -401,7 +441,7 @@ import weakref
 import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from types import GeneratorType
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
 from urllib.parse import unquote_to_bytes, urlencode
@@ -525,6 +565,13 @@ TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
     number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
                "HTTP"),
     number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+NODE_LINE = ReplyLine("of a load plan, a node that was reached, in the order of the plan", (
+    text_key("node", "its place in the plan: 1.2 is the second one below the first"),
+    text_key("name", "name of the node, if it has one"),
+    text_key("kind", "run, serial, parallel, case or for_each"),
+    text_key("value", "of what is in a for_each, variable and value: day=2015-01-07"),
+    _ATTEMPT, _STATUS, number_key("session", "of a run, the newest session that it has started"),
+    _BEGUN, _ENDED, _MESSAGE))
 VARIABLE_LINE = ReplyLine("a variable", (
     text_key("variable", "name of the variable"),
     text_key("value", "its value now; *** for a secret")))
@@ -1633,7 +1680,7 @@ VERB_FORMS = (
                    "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
          MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
          oks=(LOGGED_LINE,),
@@ -3988,9 +4035,13 @@ SCENARIO_FIELDS = {
                       meaning="what becomes of a session that a crash of the agent interrupted"),
     "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
                       "no on_error (FAIL)"),
-    "steps": Field(_of_type((list,), "a list"), required=True,
+    "steps": Field(_of_type((list,), "a list"),
                    meaning="its steps, at least one; a session begins with the first"),
+    "plan": Field(_of_type((dict,), "an object"),
+                  meaning="or, instead of steps, a load plan: a node"),
 }
+# of them, those that say something of steps alone
+OF_STEPS = ("steps", "max_steps", "on_error")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
@@ -4075,6 +4126,318 @@ DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logica
 
 
 # ======================================================================================
+# definitions/references.py
+# References to variables in texts: found, replaced, and handed to a shell.
+# ======================================================================================
+
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def substitute(text, values):
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
+    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+
+
+def list_references(text):
+    """The names of the variables that a text has references to."""
+    return [match.group(1) for match in _REFERENCE.finditer(text) if match.group(1)]
+
+
+def shell_command(text):
+    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
+    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
+                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def find_code_fault(code):
+    """Why code of a program cannot be run: it has a reference,
+    by which a value would become code. None when it has none."""
+    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
+    if not names:
+        return None
+    return ("${%s} is not replaced in code, for a value must never become code: write "
+            "os.environ[\"%s\"]"
+            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
+                                                     names[0]))
+
+
+def environment_name(name):
+    """The environment variable that holds a variable."""
+    return name if name in RESERVED_VARIABLES else "VAR_" + name
+
+
+def strings_in(value, path=""):
+    """Every (path, text) inside a JSON value."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings_in(item, "%s[%d]" % (path, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings_in(item, "%s.%s" % (path, key))
+
+
+# ======================================================================================
+# definitions/plan.py
+# Load plans as values: the tree of nodes, its strings with their values, the values of loops.
+# ======================================================================================
+
+RUN, SERIAL, PARALLEL, CASE, FOR_EACH = NODE_KINDS = (
+    "run", "serial", "parallel", "case", "for_each")
+ONLY_FAILED, ALL_AGAIN = "failed", "all"            # restart of a serial, parallel or for_each
+FAILED_TASK, NEW_SESSION = "task", "session"        # restart of a run
+RAISE, IGNORE = "raise", "ignore"                   # on_exception
+MAX_VALUES = 100000                                 # of a for_each
+MAX_DEPTH = 50                                      # nodes inside one another
+LATEST = "-1"                                       # a version
+DAY_S = 86400
+
+
+class PlanNode(NamedTuple):
+    """A node of a plan."""
+    kind: str                       # one of NODE_KINDS
+    name: Optional[str]
+    enabled: bool
+    timeout_s: Optional[float]
+    attempts: int
+    retry_delay_s: float
+    exception: Optional[Any]        # a PlanNode
+    on_exception: str               # RAISE, IGNORE
+    restart: Optional[str]          # ONLY_FAILED, ALL_AGAIN, FAILED_TASK, NEW_SESSION; a case: None
+    body: Any                       # RunBody, SerialBody, ParallelBody, CaseBody, EachBody
+
+
+class RunBody(NamedTuple):
+    """A session of a scenario. Its texts may have references until settle() has replaced them."""
+    scenario: str
+    version: str
+    context: Optional[str]          # None: the plan's
+    variables: dict
+    keywords: str
+    priority: Optional[int]         # None: the plan's
+    returns: dict                   # variable of the scenario -> variable of the plan
+
+
+class SerialBody(NamedTuple):
+    """Nodes one after the other."""
+    nodes: Tuple[PlanNode, ...]
+
+
+class ParallelBody(NamedTuple):
+    """Nodes at the same time, at most `limit` of them."""
+    nodes: Tuple[PlanNode, ...]
+    limit: int
+    max_errors: int
+
+
+class Branch(NamedTuple):
+    """A branch of a case; `value` is a list for some operators."""
+    operator: str
+    value: Any
+    node: PlanNode
+
+
+class CaseBody(NamedTuple):
+    """The first branch that fits, or `otherwise`, which may be None."""
+    variable: str
+    branches: Tuple[Branch, ...]
+    otherwise: Optional[PlanNode]
+
+
+class EachBody(NamedTuple):
+    """A node for each of some values, at most `parallel` at the same time."""
+    variable: str
+    source: Any                     # ValuesSource, DatesSource, QuerySource, FilesSource
+    parallel: int
+    max_errors: int
+    node: PlanNode
+
+
+class ValuesSource(NamedTuple):
+    """Values that the definition has."""
+    values: Tuple[str, ...]
+
+
+class DatesSource(NamedTuple):
+    """Dates, or dates with a time of day, from one to another."""
+    first: str
+    last: str
+    step_s: int
+
+
+class QuerySource(NamedTuple):
+    """The first column of what a query gives; its :names are bound, never replaced."""
+    schema: str
+    query: str
+
+
+class FilesSource(NamedTuple):
+    """The files of a pattern."""
+    pattern: str
+
+
+def list_below(node):
+    """[(path from here, PlanNode)] of the nodes that a node has, its exception the last."""
+    body = node.body
+    if node.kind in (SERIAL, PARALLEL):
+        below = [(".%s[%d]" % (node.kind, index), child) for index, child in enumerate(body.nodes)]
+    elif node.kind == CASE:
+        below = [(".case.when[%d].do" % index, branch.node)
+                 for index, branch in enumerate(body.branches)]
+        below += [(".case.else", body.otherwise)] if body.otherwise else []
+    else:
+        below = [(".do", body.node)] if node.kind == FOR_EACH else []
+    return below + ([(".exception", node.exception)] if node.exception else [])
+
+
+def walk_plan(node, path="plan"):
+    """Yields (path, PlanNode) of a node and all below it, in the order of the definition."""
+    yield path, node
+    for inner, child in list_below(node):
+        yield from walk_plan(child, path + inner)
+
+
+def list_runs(node, path="plan"):
+    """[(path, RunBody)] of the runs that are not switched off, by a node above neither."""
+    if not node.enabled:
+        return []
+    runs = [(path, node.body)] if node.kind == RUN else []
+    for inner, child in list_below(node):
+        runs += list_runs(child, path + inner)
+    return runs
+
+
+# -- strings -----------------------------------------------------------------------------
+
+def check_version(value):
+    """A version, or -1 for the latest. ValueError."""
+    return value if value == LATEST else check_name(value)
+
+
+def settle(node, values):
+    """A node with the values of variables in its own strings, not in those of the nodes below it.
+    ValueError when a name becomes none, or a text grows too long."""
+    body = node.body
+    if node.kind == RUN:
+        body = _settle_run(body, values)
+    elif node.kind == CASE:
+        body = body._replace(branches=tuple(
+            branch._replace(value=[_fill(text, values, "value") for text in branch.value]
+                            if isinstance(branch.value, list) else
+                            _fill(branch.value, values, "value")) for branch in body.branches))
+    elif node.kind == FOR_EACH:
+        body = body._replace(source=_settle_source(body.source, values))
+    return node._replace(body=body)
+
+
+def _settle_run(body, values):
+    return body._replace(
+        scenario=_fill(body.scenario, values, "run", check_name),
+        version=_fill(body.version, values, "version", check_version),
+        context=body.context and _fill(body.context, values, "context", check_name),
+        variables={name: _fill(text, values, "variables." + name, check_size)
+                   for name, text in body.variables.items()},
+        keywords=_fill(body.keywords, values, "keywords"))
+
+
+def _settle_source(source, values):
+    if isinstance(source, ValuesSource):
+        return ValuesSource(tuple(_fill(text, values, "in", check_size) for text in source.values))
+    if isinstance(source, DatesSource):
+        return source._replace(first=_fill(source.first, values, "from", check_date),
+                               last=_fill(source.last, values, "to", check_date))
+    if isinstance(source, QuerySource):
+        return source._replace(schema=_fill(source.schema, values, "schema", check_name))
+    return source._replace(pattern=_fill(source.pattern, values, "files"))
+
+
+def _fill(text, values, field, check=None):
+    """A text of a field with its references replaced, checked where that may spoil it."""
+    try:
+        result = substitute(text, values)
+        return check(result) if check else result
+    except (TooLong, ValueError) as error:
+        raise ValueError("%s: %s" % (field, error)) from None
+
+
+# -- values of a loop --------------------------------------------------------------------
+
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)"
+                   r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?")
+
+
+def check_date(text):
+    """A date, perhaps with a time of day, or ValueError."""
+    parse_date(text)
+    return text
+
+
+def parse_date(text):
+    """ISO 8601 text -> (its datetime, whether it is a date alone). An offset is passed over: the
+    time is the one that a clock on the wall shows. ValueError."""
+    match = _DATE.fullmatch(text) if isinstance(text, str) else None
+    try:
+        if match:
+            numbers = [int(part or 0) for part in match.groups()]
+            return datetime(*numbers), match.group(4) is None
+    except ValueError:                  # the 30th of February
+        pass
+    raise ValueError("must be a date such as 2015-01-31, or with a time of day, 2015-01-31T06:00")
+
+
+def expand(source):
+    """The values of a ValuesSource or DatesSource that settle() has been through, as a tuple.
+    ValueError when they are too many."""
+    return source.values if isinstance(source, ValuesSource) else tuple(list_dates(*source))
+
+
+def is_empty(source):
+    """Whether a source has no value, whatever the variables are."""
+    if isinstance(source, ValuesSource):
+        return not source.values
+    return (isinstance(source, DatesSource) and not list_references(source.first + source.last)
+            and not expand(source))
+
+
+def list_dates(first, last, step_s):
+    """Texts of the dates from one to another, both included; none when the last lies before the
+    first. They are dates alone when the first is one and the step is in whole days, else have the
+    time of day. A date alone as the last means all of that day. ValueError: over MAX_VALUES."""
+    begin, is_date = parse_date(first)
+    end, is_day = parse_date(last)
+    is_date = is_date and step_s % DAY_S == 0
+    span_s = int((end - begin).total_seconds()) + (DAY_S - 1 if is_day else 0)
+    count = span_s // step_s + 1 if span_s >= 0 else 0
+    if count > MAX_VALUES:
+        raise ValueError("from %s to %s are %d values; there may be %d"
+                         % (first, last, count, MAX_VALUES))
+    moments = [begin + timedelta(seconds=step_s * index) for index in range(count)]
+    return [moment.date().isoformat() if is_date else moment.isoformat() for moment in moments]
+
+
+# -- variables of a child ----------------------------------------------------------------
+
+def hand_down(child, body, values, secrets):
+    """The variables that a run gives a session of the Scenario `child`: of all that are seen at the
+    run (`values`, among them the plan's `secrets`, which are names) those that the child declares,
+    and those that its RunBody names, which win; as the definition has it. A secret is
+    given to secret ones alone. ValueError where the RunBody gives one to another."""
+    handed = {name: value for name, value in values.items()
+              if name in child.secrets or name in child.variables and name not in secrets}
+    for name, text in body.variables.items():
+        if name not in child.secrets and secrets.intersection(list_references(text)):
+            raise ValueError("variables.%s: is given a secret, and is none in scenario %s"
+                             % (name, child.name))
+    return dict(handed, **_settle_run(body, values).variables)
+
+
+# ======================================================================================
 # definitions/model.py
 # Scenarios, schedules and documents as values that are checked already.
 # ======================================================================================
@@ -4112,6 +4475,7 @@ class Scenario(NamedTuple):
     document: dict
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
+    plan: Optional[PlanNode] = None     # None: it has steps
 
     def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, that are too large,
@@ -4146,6 +4510,9 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
+        if self.plan is not None:
+            yield from self._list_plan_warnings()
+            return
         texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
@@ -4164,12 +4531,47 @@ class Scenario(NamedTuple):
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
 
+    def _list_plan_warnings(self):
+        if "on_stale" in self.document:
+            yield "on_stale", ("does not apply to a plan: a crash leaves it open, and the sessions "
+                               "that it has started follow their own")
+        for path, node in walk_plan(self.plan):
+            if node.kind == FOR_EACH and is_empty(node.body.source):
+                yield path + ".for_each", "there is no value"
+
     def _list_behind(self, step):
         """The places of the steps that may come after a step."""
         targets = {step.on_ok, step.on_error}
         if any(task.type == "evaluate" for task in step.tasks):
             targets.add(step.on_false)
         return [self.step_index(name) for name in targets if name not in (END, FAIL)]
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks or its plan start, where no variable decides
+        it."""
+        if self.plan is not None:
+            return [(path + ".run", run.scenario, run.version)
+                    for path, run in list_runs(self.plan)
+                    if not list_references(run.scenario + run.version)]
+        return self._list_started(lambda fields: True)
+
+    def list_waited(self):
+        """`list_children` without those that a task does not wait for."""
+        return self.list_children() if self.plan else self._list_started(
+            lambda fields: fields["wait"])
+
+    def _list_started(self, is_meant):
+        return [("steps[%d].tasks[%d].name" % (number, place), task.fields["name"],
+                 task.fields["version"]) for number, step in enumerate(self.steps)
+                for place, task in enumerate(step.tasks)
+                if task.type == "scenario" and is_meant(task.fields)]
+
+    def list_loop_schemas(self):
+        """[(path, logical schema)] of the queries of its plan, where no variable decides it."""
+        return [(path + ".for_each.schema", node.body.source.schema)
+                for path, node in (walk_plan(self.plan) if self.plan else ())
+                if node.kind == FOR_EACH and isinstance(node.body.source, QuerySource)
+                and not list_references(node.body.source.schema)]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -4315,14 +4717,19 @@ class Document(NamedTuple):
         return warnings
 
     def list_children(self):
-        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
-        return [(path + ".name", task.fields["name"], task.fields["version"])
-                for path, task in self._list_tasks() if task.type == "scenario"]
+        """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
+        """
+        return [("scenarios[%d].%s" % (index, path), name, version)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for path, name, version in scenario.list_children()]
 
     def list_schemas(self):
-        """[(path, logical schema)] that its tasks name."""
+        """[(path, logical schema)] that its tasks and plans name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
-                if "schema" in task.fields]
+                if "schema" in task.fields] + [
+                    ("scenarios[%d].%s" % (index, path), schema)
+                    for index, scenario in enumerate(self.scenarios) if scenario
+                    for path, schema in scenario.list_loop_schemas()]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""
@@ -4511,56 +4918,385 @@ class NoticeReader:
 
 
 # ======================================================================================
-# definitions/references.py
-# References to variables in texts: found, replaced, and handed to a shell.
+# definitions/objects.py
+# What reads objects of a document: fields by their tables, and every fault with its path.
 # ======================================================================================
 
-_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+class ObjectReader:
+    """Reads objects, and collects every fault as (path, reason)."""
 
+    def __init__(self):
+        self.faults = []
 
-def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
-    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
-                           if match.group(1))
-    if size > MAX_TEXT:
-        raise TooLong("a text would have over %d characters with the values of its variables"
-                      % MAX_TEXT)
-    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+    def _fault(self, path, reason):
+        self.faults.append((path, reason))
 
-
-def shell_command(text):
-    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
-    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
-                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
-
-
-def find_code_fault(code):
-    """Why code of a program cannot be run: it has a reference,
-    by which a value would become code. None when it has none."""
-    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
-    if not names:
+    def _try(self, path, check, value):
+        try:
+            return check(value)
+        except InnerFaults as error:
+            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
+        except (ValueError, OverflowError) as error:
+            self._fault(path, str(error))
         return None
-    return ("${%s} is not replaced in code, for a value must never become code: write "
-            "os.environ[\"%s\"]"
-            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
-                                                     names[0]))
+
+    def _object(self, path, value, fields):
+        """The values of an object by name, defaults filled in; faults are noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object")
+            value = None
+        result = {}
+        for name in value or ():
+            if name not in fields:
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
+        for name, field in fields.items():
+            result[name] = field.default
+            if value is None:
+                continue
+            if name in value:
+                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
+            elif field.required:
+                self._fault("%s.%s" % (path, name), "missing")
+        return result
+
+    def _references(self, path, text, variables):
+        for match in _REFERENCE.finditer(text):
+            name = match.group(1)
+            if name and name not in variables:
+                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
+                            % (name, name, name, tell_near(name, variables)))
+
+    def _bound(self, path, names, variables):
+        """The names that a statement binds: each must be a variable."""
+        for name in names:
+            if name not in variables:
+                self._fault(path, "no variable is named %s (for a literal :%s write \\:%s)%s"
+                            % (name, name, name, tell_near(name, variables)))
 
 
-def environment_name(name):
-    """The environment variable that holds a variable."""
-    return name if name in RESERVED_VARIABLES else "VAR_" + name
+# ======================================================================================
+# definitions/plan_fields.py
+# The fields of the nodes of a load plan, as tables.
+# ======================================================================================
+
+def _referring(check, accepts):
+    """A text that is checked by itself, unless it has references: then when it has its values."""
+    return Kind(lambda value: TEXT.check(value) if isinstance(value, str) and list_references(value)
+                else check(value), _refuse, accepts + ", or text with references")
 
 
-def strings_in(value, path=""):
-    """Every (path, text) inside a JSON value."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from strings_in(item, "%s[%d]" % (path, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from strings_in(item, "%s.%s" % (path, key))
+def _check_returns(value):
+    """Variables of the scenario by name -> variables of the plan. ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object: variable of the scenario to variable of the plan")
+    check_each([("." + name, _check_variable, name) for name in value]
+               + [("." + name, _check_variable, item) for name, item in value.items()])
+    return value
+
+
+def _check_in(value):
+    if not isinstance(value, list):
+        raise ValueError("must be a list of values")
+    if len(value) > MAX_VALUES:
+        raise ValueError("has %d values; there may be %d" % (len(value), MAX_VALUES))
+    return check_items(_check_value, value)
+
+
+def _check_step(value):
+    return WHOLE_SECONDS.check(value) or _refuse("must be more than 0 seconds")
+
+
+_LIST, _OBJECT = _of_type((list,), "a list"), _of_type((dict,), "an object")
+_NODE_NAME = _referring(check_name, "a name")
+_VERSION = _referring(check_version, "a name, -1")
+_LOOP_DATE = _referring(check_date, "a date")
+_MAX_ERRORS = Field(between(0, MAX_VALUES), default=0, meaning="after more errors than so many "
+                    "nothing more begins and the node fails; up to them it ends in WARNING")
+_RESTART_BELOW = Field(choice(ONLY_FAILED, ALL_AGAIN), default=ONLY_FAILED, meaning="what RESTART "
+                       "runs again of it: what failed and what was not reached, or all")
+
+# of a node of any kind
+NODE_FIELDS = {
+    "name": Field(NAMED, meaning="its name, once in the plan"),
+    "enabled": Field(BOOLEAN, default=True, meaning="false: it is passed over"),
+    "timeout": Field(TIMEOUT, meaning="an attempt ends in ERROR after so long, and the sessions "
+                     "below it that run are stopped"),
+    "attempts": Field(between(1, 1000), default=1, meaning="how often it is tried"),
+    "retry_delay": Field(SECONDS, default=0, meaning="pause before the next attempt"),
+    "exception": Field(_OBJECT, meaning="a node that is run once when the last attempt failed"),
+    "on_exception": Field(choice(RAISE, IGNORE), default=RAISE, meaning="how the node ends when "
+                          "its exception ended well: in ERROR, or in WARNING"),
+}
+# kind -> its own, the one that makes it of that kind the first
+KIND_FIELDS = {
+    RUN: {
+        "run": Field(_NODE_NAME, required=True, meaning="the scenario that it starts a session of"),
+        "version": Field(_VERSION, default=LATEST,
+                         meaning="version of the scenario; -1 is the latest at the time"),
+        "context": Field(_NODE_NAME, meaning="context of the session (that of the plan)"),
+        "variables": Field(VALUES, default={}, meaning="values for variables of that scenario; "
+                           "they win over those of the plan"),
+        "keywords": Field(JOINED, default="", meaning="keywords of the session"),
+        "priority": Field(PRIORITY, meaning="a higher one leaves the queue first (the plan's)"),
+        "returns": Field(Kind(_check_returns, _refuse, "an object: variable to variable"),
+                         default={}, meaning="variables of the scenario, each with the variable of "
+                         "the plan that takes its value when the session ended well"),
+        "restart": Field(choice(FAILED_TASK, NEW_SESSION), default=FAILED_TASK, meaning="what "
+                         "RESTART makes of a session that failed: it goes on at the task that "
+                         "failed, or there is a new one"),
+    },
+    SERIAL: {
+        "serial": Field(_LIST, required=True, meaning="nodes, one after the other; one that fails "
+                        "is the last"),
+        "restart": _RESTART_BELOW,
+    },
+    PARALLEL: {
+        "parallel": Field(_LIST, required=True, meaning="nodes at the same time"),
+        "limit": Field(between(1, MAX_VALUES), meaning="how many of them at most (all)"),
+        "max_errors": _MAX_ERRORS,
+        "restart": _RESTART_BELOW,
+    },
+    CASE: {
+        "case": Field(_OBJECT, required=True, meaning="the first branch that fits, see below"),
+    },
+    FOR_EACH: {
+        "for_each": Field(_OBJECT, required=True, meaning="a variable and its values, see below"),
+        "do": Field(_OBJECT, required=True, meaning="the node that is run for each value"),
+        "parallel": Field(between(1, MAX_VALUES), default=1,
+                          meaning="how many values at the same time at most"),
+        "max_errors": _MAX_ERRORS,
+        "restart": _RESTART_BELOW,
+    },
+}
+CASE_FIELDS = {
+    "variable": Field(VARIABLE_NAME, required=True, meaning="the variable that is compared"),
+    "when": Field(_LIST, required=True, meaning="branches, at least one, see below"),
+    "else": Field(_OBJECT, meaning="the node that is run when no branch fits (none: DONE)"),
+}
+EACH_FIELDS = {
+    "variable": Field(VARIABLE_NAME, required=True, meaning="takes each value in turn; it need not "
+                      "be a variable of the plan"),
+    "in": Field(Kind(_check_in, _refuse, "a list of at most %d values" % MAX_VALUES),
+                meaning="the values"),
+    "from": Field(_LOOP_DATE, meaning="or dates: the first"),
+    "to": Field(_LOOP_DATE, meaning="the last, if the step meets it"),
+    "step": Field(Kind(_check_step, _refuse, "a duration of whole seconds above 0"), default=None,
+                  meaning="from one to the next (1d)"),
+    "schema": Field(_NODE_NAME, meaning="or the first column of a query: where it runs"),
+    "query": Field(FILLED, meaning="the query, with the variables as :name"),
+    "files": Field(FILLED, meaning="or the files of a pattern, by their names"),
+}
+
+
+def when_fields():
+    """The fields of a branch of a case, which compares as an evaluate task does."""
+    compared = TASK_TYPES["evaluate"].fields
+    return {"operator": compared["operator"], "value": compared["value"],
+            "do": Field(_OBJECT, required=True, meaning="the node that is run when it fits")}
+
+
+# ======================================================================================
+# definitions/plan_reader.py
+# From the JSON of a load plan to its nodes, with every fault and its path.
+# ======================================================================================
+
+_SOURCES = ("in", "from", "query", "files")
+
+
+class PlanReader(ObjectReader):
+    """Reads the plan of a scenario that has these secrets, which are names. `comparisons` are
+    [(path, fields)] that a task type judges, all at once."""
+
+    def __init__(self, secrets):
+        super().__init__()
+        self.comparisons = []
+        self._secrets = frozenset(secrets)
+        self._names = {}            # of nodes -> path
+        self._readers = {RUN: self._run, SERIAL: self._serial, PARALLEL: self._parallel,
+                         CASE: self._case, FOR_EACH: self._each}
+
+    def read(self, path, value, variables):
+        """The PlanNode of a JSON object whose texts may use these variables, or of what can be read
+        of it: `faults` has the reasons."""
+        return self._node(path, value, variables, 1)
+
+    def _node(self, path, value, variables, depth):
+        """A node and all below it; `depth` counts it and those around it."""
+        if depth > MAX_DEPTH:
+            self._fault(path, "more than %d nodes lie inside one another" % MAX_DEPTH)
+            return None
+        kind = self._kind(path, value)
+        if kind is None:
+            return None
+        fields = self._object(path, value, dict(NODE_FIELDS, **KIND_FIELDS[kind]))
+        self._note_name(path, fields["name"])
+        body = self._readers[kind](path, fields, variables, depth + 1)
+        exception = None
+        if fields["exception"] is not None:
+            exception = self._node(path + ".exception", fields["exception"], variables, depth + 1)
+        elif "on_exception" in value:
+            self._fault(path + ".on_exception", "is for a node with an exception")
+        return PlanNode(kind, fields["name"], fields["enabled"], fields["timeout"],
+                        fields["attempts"], fields["retry_delay"], exception,
+                        fields["on_exception"], fields.get("restart"), body)
+
+    def _kind(self, path, value):
+        """The kind of a node, or None: then the fault is noted."""
+        if not isinstance(value, dict):
+            self._fault(path, "must be an object: a node of the plan")
+            return None
+        kinds = [kind for kind in NODE_KINDS if kind in value]
+        if FOR_EACH in kinds and PARALLEL in kinds:     # there it says how many
+            kinds.remove(PARALLEL)
+        if len(kinds) == 1:
+            return kinds[0]
+        names = dict(NODE_FIELDS)
+        for own in KIND_FIELDS.values():
+            names.update(own)
+        for name in value:
+            if name not in names:
+                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, names))
+        self._fault(path, "has %s; a node has one of %s" % (
+            " and ".join(kinds) or "no kind", ", ".join(NODE_KINDS)))
+        return None
+
+    def _note_name(self, path, name):
+        if name and name in self._names:
+            self._fault(path + ".name", "is that of %s, too; a name stands once in a plan"
+                        % self._names[name])
+        elif name:
+            self._names[name] = path
+
+    # -- kinds -------------------------------------------------------------------------
+
+    def _run(self, path, fields, variables, _):
+        """The RunBody; what it shows and what it takes back must not be secret."""
+        names = ("run", "version", "context", "variables", "keywords")
+        for place, text in strings_in({name: fields[name] for name in names}, path):
+            self._text(place, text, variables,
+                       is_shown=not place.startswith(path + ".variables."))
+        takers = {}
+        for name, taker in (fields["returns"] or {}).items():
+            self._taker("%s.returns.%s" % (path, name), taker, variables)
+            if taker in takers:
+                self._fault("%s.returns.%s" % (path, name), "%s takes the value of %s already"
+                            % (taker, takers[taker]))
+            takers.setdefault(taker, name)
+        return RunBody(fields["run"], fields["version"], fields["context"], fields["variables"],
+                       fields["keywords"], fields["priority"], fields["returns"])
+
+    def _taker(self, path, name, variables):
+        """A variable of the plan that takes a value."""
+        if variables is not None and name not in variables:
+            self._fault(path, "no variable is named %s%s" % (name, tell_near(name, variables)))
+        elif name in self._secrets:
+            self._fault(path, "a secret takes no value")
+
+    def _nodes(self, path, values, variables, depth):
+        """The nodes of a list; it must have one."""
+        if values == []:
+            self._fault(path, "must have at least one node")
+        return tuple([self._node("%s[%d]" % (path, index), value, variables, depth)
+                      for index, value in enumerate(values or ())])
+
+    def _serial(self, path, fields, variables, depth):
+        return SerialBody(self._nodes(path + ".serial", fields["serial"], variables, depth))
+
+    def _parallel(self, path, fields, variables, depth):
+        nodes = self._nodes(path + ".parallel", fields["parallel"], variables, depth)
+        return ParallelBody(nodes, fields["limit"] or len(nodes), fields["max_errors"])
+
+    def _case(self, path, fields, variables, depth):
+        """The CaseBody, or None of what is no object."""
+        path += ".case"
+        if fields["case"] is None:
+            return None
+        fields = self._object(path, fields["case"], CASE_FIELDS)
+        if fields["variable"] and variables is not None and fields["variable"] not in variables:
+            self._fault(path + ".variable", "no variable is named %s%s" % (
+                fields["variable"], tell_near(fields["variable"], variables)))
+        if fields["when"] == []:
+            self._fault(path + ".when", "must have at least one branch")
+        branches = [self._branch("%s.when[%d]" % (path, index), value, variables, depth)
+                    for index, value in enumerate(fields["when"] or ())]
+        otherwise = None
+        if fields["else"] is not None:
+            otherwise = self._node(path + ".else", fields["else"], variables, depth)
+        return CaseBody(fields["variable"], tuple(branches), otherwise)
+
+    def _branch(self, path, value, variables, depth):
+        """The Branch; how it compares is judged as in an evaluate task."""
+        fields = self._object(path, value, when_fields())
+        for inner, text in strings_in({"value": fields["value"]}, path):
+            self._text(inner, text, variables, is_shown=False)
+        for name, reason in TASK_TYPES["evaluate"].judge(fields):
+            self._fault("%s.%s" % (path, name), reason)
+        self.comparisons.append((path, fields))
+        node = None
+        if fields["do"] is not None:
+            node = self._node(path + ".do", fields["do"], variables, depth)
+        return Branch(fields["operator"], fields["value"], node)
+
+    def _each(self, path, fields, variables, depth):
+        """The EachBody; the texts of its node may use its variable, too."""
+        inner, do = path + ".for_each", fields["do"]
+        each = self._object(inner, fields["for_each"], EACH_FIELDS) \
+            if fields["for_each"] is not None else dict.fromkeys(EACH_FIELDS)
+        name = each["variable"]
+        if name in self._secrets:
+            self._fault(inner + ".variable", "a secret takes no value")
+        source = None
+        if fields["for_each"] is not None:
+            source = self._source(inner, each, fields["for_each"], variables)
+        if do is not None:              # a variable that is none is no fault of what uses it
+            do = self._node(path + ".do", do, variables and name and variables | {name}, depth)
+        return EachBody(name, source, fields["parallel"], fields["max_errors"], do)
+
+    # -- values of a loop --------------------------------------------------------------
+
+    def _source(self, path, fields, document, variables):
+        """Where a for_each has its values from, or None: then the faults are noted."""
+        kinds = [name for name in _SOURCES if name in document]
+        if not kinds and "schema" in document:
+            kinds = ["query"]
+        if not kinds and ("to" in document or "step" in document):
+            kinds = ["from"]
+        if len(kinds) != 1:
+            self._fault(path, "has %s; its values come from one of %s" % (
+                " and ".join(kinds) or "no values", ", ".join(_SOURCES)))
+            return None
+        kind = kinds[0]
+        belong = {"from": ("from", "to", "step"), "query": ("schema", "query")}.get(kind, kinds)
+        for name in fields:
+            if name in document and name not in belong and name != "variable":
+                self._fault("%s.%s" % (path, name), "does not go with %s" % kind)
+            elif name in belong and name not in document and name != "step":
+                self._fault("%s.%s" % (path, name), "missing")
+        for inner, text in strings_in({name: fields[name] for name in belong if name != "query"},
+                                      path):
+            self._text(inner, text, variables, is_shown=True)
+        if kind == "query" and fields["query"] and variables is not None:
+            self._bound(path + ".query", TASK_TYPES["refresh"].names_in(fields["query"]), variables)
+        if kind == "in":
+            return None if fields["in"] is None else ValuesSource(tuple(fields["in"]))
+        if kind == "files":
+            return FilesSource(fields["files"])
+        if kind == "query":
+            return QuerySource(fields["schema"], fields["query"])
+        source = DatesSource(fields["from"], fields["to"], fields["step"] or DAY_S)
+        if source.first and source.last and not list_references(source.first + source.last):
+            self._try(path, expand, source)
+        return source
+
+    # -- texts -------------------------------------------------------------------------
+
+    def _text(self, path, text, variables, is_shown):
+        """A text with references; one that is shown must have none to a secret."""
+        if variables is not None:
+            self._references(path, text, variables)
+        if is_shown:
+            for name in self._secrets.intersection(list_references(text)):
+                self._fault(path, "%s is secret, and this is shown to all who look" % name)
 
 
 # ======================================================================================
@@ -4593,7 +5329,7 @@ def parse_json(text):
     raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
 
-class Definitions:
+class Definitions(ObjectReader):
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
@@ -4602,7 +5338,7 @@ class Definitions:
     """
 
     def __init__(self, is_stored=False, tell_forbidden=None):
-        self.faults = []
+        super().__init__()
         self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
@@ -4678,37 +5414,6 @@ class Definitions:
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
 
-    def _fault(self, path, reason):
-        self.faults.append((path, reason))
-
-    def _try(self, path, check, value):
-        try:
-            return check(value)
-        except InnerFaults as error:
-            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
-        except (ValueError, OverflowError) as error:
-            self._fault(path, str(error))
-        return None
-
-    def _object(self, path, value, fields):
-        """The values of an object by name, defaults filled in; faults are noted."""
-        if not isinstance(value, dict):
-            self._fault(path, "must be an object")
-            value = None
-        result = {}
-        for name in value or ():
-            if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
-        for name, field in fields.items():
-            result[name] = field.default
-            if value is None:
-                continue
-            if name in value:
-                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
-            elif field.required:
-                self._fault("%s.%s" % (path, name), "missing")
-        return result
-
     def _repeated(self, path, keys):
         earlier = set()
         for index, key in enumerate(keys):
@@ -4726,8 +5431,7 @@ class Definitions:
             set(fields["variables"]) | set(RESERVED_VARIABLES)
         steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
-        if fields["steps"] == []:
-            self._fault(path + ".steps", "must have at least one step")
+        plan = self._plan(path, fields, value, variables)
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
@@ -4742,9 +5446,31 @@ class Definitions:
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
                             tuple(settle_targets(fields["on_error"], steps)), value, secrets,
-                            fields["concurrency"])
+                            fields["concurrency"], plan)
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
+
+    def _plan(self, path, fields, value, variables):
+        """The PlanNode of a scenario that has a plan, else None. Faults are noted: of a plan, and
+        of a scenario that has not one of steps and plan."""
+        if fields["steps"] == []:
+            self._fault(path + ".steps", "must have at least one step")
+        if not isinstance(value, dict) or "plan" not in value:
+            if isinstance(value, dict) and "steps" not in value:
+                self._fault(path + ".steps", "missing")
+            return None
+        for name in OF_STEPS:
+            if name in value:
+                self._fault("%s.%s" % (path, name), "does not go with a plan")
+        fields["on_error"] = None
+        if fields["plan"] is None:
+            return None
+        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
+                             if isinstance(item, dict)])
+        node = reader.read(path + ".plan", fields["plan"], variables)
+        self.faults += reader.faults
+        self._costly.setdefault("evaluate", []).extend(reader.comparisons)
+        return node
 
     def _secrets(self, path, scenario):
         """What would show a secret: an argument of a process, a variable that is stored."""
@@ -4807,11 +5533,8 @@ class Definitions:
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
-            for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in variables:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)%s" % (used, used, used,
-                                                          tell_near(used, variables)))
+            self._bound("%s.%s" % (path, name), TASK_TYPES[kind].names_in(fields[name] or ""),
+                        variables)
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
@@ -4824,13 +5547,6 @@ class Definitions:
         if hasattr(TASK_TYPES[kind], "judge_all"):
             self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
-
-    def _references(self, path, text, variables):
-        for match in _REFERENCE.finditer(text):
-            name = match.group(1)
-            if name and name not in variables:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
-                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)
@@ -4941,7 +5657,8 @@ class Admission:
 
     What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
     waits aside for it, and the first there is looked at again when it has a place: so an end costs
-    the same however many wait. A key tells one that waits or runs from all others.
+    the same however many wait. A key tells one that waits or runs from all others. One that is
+    free takes no slot, as a load plan.
     """
 
     def __init__(self, slots):
@@ -4952,6 +5669,8 @@ class Admission:
         self._waiting = {}
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
+        self._ready_free = []           # the same of those that are free
+        self._free = set()              # keys that are free
         self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
         self._places = {}               # gate -> [key that runs there]
         self._held = set()              # gates that are held
@@ -4961,47 +5680,77 @@ class Admission:
         """Whether a slot is free, and nothing is held."""
         return not self._is_held and len(self._running) < self.slots
 
+    def has_room_for(self, key):
+        """Whether nothing but its gates keeps a key from beginning."""
+        return not self._is_held if key in self._free else self.has_room
+
     def count_ready(self):
         """How many are to be looked at when there is room."""
         return len(self._ready)
 
-    def add(self, key, priority, gates, is_child=False):
+    def add(self, key, priority, gates, is_child=False, is_free=False):
         """A key waits from now on: a higher priority first, then children, then in the order of
         arrival."""
+        if is_free:
+            self._free.add(key)
         entry = self._waiting[key] = -priority, not is_child, next(self._order), key, gates
-        heapq.heappush(self._ready, entry)
+        self._push(entry)
+
+    def _push(self, entry):
+        """An entry is to be looked at."""
+        heapq.heappush(self._ready_free if entry[-2] in self._free else self._ready, entry)
 
     def discard(self, key):
         """It will not begin, if it waits."""
-        self._waiting.pop(key, None)
+        if self._waiting.pop(key, None) is not None:
+            self._free.discard(key)
 
     def take(self):
-        """The key of the one that runs from now on, or None: nobody may begin."""
+        """The key of the one that runs from now on in a slot, or None: nobody may begin."""
         while self._ready and self.has_room:
-            entry = heapq.heappop(self._ready)
-            key, gates = entry[-2:]
-            is_waiting = self._waiting.get(key) is entry
-            closed = self.find_closed(gates) if is_waiting else None
-            if is_waiting and closed is None:
-                del self._waiting[key]
-                self.occupy(key, gates)
-            elif closed is not None:
-                gate, limit = closed
-                heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
-            self._look_again(gates)     # the places that it has left are the next's
-            if is_waiting and closed is None:
+            key = self._take_first(self._ready)
+            if key is not None:
                 return key
         return None
 
-    def occupy(self, key, gates):
+    def take_free(self):
+        """The key of one that is free and runs from now on, or None."""
+        while self._ready_free and not self._is_held:
+            key = self._take_first(self._ready_free)
+            if key is not None:
+                return key
+        return None
+
+    def _take_first(self, ready):
+        """Looks at the first of a heap -> its key, which runs from now on, or None."""
+        entry = heapq.heappop(ready)
+        key, gates = entry[-2:]
+        is_waiting = self._waiting.get(key) is entry
+        closed = self.find_closed(gates) if is_waiting else None
+        if is_waiting and closed is None:
+            del self._waiting[key]
+            self.occupy(key, gates, key in self._free)
+        elif closed is not None:
+            gate, limit = closed
+            heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
+        self._look_again(gates)     # the places that it has left are the next's
+        return key if is_waiting and closed is None else None
+
+    def occupy(self, key, gates, is_free=False):
         """It runs from now on, whatever the limits."""
         self._running[key] = gates
+        if is_free:
+            self._free.add(key)
+            self.slots += 1
         for gate, _ in gates:
             self._places.setdefault(gate, []).append(key)
 
     def leave(self, key):
         """It runs no more -> whether another may begin by that, but for the slot itself."""
         gates = self._running.pop(key)
+        if key in self._free:
+            self._free.discard(key)
+            self.slots -= 1
         for gate, _ in gates:
             self._places[gate].remove(key)
             if not self._places[gate]:
@@ -5020,7 +5769,7 @@ class Admission:
         closed = self.find_closed(entry[-1])
         if closed is not None:
             return Obstacle(*closed, keys=tuple(self._places.get(closed[0], ())))
-        return None if self.has_room else Obstacle(None, self.slots, tuple(self._running))
+        return None if self.has_room_for(key) else Obstacle(None, self.slots, tuple(self._running))
 
     def _is_open(self, gate, limit):
         return gate not in self._held and len(self._places.get(gate, ())) < limit
@@ -5028,16 +5777,16 @@ class Admission:
     def _look_again(self, gates):
         """The first of those that wait for a place at these gates is looked at again, where there
         is one -> whether anybody is."""
-        count = len(self._ready)
+        count = len(self._ready) + len(self._ready_free)
         for gate, _ in gates:
             heaps = self._aside.get(gate, {})
             for limit in [limit for limit in heaps if self._is_open(gate, limit)]:
-                heapq.heappush(self._ready, heapq.heappop(heaps[limit]))
+                self._push(heapq.heappop(heaps[limit]))
                 if not heaps[limit]:
                     del heaps[limit]
             if not heaps:
                 self._aside.pop(gate, None)
-        return len(self._ready) > count
+        return len(self._ready) + len(self._ready_free) > count
 
     def hold(self, is_held):
         """Held, has_room is false and take() gives None."""
@@ -5118,6 +5867,12 @@ class Pending:
             value, error = None, raised
         self.finish(value, error)
         del error                       # its frames lead here, and would keep each other
+
+    def wait(self, timeout_s):
+        """Waits so many seconds at most -> whether it is done."""
+        if self._lock.acquire(timeout=timeout_s):
+            self._lock.release()
+        return self.is_done
 
     def result(self):
         """The value once it is there, of a write on disk; raises what the work or the commit
@@ -5225,6 +5980,7 @@ class SessionRequest(NamedTuple):
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
     parent_run: Optional[int] = None    # the run of that task
+    node: Optional[int] = None          # where that is a plan: the run of its node
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
     from_step: Optional[str] = None     # the step with which it begins
 
@@ -5239,6 +5995,7 @@ class RestartRequest(NamedTuple):
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
     patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
+    plan: Optional[int] = None          # the plan that asks for it, of a child of its own
 
 
 class Ticket(NamedTuple):
@@ -5260,6 +6017,7 @@ class Ticket(NamedTuple):
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
+    is_plan: bool = False               # it takes no slot
     note: str = ""                      # what is to be said of its RESTART
     wait: Any = None                    # the Wait of one that is WAITING, for who has asked
 
@@ -5290,6 +6048,7 @@ class Ending(NamedTuple):
     message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
+    parent: Optional[int] = None        # the session that has asked for it
 
 
 class Made(NamedTuple):
@@ -5470,14 +6229,15 @@ class Arrivals:
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
-            " schedule, due, is_parallel, parent, secret_file, restart_step, asked_by)"
+            " schedule, due, is_parallel, parent, secret_file, restart_step, asked_by, node)"
             " values ((select (last_session + 1) * 1000 + id from repository),"
-            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
              request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None, step, request.asked_by)).lastrowid
+             request.secret_file if secrets else None, step, request.asked_by,
+             request.node)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)
         if request.parent_run is not None:
@@ -6628,6 +7388,53 @@ def _changing(path):
 
 
 # ======================================================================================
+# store/circles.py
+# Load plans that would come to start themselves, by what an import knows.
+# ======================================================================================
+
+class Circles:
+    """Looks for circles among the scenarios of a repository, where no variable decides what starts;
+    `find(name, version)` gives their rows, as that of Scenarios."""
+
+    def __init__(self, scenarios, find):
+        self._scenarios, self._find = scenarios, find
+
+    def list(self, starts):
+        """Yields the circles that begin at some scenario versions, or further on, each a list of
+        [(name, version), path of what starts the next]. Each version is looked at once."""
+        visited = set()
+        for start in starts:
+            way = [[start, ""]]                 # the versions from the start on, where it stands
+            behind = [iter(self._list_starts(start))] if start not in visited else []
+            visited.add(start)
+            while behind:
+                path, place = next(behind[-1], (None, None))
+                if place is None:
+                    behind.pop()
+                    way.pop()
+                    continue
+                way[-1][1] = path
+                places = [each[0] for each in way] if place in visited else []
+                if place in places:
+                    yield [tuple(each) for each in way[places.index(place):]]
+                elif place not in visited:
+                    visited.add(place)
+                    way.append([place, ""])
+                    behind.append(iter(self._list_starts(place)))
+
+    def _list_starts(self, place):
+        """[(path, (name, version))] of what a scenario version starts and waits for."""
+        row = self._find(*place)
+        try:
+            scenario = row and self._scenarios.parse(row["definition"], row["body"])
+        except Unreadable:              # it starts nothing
+            scenario = None
+        rows = [(path, name, self._find(name, version))
+                for path, name, version in (scenario.list_waited() if scenario else ())]
+        return [(path, (name, row["version"])) for path, name, row in rows if row]
+
+
+# ======================================================================================
 # store/writer.py
 # The one writer of a file: what is waiting shares a transaction, and is answered after the commit.
 #
@@ -7095,19 +7902,22 @@ class Endings:
         if row["level"] < 3:
             connection.execute("delete from session_task where session=?", (session,))
             connection.execute("delete from session_step where session=?", (session,))
+            connection.execute("delete from plan_node where session=?", (session,))
+            connection.execute("delete from plan_value where session=?", (session,))
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
 
     @staticmethod
     def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
-        if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
+        is_planned = row["due"] and row["schedule"] and row["attempt"] == 1
+        if begun and is_planned and not connection.execute(
                 "select 1 from session_step where session=? and begun<? limit 1",
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))
         return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
                       scenario=row["scenario"], duration_s=begun and max(0.0, now - begun),
-                      message=message)
+                      message=message, parent=row["parent"])
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""
@@ -7470,6 +8280,7 @@ class Imports:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
+        faults += self._list_circles(document, find)
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
@@ -7494,6 +8305,21 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
+
+    def _list_circles(self, document, find):
+        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
+        the path is that of a run of this document, where the circle has one."""
+        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        faults = []
+        for circle in Circles(self._scenarios, find).list(plans):
+            names = ["%s %s" % place for place, _ in circle]
+            for index, (place, path) in enumerate(circle):
+                if place in plans:
+                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    break
+        return faults
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -7533,6 +8359,11 @@ class Imports:
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
                          for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
+
+
+def shorten_way(names):
+    """The names of a long way with its middle left out."""
+    return names if len(names) <= 9 else names[:4] + ["..."] + names[-4:]
 
 
 class Rehearsed(AgentError):
@@ -8263,6 +9094,451 @@ class PartNotes:
 
 
 # ======================================================================================
+# store/plans.py
+# The nodes of load plans as they were reached: where they change, with their sessions.
+# ======================================================================================
+
+VOID, PASSED, REOPENED = "void", "passed", "reopened"   # what a RESTART makes of a row
+
+
+class NodeBegin(NamedTuple):
+    """An attempt of a node begins; that of a run together with its session."""
+    run: int                        # counts the attempts of all nodes of the session
+    place: str                      # in the plan: 1.2 is the second one below the root
+    since: int                      # rows below it with a lower run do not count
+    first: int                      # of a serial: the child that it begins with
+    kind: str
+    name: str
+    value: str                      # the values of the loops around it: day=2015-01-07
+    attempt: int                    # all that there were, from 1
+    tries: int                      # the same, since it was begun from above, or by a RESTART
+    scope: Optional[str] = None     # JSON of what the branch has taken back
+    request: Any = None             # of a run: the SessionRequest of its session
+    former: Any = None              # and the RestartRequest of one that goes on instead
+
+
+class NodeEnd(NamedTuple):
+    """An attempt of a node has ended; another one follows after so many seconds, or none (None)."""
+    run: int
+    status: str
+    message: str
+    delay_s: Optional[float]
+
+
+class NodeNote(NamedTuple):
+    """What is to be said of a node that has not ended: its attempt failed, its exception begins."""
+    run: int
+    message: str
+
+
+class ScopeNote(NamedTuple):
+    """What a branch has taken back, as JSON."""
+    run: int
+    scope: Optional[str]
+
+
+class ValuesNote(NamedTuple):
+    """The values of a for_each are taken down."""
+    place: str
+    values: Tuple[str, ...]
+
+
+class VariablesNote(NamedTuple):
+    """The variables of the plan itself as they stand."""
+    values: dict
+
+
+class NodeRow(NamedTuple):
+    """The newest attempt of a node, as a PlanTree is made of; times are epoch seconds."""
+    run: int
+    place: str
+    since: int
+    first: int
+    kind: str
+    attempt: int
+    tries: int
+    status: str
+    message: str
+    child: Optional[int]
+    begun: float
+    due: Optional[float]
+    scope: Optional[str]
+    is_passed: bool                 # its failure is passed over
+    is_reopened: bool               # what is below it decides what of it begins again
+    is_void: bool                   # only its attempt counts
+
+
+class Plans:
+    """The rows of plan_node and plan_value. Nobody else changes them, RESTART and PURGE aside."""
+
+    def __init__(self, sessions, arrivals, restarts):
+        self._sessions, self._arrivals, self._restarts = sessions, arrivals, restarts
+        self._methods = {NodeBegin: self._begin, NodeEnd: self._end, NodeNote: self._note,
+                         ScopeNote: self._set_scope, ValuesNote: self._put_values,
+                         VariablesNote: self._set_variables}
+
+    # -- changes -----------------------------------------------------------------------
+
+    def record(self, connection, session, identity, changes, now):
+        """Records what has become of a plan that this agent runs -> for each change a result: of a
+        run that begins its Ticket, or the AgentError why it has no session; the number of a session
+        that goes on, or has ended well, without its doing. Conflict: it runs there no more."""
+        row = self._sessions.get(connection, session)
+        if row["status"] != RUNNING or row["ran_by"] != identity:
+            raise Conflict("session %d is not run by this agent any more" % session)
+        return self.apply(connection, session, changes, now)
+
+    def apply(self, connection, session, changes, now):
+        """`record` in the transaction of another one of the session's own records."""
+        return [self._methods[type(change)](connection, session, change, now)
+                for change in changes]
+
+    def _begin(self, connection, session, change, now):
+        """A row, and of a run its session -> what record() says of it."""
+        connection.execute(
+            "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
+            " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
+            (session,) + change[:9] + (to_text(now), change.scope))
+        if change.request is None:
+            return None
+        try:
+            child, result = self._start(connection, session, change, now)
+        except (Changed, Unreadable) as error:
+            if isinstance(error, Changed):
+                raise
+            return error
+        except RepositoryError:
+            raise
+        except AgentError as error:
+            return error
+        connection.execute("update plan_node set child=? where session=? and run=?",
+                           (child, session, change.run))
+        connection.execute("update session set node=? where id=?", (change.run, child))
+        return result
+
+    def _start(self, connection, session, change, now):
+        """Makes the session of a run, or has the one that it had go on -> (its number, its Ticket,
+        or the number where there is nothing to queue). AgentError."""
+        former = change.former and self._sessions.find(connection, change.former.session)
+        if former is not None and former["status"] in RESTARTABLE:
+            return former["id"], self._restarts.reopen(connection, change.former)
+        if former is not None:          # an operator's RESTART has had it go on, maybe to its end
+            return former["id"], former["id"]
+        line = [row["scenario"] for row in self._sessions.list_above(connection, session)]
+        if change.request.scenario in line:
+            raise BadRequest("scenario %s would start itself: %s" % (
+                change.request.scenario, " > ".join(line[::-1] + [change.request.scenario])))
+        ticket = self._arrivals.add(connection, change.request, now)
+        return ticket.session, ticket
+
+    @staticmethod
+    def _end(connection, session, change, now):
+        due = None if change.delay_s is None else to_text(now + change.delay_s)
+        connection.execute("update plan_node set status=?, message=?, ended=?, due=? where"
+                           " session=? and run=?", (change.status, change.message, to_text(now),
+                                                    due, session, change.run))
+
+    @staticmethod
+    def _note(connection, session, change, _):
+        connection.execute("update plan_node set message=? where session=? and run=?",
+                           (change.message, session, change.run))
+
+    @staticmethod
+    def _set_scope(connection, session, change, _):
+        connection.execute("update plan_node set scope=? where session=? and run=?",
+                           (change.scope, session, change.run))
+
+    @staticmethod
+    def _put_values(connection, session, change, _):
+        connection.executemany("replace into plan_value values (?, ?, ?, ?)", [
+            (session, change.place, position, value)
+            for position, value in enumerate(change.values)])
+
+    @staticmethod
+    def _set_variables(connection, session, change, _):
+        connection.execute("update session set variables=? where id=?",
+                           (json.dumps(change.values), session))
+
+    def note_cut(self, connection, agent):
+        """SHUTDOWN ends what runs: the children of plans that it ends are begun again with their
+        plan."""
+        connection.executemany(
+            "update plan_node set is_cut=1 where session=? and run=?", connection.execute(
+                "select parent, node from session where agent=? and status='RUNNING' and"
+                " node is not null", (agent,)).fetchall())
+
+    # -- what there is -----------------------------------------------------------------
+
+    @staticmethod
+    def list_rows(connection, session):
+        """([NodeRow of the newest attempt of each node, in the order of their runs], {place:
+        (value, ...) of a for_each}) of a plan."""
+        rows = [NodeRow(row["run"], row["place"], row["since"], row["first"], row["kind"],
+                        row["attempt"], row["tries"],
+                        "ERROR" if row["mark"] == REOPENED else row["status"], row["message"],
+                        row["child"], find_time(row["begun"]) or 0.0, find_time(row["due"]),
+                        row["scope"], row["mark"] == PASSED, row["mark"] == REOPENED,
+                        row["mark"] == VOID)
+                for row in connection.execute(
+                    "select *, max(run) from plan_node where session=? group by place"
+                    " order by run", (session,))]
+        values = {}
+        for place, value in connection.execute("select place, value from plan_value where session=?"
+                                               " order by place, position", (session,)):
+            values.setdefault(place, []).append(value)
+        return rows, values
+
+    @staticmethod
+    def find_last_run(connection, session):
+        """The highest number of a run that a plan has used."""
+        return connection.execute("select ifnull(max(run), 0) from plan_node where session=?",
+                                  (session,)).fetchone()[0]
+
+    @staticmethod
+    def list_children(connection, session, numbers):
+        """[(number, status, message, JSON of its variables, whether SHUTDOWN has ended it)] of
+        those of these sessions of a plan that have ended, and [numbers of those that are gone]."""
+        ended, gone = [], []
+        for number in numbers:
+            row = connection.execute(
+                "select s.status, s.message, s.variables, n.is_cut from session s left join"
+                " plan_node n on n.session=? and n.run=s.node where s.id=?",
+                (session, number)).fetchone()
+            if row is None:
+                gone.append(number)
+            elif row["status"] not in OPEN:
+                ended.append((number,) + tuple(row))
+        return ended, gone
+
+
+def list_nodes(connection, session):
+    """Rows of the newest attempts of a plan's nodes, in the order of the plan."""
+    rows = connection.execute("select *, max(run) from plan_node where session=? group by place",
+                              (session,)).fetchall()
+    return sorted(list_valid(rows), key=lambda row: [
+        int(word) if word.isdigit() else float("inf") for word in row["place"].split(".")])
+
+
+def list_valid(rows):
+    """Those of rows of newest attempts that count: what was reached before their node began anew
+    does not, nor what a RESTART has made void."""
+    since, valid = {"": 0}, []
+    for row in sorted(rows, key=lambda row: row["place"].count(".")):
+        above = row["place"].rpartition(".")[0]
+        if row["mark"] != VOID and above in since and row["run"] >= since[above]:
+            since[row["place"]] = row["since"]
+            valid.append(row)
+    return valid
+
+
+# ======================================================================================
+# store/planrestarts.py
+# What a RESTART makes of a load plan: which of its nodes begin anew, and which are passed over.
+# ======================================================================================
+
+def reopen_plan(connection, row, plan, before, request):
+    """Marks the rows of a plan that goes on by a RestartRequest -> {column: value} of its session.
+    `plan` is its root now, `before` that which it had, if that could be read. NotFound,
+    Conflict."""
+    session = row["id"]
+    connection.execute("update plan_node set status='STOPPED', ended=?, due=null where session=?"
+                       " and (status='RUNNING' or due not null)", (row["ended"], session))
+    if before is not None and before != plan:
+        make_changed_void(connection, session, plan, before)
+    if request.is_skipping:
+        pass_over(connection, session, list_nodes(connection, session))
+        return {"has_skipped": True}
+    if request.from_step is not None:
+        places = find_places(connection, session, plan, request.from_step)
+        if any([begin_from(connection, session, plan, place, row["ended"]) for place in places]):
+            return {"has_skipped": True}
+    return {}
+
+
+def mark_place(connection, session, place, mark, is_below=False):
+    """Marks all rows of a place, or of what is below it, too."""
+    connection.execute(
+        "update plan_node set mark=? where session=? and (place=?%s)"
+        % (" or substr(place, 1, ?) = ?" if is_below else ""),
+        (mark, session, place) + ((len(place) + 1, place + ".") if is_below else ()))
+
+
+def list_above(place):
+    """The places above a place, the root's first."""
+    words = place.split(".")
+    return [".".join(words[:count]) for count in range(1, len(words))]
+
+
+# -- other definitions -----------------------------------------------------------------
+
+def list_plan_parts(node):
+    """[(word of its place, PlanNode)] of what is right below a node; `*` for each value."""
+    body, kind = node.body, node.kind
+    if kind in ("serial", "parallel"):
+        below = list(body.nodes)
+    elif kind == "case":
+        below = [branch.node for branch in body.branches]
+    else:
+        below = []
+    nodes = [(str(number), each) for number, each in enumerate(below, 1)]
+    if kind == "case" and body.otherwise is not None:
+        nodes.append(("else", body.otherwise))
+    if kind == "for_each":
+        nodes.append(("*", body.node))
+    if node.exception is not None:
+        nodes.append(("exception", node.exception))
+    return nodes
+
+
+def list_all(root):
+    """{place: PlanNode} of a plan, with `*` for the values of a for_each."""
+    nodes, to_look = {}, [("1", root)]
+    while to_look:
+        place, node = to_look.pop()
+        nodes[place] = node
+        to_look += [("%s.%s" % (place, word), each) for word, each in list_plan_parts(node)]
+    return nodes
+
+
+def find_pattern(nodes, place):
+    """The place in a definition of a place that was reached, or None."""
+    pattern = ""
+    for word in place.split("."):
+        below = "%s.%s" % (pattern, word) if pattern else word
+        pattern = below if below in nodes else pattern + ".*"
+        if pattern not in nodes:
+            return None
+    return pattern
+
+
+def tell_same(node):
+    """What two nodes have to share for what one has reached to count for the other."""
+    is_run = node.kind == "run"
+    return node.kind, node.name, is_run and (node.body.scenario, node.body.version)
+
+
+def make_changed_void(connection, session, plan, before):
+    """Another definition: what stands elsewhere in it, or is something else, begins anew."""
+    old, new = list_all(before), list_all(plan)
+    for row in list_nodes(connection, session):
+        pattern = find_pattern(old, row["place"])
+        if pattern not in new or pattern not in old \
+                or tell_same(new[pattern]) != tell_same(old[pattern]):
+            mark_place(connection, session, row["place"], VOID, is_below=True)
+
+
+# -- SKIP ------------------------------------------------------------------------------
+
+def pass_over(connection, session, rows):
+    """What failed counts as if it had not. Conflict: nothing has."""
+    failed = {row["place"] for row in rows
+              if row["status"] in RESTARTABLE and row["mark"] != PASSED
+              and not row["place"].endswith(".exception")}
+    above = {place for each in failed for place in list_above(each)}
+    causes = failed - above
+    if not causes:
+        raise Conflict("nothing of session %d has failed to go on behind" % session)
+    for place in causes:
+        mark_place(connection, session, place, PASSED)
+    for place in {each for cause in causes for each in list_above(cause)}:
+        mark_place(connection, session, place, REOPENED)
+
+
+# -- FROM ------------------------------------------------------------------------------
+
+def find_places(connection, session, plan, text):
+    """The places that the text of -FROM names: one, or by the name of a node all that it has.
+    NotFound."""
+    nodes = list_all(plan)
+    rows = list_nodes(connection, session)
+    named = [place for place, node in nodes.items() if node.name == text]
+    if named:
+        places = named if "*" not in named[0].split(".") else [
+            row["place"] for row in rows if find_pattern(nodes, row["place"]) == named[0]]
+    else:
+        places = [text] if find_pattern(nodes, text) is not None else []
+        if places and "*" in find_pattern(nodes, text).split(".") \
+                and text not in [row["place"] for row in rows]:
+            places = []
+    if not places:
+        raise NotFound("the plan of session %d has reached no node %s" % (session, text) if named
+                       else "the plan of session %d has no node %s" % (session, text))
+    if any("exception" in place.split(".") for place in places):
+        raise Conflict("node %s is in an exception: it runs when its node fails" % text)
+    return places
+
+
+def begin_from(connection, session, plan, place, ended):
+    """A node begins anew, and in the serials around it what comes behind -> whether that passes
+    over what had failed. `ended` is when the plan ended before."""
+    has_skipped = False
+    nodes = list_all(plan)
+    mark_place(connection, session, place, VOID, is_below=True)
+    words = place.split(".")
+    for count in range(1, len(words)):
+        above = ".".join(words[:count])
+        node = nodes[find_pattern(nodes, above)]
+        put_missing(connection, session, above, node, ended)
+        mark_place(connection, session, above, REOPENED)
+        if node.kind == "serial":
+            index = int(words[count]) - 1
+            connection.execute("update plan_node set first=? where session=? and place=?",
+                               (index, session, above))
+            earlier = ["%s.%d" % (above, number) for number in range(1, index + 1)]
+            has_skipped = has_skipped or any(
+                row["place"] in earlier and row["status"] in RESTARTABLE
+                for row in list_nodes(connection, session))
+            for later in range(index + 1, len(node.body.nodes)):
+                mark_place(connection, session, "%s.%d" % (above, later + 1), VOID, is_below=True)
+    return has_skipped
+
+
+def put_missing(connection, session, place, node, ended):
+    """A row for a node that was not reached, or is void, as if it had failed."""
+    if connection.execute("select 1 from plan_node where session=? and place=? and mark<>?",
+                          (session, place, VOID)).fetchone():
+        return
+    run = connection.execute("select ifnull(max(run), 0) + 1 from plan_node where session=?",
+                             (session,)).fetchone()[0]
+    connection.execute(
+        "insert into plan_node(session, run, place, since, kind, name, value, attempt, tries,"
+        " status, begun, ended) values (?, ?, ?, ?, ?, ?, '', 0, 1, 'STOPPED', ?, ?)",
+        (session, run, place, run, node.kind, node.name or "", ended, ended))
+
+
+# ======================================================================================
+# store/plantables.py
+# The tables of load plans: a migration of a work repository.
+# ======================================================================================
+
+PLAN_TABLES = """
+create table plan_node (                -- an attempt of a node of a plan that was reached
+    session integer not null, run integer not null,     -- run counts in the session
+    place text not null,                -- in the plan: 1.2 is the second one below the root
+    since integer not null,             -- what is below it with a lower run does not count
+    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
+    kind text not null, name text not null, value text not null,
+    attempt integer not null,
+    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
+    status text not null, begun text not null, ended text,
+    due text,                           -- of its next attempt
+    message text not null default '',
+    child integer,                      -- the session of a run
+    scope text,                         -- JSON: variables that the branch has taken back
+    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
+    mark text not null default '',      -- by a RESTART: void, passed, reopened
+    primary key (session, run)
+) without rowid;
+create table plan_value (               -- what a for_each runs over, as it was when that began
+    session integer not null, place text not null, position integer not null, value text not null,
+    primary key (session, place, position)
+) without rowid;
+-- of a child of a plan: the run of its node
+alter table session add column node integer;
+"""
+
+
+# ======================================================================================
 # store/progress.py
 # What a session records as it goes: steps, tasks, output, variables.
 # ======================================================================================
@@ -8402,12 +9678,17 @@ class Restarts:
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
                            % (request.session, row["status"]))
+        self._check_family(connection, row, request)
         columns, scenario = self._take_definition(connection, row, request.is_redefining)
         scenario.check_variables(request.variables)
         plain, secrets = scenario.split_secrets(request.variables)
         if secrets and not request.secret_file:
             raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
-        place, run = self._find_place(connection, row, scenario, request)
+        if scenario.plan is not None:
+            place, run = reopen_plan(connection, row, scenario.plan,
+                                     self._find_plan(connection, row), request), None
+        else:
+            place, run = self._find_place(connection, row, scenario, request)
         values = dict(self._rewind(connection, row, run, scenario), **plain)
         self._keep_former(connection, row, values)
         columns.update(place, variables=json.dumps(values), ended=None, message="", is_rewound=True)
@@ -8424,6 +9705,21 @@ class Restarts:
                 note="" if request.is_redefining else self._tell_change(connection, row))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    def _check_family(self, connection, row, request):
+        """Conflict for what belongs to a plan that is open: that decides itself what runs again."""
+        while row is not None and row["node"] is not None and row["parent"] != request.plan:
+            row = self._sessions.find(connection, row["parent"])
+            if row is not None and row["status"] in OPEN:
+                raise Conflict("session %d belongs to the plan of session %d, which is %s; RESTART "
+                               "that when it has ended" % (request.session, row["id"],
+                                                           row["status"]))
+
+    def _find_plan(self, connection, row):
+        """The plan of the definition that a session had, or None."""
+        with contextlib.suppress(Unreadable):
+            return self._sessions.get_scenario(connection, row).plan
+        return None
 
     # -- the definition ----------------------------------------------------------------
 
@@ -8609,6 +9905,8 @@ class Sessions:
     @staticmethod
     def with_limit(ticket, scenario, since):
         """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
+        if scenario and scenario.plan is not None:
+            ticket = ticket._replace(is_plan=True)
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]
@@ -9442,6 +10740,11 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
+# a child of a plan goes with that, and that when all of them have ended
+IS_WHOLE = ("(node is null or not exists (select 1 from session above where above.id ="
+            " session.parent)) and not exists (select 1 from session below where below.parent ="
+            " session.id and below.node not null and below.status in"
+            " ('WAITING', 'QUEUED', 'RUNNING'))")
 MANY = 100000           # sessions that are looked through for the oldest, or for a text
 HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
             r" or session.keywords like ? escape '\' or session.schedule like ? escape '\'"
@@ -9534,8 +10837,8 @@ class Views:
         return oldest if count <= MANY else 0
 
     def get_history(self, connection, session):
-        """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
-        RepositoryError."""
+        """(session row, step rows, task rows, rows of a plan's nodes, names of secrets) of one
+        moment; NotFound, RepositoryError."""
         connection.execute("begin")
         try:
             row = self._sessions.get(connection, session)
@@ -9546,6 +10849,7 @@ class Views:
                     connection.execute(
                         "select * from session_task where session=? order by run",
                         (session,)).fetchall(),
+                    list_nodes(connection, session),
                     self._secret_names(connection, row))
         finally:
             connection.execute("rollback")
@@ -9557,16 +10861,8 @@ class Views:
 
     @staticmethod
     def get_durations(connection):
-        """{scenario: seconds}, of its newest sessions that ended well."""
-        durations = {}
-        for scenario, begun, ended in connection.execute(
-                "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
-                " begun is not null order by id desc limit 20000"):
-            newest = durations.setdefault(scenario, [])
-            if len(newest) < 100:
-                newest.append(max(0.0, from_text(ended) - from_text(begun)))
-        return {scenario: sorted(newest)[len(newest) // 2]
-                for scenario, newest in durations.items()}
+        """list_durations()."""
+        return list_durations(connection)
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -9654,8 +10950,9 @@ class Views:
     def _where_purged(connection, filters, is_by_time=False):
         """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
         # by its time an old session is found at once, by its status among all that have ended
-        where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
-            "'%s'" % status for status in filters.statuses or ENDED))
+        where = "ended is not null and %sstatus in (%s) and %s" % (
+            "+" if is_by_time else "", ",".join(
+                "'%s'" % status for status in filters.statuses or ENDED), IS_WHOLE)
         where += seen_condition(connection, "scenario", filters.patterns)
         return (where, []) if filters.scenario is None else (where + " and scenario=?",
                                                              [filters.scenario])
@@ -9684,8 +10981,11 @@ class Views:
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
         newest = self.find_newest_purged(connection, filters)
-        query, values = self._select_purged(connection, "count(*)", filters, newest)
-        return connection.execute(query, values).fetchone()[0]
+        query, values = self._select_purged(connection, "id", filters, newest)
+        return connection.execute(
+            "with recursive family(id) as (%s union select child.id from session child join family"
+            " on child.parent = family.id where child.node not null) select count(*) from family"
+            % query, values).fetchone()[0]
 
     def purge(self, connection, filters, newest, limit=200):
         """Deletes at most `limit` sessions that a PurgeFilter names, none after `newest` (None: all
@@ -9696,8 +10996,10 @@ class Views:
         """
         query, values = self._select_purged(connection, "id, keywords", filters, newest)
         rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
+        rows = list_family(connection, rows, limit)
         for session, keywords in rows:
-            for table in ("session_log", "session_task", "session_step", "occurrence"):
+            for table in ("session_log", "session_task", "session_step", "occurrence",
+                          "plan_node", "plan_value"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
@@ -9708,6 +11010,40 @@ class Views:
         if rows:
             self._scenarios.forget_unused(connection)
         return len(rows)
+
+
+def list_family(connection, rows, limit):
+    """Rows (id, keywords) of sessions that are purged -> these and their plans' children, those
+    before them; at most `limit`: of what then stays, its parents stay, too."""
+    family, to_look = list(rows), list(rows)
+    while to_look and len(family) < 2 * limit:
+        children = connection.execute(
+            "select id, keywords from session where parent=? and node not null limit ?",
+            (to_look.pop()[0], 2 * limit)).fetchall()
+        family += children
+        to_look += children
+    unseen = {row[0] for row in to_look}
+    return [row for row in family[::-1] if row[0] not in unseen][:limit]
+
+
+def list_durations(connection):
+    """{scenario: seconds}, of its newest sessions that ended well."""
+    durations = {}
+
+    def add(rows):
+        for scenario, begun, ended in rows:
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+    query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+             " and begun is not null %s order by id desc limit %d")
+    add(connection.execute(query % ("", 20000)))
+    # a plan is older than all the children that it had
+    for name, in connection.execute("select distinct name from scenario").fetchall():
+        if name not in durations:
+            add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
+    return {scenario: sorted(newest)[len(newest) // 2]
+            for scenario, newest in durations.items()}
 
 
 # ======================================================================================
@@ -9800,12 +11136,24 @@ def release_repository(connection, spot):
         " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
 
 
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return find_id(connection)
+
+
 # ======================================================================================
 # store/work.py
 # A work repository: its tables, and all that is kept in them behind one name.
 # ======================================================================================
 
 STRAYS = 100            # so many files are locked at a time
+PLAN = "plan"           # instead of the on_stale of a load plan, which it has not
 
 WORK_MIGRATIONS = ("""
 create table repository (
@@ -9984,7 +11332,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", HAPPENING_TABLES)
+""", HAPPENING_TABLES, PLAN_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -10012,6 +11360,7 @@ class WorkRepository:
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
         self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
+        self.plans = Plans(self.sessions, self.arrivals, self.restarts)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
@@ -10118,7 +11467,10 @@ class WorkRepository:
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
-        if self.db.read(self._get_on_stale, row) != ADOPT:
+        on_stale = self.db.read(self._get_on_stale, row)
+        if on_stale == PLAN:            # it goes on, whatever became of its children
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+        if on_stale != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
@@ -10145,7 +11497,8 @@ class WorkRepository:
 
     def _get_on_stale(self, connection, row):
         try:
-            return self.sessions.get_scenario(connection, row).on_stale
+            scenario = self.sessions.get_scenario(connection, row)
+            return scenario.on_stale if scenario.plan is None else PLAN
         except Unreadable:              # what its closing will say
             return "error"
 
@@ -10168,17 +11521,6 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
 
 
 # ======================================================================================
@@ -10405,7 +11747,7 @@ def start_anew(connection, folder, now):
             " order by run desc limit 1", (row["id"],)).fetchone()
         if interrupted:
             Progress.set_restart(connection, row["id"], *interrupted)
-        for table in ("session_task", "session_step"):
+        for table in ("session_task", "session_step", "plan_node"):
             connection.execute("update %s set status=?, message=?, ended=? where session=? and"
                                " status='RUNNING'" % table,
                                (ERROR, RESTORED, to_text(now), row["id"]))
@@ -12186,8 +13528,12 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
+        return TaskResult(**self.ask(fields, execution))
+
+    def ask(self, fields, execution):
+        """The same -> what the helper gives, as a dict."""
         order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
-        return TaskResult(**self._outcome(order, execution))
+        return self._outcome(order, execution)
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
@@ -12213,11 +13559,21 @@ def helper_task(name, fields):
     return register
 
 
+def find_helper(name):
+    """The class of a helper's work, by its name: of a task type, or of the agent's own."""
+    if name in TASK_TYPES:
+        return TASK_TYPES[name]
+    classes = [HelperTask]
+    for each in classes:                # it grows as they are looked at
+        classes += each.__subclasses__()
+    return next(each for each in classes if getattr(each, "name", None) == name)
+
+
 def run_helper(fd):
     """agent.py in the role of a helper: does one task, whose result goes to a file -> exit code."""
     order = json.loads(sys.stdin.read())
     try:
-        result = TASK_TYPES[order["type"]].work(order)
+        result = find_helper(order["type"]).work(order)
     except TaskError as error:
         result = {"status": ERROR, "message": str(error)}
     except Exception as error:          # what the task met: a line, no traceback
@@ -14276,6 +15632,77 @@ class EvaluateTask:
 
 
 # ======================================================================================
+# tasks/loops.py
+# The values of a for_each that lie outside the agent: those of a query, and names of files.
+# ======================================================================================
+
+MAX_LOOP = 100000       # values of a for_each
+
+
+def check_loop(values):
+    """Texts as the values of a for_each. TaskError: there are too many, or they are too large."""
+    result, size = [], 0
+    for value in values:
+        size += len(value)
+        if len(result) == MAX_LOOP:
+            raise TaskError("there are over %d values" % MAX_LOOP)
+        if len(value) > MAX_VALUE:
+            raise TaskError("a value has over %d characters" % MAX_VALUE)
+        if size > MAX_TEXT:
+            raise TaskError("the values together have over %d characters" % MAX_TEXT)
+        result.append(value)
+    return result
+
+
+class QueryValues(DatabaseTask):
+    """The first column of all rows of a query, as text."""
+
+    name = "values of a query"
+    sql = ("query",)
+
+    @staticmethod
+    def on(target, order):
+        """-> {"items": [text]}."""
+        target.begin("deferred")
+        cursor = target.run(order["query"], order["values"])
+        if cursor.description is None:
+            raise TaskError("the query gives no rows")
+        name = cursor.description[0][0]
+
+        def texts():
+            for row in each_row(target, cursor):
+                refuse_binary([name], [row[:1]])
+                yield "" if row[0] is None else str(row[0]).replace("\0", "")
+        return {"items": check_loop(texts())}
+
+
+class FileValues(HelperTask):
+    """The paths that a pattern matches, in their order; there may be none."""
+
+    name = "values of files"
+
+    @staticmethod
+    def work(order):
+        """-> {"items": [path]}."""
+        Root(order["root"]).check_pattern(order["files"])
+        paths = find_paths(order["files"])
+        for path in paths:
+            try:
+                path.encode("utf-8")
+            except UnicodeEncodeError:
+                raise TaskError("the name of %s is not UTF-8" % shorten(ascii(path))) from None
+        return {"items": check_loop(paths)}
+
+
+def list_values(task, fields, execution):
+    """The values that a QueryValues or FileValues finds. TaskError, Interrupted."""
+    answer = task.ask(fields, execution)
+    if "items" not in answer:
+        raise TaskError(answer["message"])
+    return answer["items"]
+
+
+# ======================================================================================
 # tasks/sendmail.py
 # Mail by the host's own program, where no server is named.
 # ======================================================================================
@@ -14892,6 +16319,10 @@ class Control:
         self._minders = {}              # those of them that are minders
         self._looks = looks             # Looks that all sessions share; without it, its own
 
+    def share(self):
+        """A Control of its own for another thread of the session; its end ends no other."""
+        return Control(self._clock, self._session, looks=self._looks)
+
     # -- from any thread ---------------------------------------------------------------
 
     def stop(self, mode, message):
@@ -15063,7 +16494,8 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    children: Tuple[int, ...]       # the sessions whose end it waits for
+    is_deaf: bool = False           # stops and time-outs are not its business now
 
 
 def await_child(children, control, parent, session):
@@ -15076,7 +16508,7 @@ def await_child(children, control, parent, session):
                 row = bell.find_end()
                 if row is not None:
                     return row["status"], row["message"]
-                yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
+                yield Waiting(lambda: bell.has_rung, bell.patience_s, (session,))
                 control.wait(lambda: bell.has_rung, 0.0)
         except Interrupted as interrupt:
             children.stop(session, "its parent, session %d: %s" % (parent, interrupt.reason))
@@ -15135,6 +16567,23 @@ def read_secrets(sources, values, read):
             raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
         result.append((name, value))
     return result
+
+
+def take_secrets(scenario, secret_file, control, journal, around):
+    """{name: value} of the secret variables of a session, which are shown nowhere from now on.
+    `secret_file` has those that came with its EXEC. ValueError."""
+    sources, values = scenario.secrets, {}
+    if not sources:
+        return values
+    read = functools.partial(read_secrets, sources, journal.repository.secrets.read(
+        secret_file or str(journal.session)), around.bounds.read)
+    can_block = any(map(is_blocking, sources.values()))
+    if can_block and not journal.has_begun:
+        journal.flush()                 # while it waits it is shown as running
+    for name, value in control.call(read) if can_block else read():
+        journal.hide(value)
+        values[name] = value
+    return values
 
 
 def is_blocking(source):
@@ -15306,6 +16755,7 @@ class Surroundings(NamedTuple):
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
     bounds: Bounds = Bounds()       # of tasks on this host
+    plans: Any = None               # the Families: check_context(name), took(repository, ticket)
 
 
 class Exit(NamedTuple):
@@ -15640,24 +17090,11 @@ class Course:
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
         with self._control.deadline(self._timeout_s, "session"):
             try:
-                self._take_secrets()
+                self._values.update(take_secrets(self._scenario, self._secret_file, self._control,
+                                                 self._journal, self._around))
             except ValueError as error:
                 return Outcome(ERROR, str(error))
             return (yield from self._steps(place))
-
-    def _take_secrets(self):
-        """Gives the secret variables their values. ValueError."""
-        sources = self._scenario.secrets
-        if not sources:
-            return
-        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._secret_file or str(self._journal.session)), self._around.bounds.read)
-        can_block = any(map(is_blocking, sources.values()))
-        if can_block and not self._journal.has_begun:
-            self._journal.flush()       # while it waits it is shown as running
-        for name, value in self._control.call(read) if can_block else read():
-            self._journal.hide(value)
-            self._values[name] = value
 
     # -- steps -------------------------------------------------------------------------
 
@@ -15888,6 +17325,62 @@ def target_after(step, outcome):
 
 
 # ======================================================================================
+# runtime/delays.py
+# Sessions that could not begin, and what goes wrong while one is served.
+# ======================================================================================
+
+FAULT = "", "a fault of the agent, told in its log"
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not: the queue has those read again."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value = None
+        try:
+            value = work()
+        except Exception as error:
+            if not session.is_begun:        # noted first: memory may be too short to tell it
+                self._reasons[session.number] = FAULT
+            with contextlib.suppress(MemoryError):
+                self._note(session, error)
+        else:
+            self._told.is_new(session.number, "")
+        if session.is_begun:
+            self.forget(session.number)
+        return value
+
+    def _note(self, session, error):
+        """Why work of a session has failed: in the log, and why it could not begin."""
+        is_told = False                     # for all of its repository
+        if isinstance(error, RepositoryError):
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+            if not session.is_begun:
+                self._reasons[session.number] = word, trouble
+        else:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
+
+
+# ======================================================================================
 # runtime/journal.py
 # What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
@@ -16014,6 +17507,12 @@ class Journal:
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
                                   on_done=follow)
 
+    def share(self):
+        """Another Journal of the session, which has begun, for another thread."""
+        other = Journal(self.repository, self.session, self._scenario, self._clock, self._on_log)
+        other.has_begun, other.secrets = True, self.secrets
+        return other
+
     # -- spools ------------------------------------------------------------------------
 
     def make_spool(self, run):
@@ -16041,12 +17540,71 @@ class Journal:
 
 
 # ======================================================================================
+# runtime/openlist.py
+# The sessions that are open in an agent: those that run, those that wait, those of later.
+# ======================================================================================
+
+class OpenList:
+    """What a SessionQueue knows of each of them, for those who look."""
+
+    def __init__(self):
+        self._changed = threading.Condition()   # guards all that follows
+        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
+        self.later = Later()
+        self._running = {}                      # number -> Session
+
+    def find(self, number):
+        """The running Session of a number, or None."""
+        return self._running.get(number)
+
+    def has(self, number, repository=None):
+        """Whether a session is running (of this repository, if one is given) or outstanding."""
+        with self._changed:
+            if number in self._running:
+                return repository in (None, self._running[number].repository)
+            return number in self._outstanding or number in self.later
+
+    def list_running(self):
+        """The running Sessions."""
+        with self._changed:
+            return list(self._running.values())
+
+    def list_waiting(self):
+        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
+        with self._changed:
+            waiting = list(self._outstanding.values())
+        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
+
+    def counts(self):
+        """How many sessions there are: (running, outstanding), those of later among the last."""
+        return len(self._running), len(self._outstanding) + len(self.later)
+
+
+class Later(dict):
+    """The sessions that wait for their start time: {number: repository}."""
+
+    def put_off(self, number, repository):
+        """Notes a session whose start time is to come; False when it was noted before."""
+        is_new = self.get(number) is not repository
+        self[number] = repository
+        return is_new
+
+    def is_put_off(self, number, repository):
+        """Whether a session still waits for its start time."""
+        return self.get(number) is repository
+
+
+# ======================================================================================
 # runtime/parking.py
 # Sessions that wait for the end of a child, without a thread or a slot.
 #
 # Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-# Thread parent N: runs session N, whose child has ended, until that is over or waits again.
+# Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
+# when there was none for a second. N counts these threads.
 # ======================================================================================
+
+SPARE_S = 1.0            # so long a thread waits for the next session that may go on
+
 
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
@@ -16060,9 +17618,19 @@ class Parking:
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
         self._threads = set()           # of those that go on; each takes itself out
+        self._free = 0                  # how many of these wait for a session
+        self._handed = collections.deque()      # sessions for them
+        self._work = threading.Condition(self._changed)         # there are some
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
+
+    def begin(self, session):
+        """Has a session go on that has not run yet."""
+        with self._changed:
+            self._parked[session] = next(self._numbers)
+            self._called.add(session)
+            self._changed.notify()
 
     def put(self, session, until):
         """A session waits from now on, until then at most (monotonic seconds, or None)."""
@@ -16077,22 +17645,38 @@ class Parking:
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked:
-                self._called.add(session)
-                self._changed.notify()
+            if session in self._parked and session not in self._called:
+                if self._hand(session):
+                    del self._parked[session]
+                else:
+                    self._called.add(session)
+                    self._changed.notify()
+
+    def _hand(self, session):
+        """Gives a session to a thread that waits for one -> whether there is one."""
+        if self._free:
+            self._free -= 1
+            self._handed.append(session)
+            self._work.notify()
+            return True
+        return False
 
     def close(self):
         """Ends the thread; who still waits does not go on."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+            self._work.notify_all()
         self._thread.join()
         for thread in list(self._threads):
             thread.join()
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
-        thread = Worker(self._serve, "parent %d" % session.number, session)
+        with self._changed:
+            if self._hand(session):
+                return True
+        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
         self._threads.add(thread)       # first: close() waits for it
         is_started = thread.try_start()
         if not is_started:
@@ -16100,9 +17684,21 @@ class Parking:
         return is_started
 
     def _serve(self, session):
-        """The thread of a session that goes on."""
-        self._go_on(session)
+        """The thread of sessions that go on, one after the other."""
+        while session is not None:
+            self._go_on(session)
+            session = self._wait_handed()
         self._threads.discard(threading.current_thread())
+
+    def _wait_handed(self):
+        """The session that a thread has go on next, or None: there was none for a while."""
+        with self._changed:
+            self._free += 1
+            self._work.wait_for(lambda: self._handed or self._is_closing, SPARE_S)
+            if self._handed:
+                return self._handed.popleft()
+            self._free -= 1
+        return None
 
     def _run(self):
         while not self._is_closing:
@@ -16129,6 +17725,1330 @@ class Parking:
 
 
 # ======================================================================================
+# runtime/plannodes.py
+# The nodes of a load plan that were reached: what is known of each, and what it does next.
+#
+# What a composite node does is decided by find_decision(), of what its children are.
+# ======================================================================================
+
+READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
+OPEN_NODES = (READY, RUNNING, PAUSED)
+WELL = (DONE, WARNING)
+HANDLER = -1            # the place of an exception among the children of its node
+
+
+class Scope:
+    """Variables as a branch of a plan sees them: its own go before those of the scope above."""
+
+    def __init__(self, above, values, owner=None):
+        self.above, self.own = above, values
+        self.owner = owner              # the NodeState of the branch; None: the plan itself
+
+    def all(self):
+        """{name: value} of all that is seen."""
+        return dict(self.above.all() if self.above else {}, **self.own)
+
+
+class NodeState:
+    """A node of a plan that was reached; of a for_each, one for each value."""
+    __slots__ = ("plan", "place", "above", "index", "scope", "words", "run", "since", "attempt",
+                 "tries", "status", "message", "child", "until", "due", "halt", "children",
+                 "handler", "first", "next", "open", "errors", "cause", "warning", "items",
+                 "choice", "is_passed", "is_reopened")
+
+    def __init__(self, plan, place, above, index, scope, words=()):
+        self.plan, self.place, self.above, self.index = plan, place, above, index
+        self.scope = scope
+        self.words = words              # of the loops around it: day=2015-01-07
+        self.run, self.since, self.attempt, self.tries = 0, None, 0, 1
+        self.status, self.message, self.child = None, "", None
+        self.until = self.due = None    # monotonic seconds: of its time-out, of its next attempt
+        self.halt = ""                  # why it is being ended
+        self.children, self.handler = {}, None
+        self.items, self.choice = None, None    # of a for_each its values; of a case its branch
+        self.first = 0                  # of a serial: the child that RESTART -FROM begins with
+        self.is_passed = self.is_reopened = False       # as of a NodeRow
+        self.reset()
+
+    def reset(self):
+        """What is counted anew in each attempt."""
+        self.next, self.open, self.errors = self.first, 0, 0
+        self.cause = self.warning = ""
+
+    @property
+    def value(self):
+        """The values of the loops around it, in words."""
+        return " ".join(self.words)
+
+    @property
+    def is_branch(self):
+        """Whether it has variables of its own: below a parallel or for_each."""
+        return self.scope.owner is self
+
+    @property
+    def is_handling(self):
+        """Whether its exception has begun in this attempt."""
+        return self.handler is not None and self.handler.run > self.run
+
+    @property
+    def is_decided(self):
+        """Whether it knows which children it has; a run has none."""
+        kind = self.plan.kind
+        return kind in ("serial", "parallel") or kind == "case" and self.choice is not None \
+            or kind == "for_each" and self.items is not None
+
+    def forget_scope(self):
+        """What its branch has taken back does not count any more."""
+        if self.is_branch:
+            self.scope.own = {name: value for name, value in self.scope.own.items()
+                              if is_loop_variable(self, name)}
+
+    # -- its course --------------------------------------------------------------------
+
+    def begin(self, run, attempt, is_anew):
+        """An attempt begins; `is_anew`, or where its `restart` says so, nothing of an earlier one
+        counts. A run waits for its session to be made."""
+        self.run, self.attempt = run, attempt
+        self.status = READY if self.plan.kind == "run" else RUNNING
+        is_anew = is_anew or self.since is None \
+            or self.plan.restart == "all" and not self.is_reopened
+        if is_anew:
+            self.since, self.first, self.child, self.children = run, 0, None, {}
+            self.forget_scope()
+        self.message, self.halt, self.is_passed, self.is_reopened = "", "", False, False
+        self.choice = self.until = self.due = None
+        self.reset()
+
+    def begin_tries(self):
+        """Its attempts are counted anew."""
+        self.tries = 1
+
+    def limit(self, begun):
+        """The time-out of its attempt, which began then -> when that is."""
+        self.until = begun + self.plan.timeout_s
+        return self.until
+
+    def end_in_time(self):
+        """Its time-out has come: what it has under way is to end."""
+        self.until, self.halt = None, "time-out of the node after %g s" % self.plan.timeout_s
+
+    def learn(self, answer):
+        """It knows the values of its loop, or the branch of its case."""
+        self.open -= 1
+        if self.plan.kind == "case":
+            self.choice = answer
+        else:
+            self.items = answer
+
+    def wait_for(self, child):
+        """A run has its session; None: it could not be made."""
+        self.status, self.child = RUNNING, child
+
+    def count(self, count):
+        """So many of what it waits for more, or fewer."""
+        self.open += count
+
+    def note_end(self, child):
+        """A child has ended in this attempt."""
+        if child.index == HANDLER:
+            return
+        if child.status in (ERROR, STOPPED):
+            self.errors += 1
+            self.cause = child.tell()
+        elif child.status == WARNING:
+            self.warning = child.tell()
+
+    def pause(self, now):
+        """An attempt has failed, another one is to follow."""
+        self.halt, self.until = "", None
+        self.tries += 1
+        self.resume_pause(now + self.plan.retry_delay_s)
+
+    def resume_pause(self, due):
+        """Its next attempt is due then."""
+        self.status, self.due = PAUSED, due
+
+    def resume_choice(self):
+        """A case goes on with the branch that has begun in its attempt."""
+        self.choice = next((index for index, child in self.children.items()
+                            if child.run > self.run), None)
+
+    def handle(self, message):
+        """Its last attempt has failed for this reason; its exception is to run."""
+        self.halt, self.until, self.message = "", None, message
+
+    def end(self, status, message):
+        """It ends."""
+        self.status, self.message, self.halt = status, message, ""
+        self.until = self.due = None
+
+    # -- what it is --------------------------------------------------------------------
+
+    @property
+    def is_open(self):
+        """Whether it has begun, or is about to, and has not ended."""
+        return self.status in OPEN_NODES
+
+    @property
+    def is_well(self):
+        """Whether it ended well, or its failure was passed over."""
+        return self.status in WELL or self.is_passed
+
+    @property
+    def label(self):
+        """What tells it from others, for a message."""
+        name = self.plan.name or (self.plan.kind == "run" and self.plan.body.scenario) or ""
+        return " ".join(filter(None, (name, self.value))) or "node %s" % self.place
+
+    def tell(self):
+        """How it ended, for the message of the node above."""
+        return "%s: %s" % (self.label, self.message or self.status)
+
+    def below(self, index):
+        """The PlanNode of a child, or None: it has none there."""
+        body, kind = self.plan.body, self.plan.kind
+        if index == HANDLER:
+            return self.plan.exception
+        if kind in ("serial", "parallel"):
+            return body.nodes[index] if index < len(body.nodes) else None
+        if kind == "case":
+            nodes = [branch.node for branch in body.branches] + [body.otherwise]
+            return nodes[index] if index < len(nodes) else None
+        return body.node if kind == "for_each" else None
+
+
+def make_child(node, index, plan):
+    """The NodeState of a child that has not been reached before: a branch of a parallel or for_each
+    has variables of its own."""
+    child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
+    kind = node.plan.kind
+    if index == HANDLER:
+        node.handler = child
+        return child
+    node.children[index] = child
+    if kind in ("parallel", "for_each"):
+        own = {}
+        if kind == "for_each":
+            own = {node.plan.body.variable: node.items[index]}
+            child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
+        child.scope = Scope(node.scope, own, child)
+    return child
+
+
+def child_place(node, index):
+    """The place of a child of a NodeState: 1.2 is the second one below the root."""
+    word = str(index + 1)
+    if index == HANDLER:
+        word = "exception"
+    elif node.plan.kind == "case" and index == len(node.plan.body.branches):
+        word = "else"
+    return "%s.%s" % (node.place, word)
+
+
+def find_index(node, word):
+    """The index of a child by the last word of its place."""
+    if word == "exception":
+        return HANDLER
+    if word == "else":
+        return len(node.plan.body.branches) if node.plan.kind == "case" else len(node.children)
+    return int(word) - 1
+
+
+def is_loop_variable(node, name):
+    """Whether a variable of a branch is that of its for_each."""
+    plan = node.above.plan
+    return plan.kind == "for_each" and plan.body.variable == name
+
+
+def tell_scope(node):
+    """What a branch has taken back, as JSON, or None."""
+    if not node.is_branch:
+        return None
+    own = {name: value for name, value in node.scope.own.items()
+           if not is_loop_variable(node, name)}
+    return json.dumps(own) if own else None
+
+
+def line_of(node):
+    """A node, and those above it."""
+    while node is not None:
+        yield node
+        node = node.above
+
+
+# -- what a composite node does next ----------------------------------------------------
+
+class Decision(NamedTuple):
+    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
+    index: int = -1
+    status: str = ""
+    message: str = ""
+
+
+def find_decision(node):
+    """The Decision of a composite node that is open and knows its values or its branch, or None: it
+    waits for its children. `next` of the node is moved past what is over."""
+    kind = node.plan.kind
+    if kind == "case":
+        node.next = max(node.next, node.choice)
+        return decide_serial(node, node.choice + 1)
+    if kind == "serial":
+        return decide_serial(node, len(node.plan.body.nodes))
+    return decide_parallel(node)
+
+
+def decide_serial(node, count):
+    """Of a serial of so many children; a case is one of the branch that it has chosen."""
+    while node.next < count:
+        child = node.children.get(node.next)
+        if child is None or not child.is_open and not child.is_well and child.run < node.run:
+            if is_enabled(node):
+                return Decision(node.next)
+        elif child.is_open:
+            return None
+        elif not child.is_well:         # in this attempt
+            return Decision(status=ERROR, message=child.tell())
+        elif child.status != DONE:
+            node.warning = child.tell()
+        node.next += 1
+    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+
+
+def decide_parallel(node):
+    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
+    or too many have failed."""
+    body, is_loop = node.plan.body, node.plan.kind == "for_each"
+    count = len(node.items if is_loop else body.nodes)
+    limit = body.parallel if is_loop else body.limit
+    while node.next < count and node.errors <= body.max_errors:
+        child = node.children.get(node.next)
+        if child is not None and child.is_well:
+            if child.status != DONE:
+                node.warning = child.tell()
+        elif (child is None or child.run < node.run) and is_enabled(node):
+            return Decision(node.next) if node.open < (limit or count) else None
+        node.next += 1
+    if node.open:
+        return None
+    text = node.warning
+    if node.errors:
+        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+    if node.errors > body.max_errors:
+        return Decision(status=ERROR, message=text)
+    return Decision(status=WARNING if text else DONE, message=text)
+
+
+def is_enabled(node):
+    """Whether the next child of a node is there, and not to be passed over."""
+    plan = node.below(node.next)
+    return plan is not None and plan.enabled
+
+
+# -- of the rows of a repository ---------------------------------------------------------
+
+def restore_nodes(plan, scope, rows, items):
+    """{place: NodeState} of NodeRows in the order of their runs, those above first; `items` has
+    the values of loops by their place. What the definition has no place for does not count."""
+    newest, nodes = {row.place: row for row in rows if not row.is_void}, {}
+    for place in sorted(newest, key=lambda place: place.count(".")):
+        row = newest[place]
+        node = _place_row(plan, scope, row, nodes)
+        if node is None:
+            continue
+        nodes[place] = node
+        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.attempt, node.status, node.message, node.child = (
+            row.attempt, row.status, row.message, row.child)
+        node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
+        node.items = items.get(place)
+        node.reset()
+        if node.is_branch and row.scope:
+            node.scope.own.update(json.loads(row.scope))
+    return nodes
+
+
+def _place_row(plan, scope, row, nodes):
+    """The NodeState of a NodeRow among those above it, or None."""
+    if row.place == "1":
+        return NodeState(plan, "1", None, 0, scope) if plan.kind == row.kind else None
+    place, _, word = row.place.rpartition(".")
+    above = nodes.get(place)
+    if above is None or row.run < above.since:
+        return None
+    index = find_index(above, word)
+    if above.plan.kind == "for_each" and index != HANDLER and (
+            above.items is None or index >= len(above.items)):
+        return None
+    child = above.below(index)
+    if child is None or child.kind != row.kind:
+        return None
+    return make_child(above, index, child)
+
+
+# ======================================================================================
+# runtime/plantimes.py
+# When nodes of a load plan are due: their time-outs, and their next attempts.
+# ======================================================================================
+
+class NodeTimes:
+    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
+    once that has ended."""
+
+    def __init__(self):
+        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
+
+    def put(self, when, node):
+        """A NodeState is due then, by its `until` or its `due`."""
+        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
+
+    def find_next(self):
+        """When something is due next, or None."""
+        while self._heap and not self._is_due(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now):
+        """Yields the NodeStates that are due by now."""
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_due(*entry):
+                yield entry[2]
+
+    @staticmethod
+    def _is_due(when, _, node, run):
+        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
+
+
+# ======================================================================================
+# runtime/plansteps.py
+# What follows in a load plan from what has happened: attempts of nodes begin, nodes end.
+# ======================================================================================
+
+MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
+
+
+class PlanSteps:
+    """The half of a PlanTree that says what is to be recorded and done."""
+
+    def __init__(self, plan, values, last_run=0):
+        self._plan, self._run = plan, last_run
+        self.scope = Scope(None, values)
+        self.root, self.halt = None, None       # `halt`: the plan is ended, as (status, message)
+        self._now = 0.0
+        self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
+        self._changes, self._stops, self._questions = [], [], []
+        self._children = {}             # number of a session -> the NodeState that waits for it
+        self._attempts = {}             # place -> how many there were
+        self._open = 0
+        self._times = NodeTimes()
+
+    # -- what follows ------------------------------------------------------------------
+
+    def advance(self, has_room=True):
+        """What follows -> (what to record, in its order; NodeStates of runs that are to begin, of
+        those whose session is to be stopped, of those that ask for their values or branch). Without
+        room for more sessions no run begins."""
+        while self._todo or self._starved and self._open < MAX_OPEN:
+            node = self._todo.popleft() if self._todo else self._starved.popleft()
+            self._look(node)
+        ready = [node for node in self._ready if node.status == READY and has_room]
+        if has_room:
+            self._ready.clear()
+        answer = self._changes, ready, self._stops, self._questions
+        self._changes, self._stops, self._questions = [], [], []
+        return answer
+
+    def row_of(self, node):
+        """The NodeBegin of its newest attempt."""
+        return NodeBegin(node.run, node.place, node.since, node.first, node.plan.kind,
+                         node.plan.name or "", node.value, node.attempt, node.tries,
+                         tell_scope(node))
+
+    def _find_halt(self, node):
+        """Whether a node is being ended, itself or with one above."""
+        return self.halt is not None or any(each.halt for each in line_of(node))
+
+    def _start(self, node, is_anew):
+        """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
+        plan = node.plan
+        self._run += 1
+        attempt = self._attempts[node.place] = self._attempts.get(node.place, 0) + 1
+        if not node.is_open:
+            self._count(node, 1)
+        node.begin(self._run, attempt, is_anew)
+        if plan.timeout_s is not None:
+            self._times.put(node.limit(self._now), node)
+        if plan.kind == "run":
+            self._ready.append(node)
+            return
+        self._changes.append(self.row_of(node))
+        self._todo.append(node)
+        if not node.is_decided:
+            self._question(node)
+
+    def _question(self, node):
+        """What a node needs to know is to be found out."""
+        node.count(1)
+        self._questions.append(node)
+
+    def _count(self, node, count):
+        """A node becomes open, or has ended."""
+        self._open += count
+        if node.above is not None:
+            node.above.count(count)
+
+    def _begin_child(self, node, index):
+        """Begins a child, for the first time or again."""
+        child = node.handler if index == HANDLER else node.children.get(index)
+        if child is None:
+            child = make_child(node, index, node.below(index))
+        child.begin_tries()
+        self._start(child, index == HANDLER or child.status is None)
+
+    def _look(self, node):
+        """What a node does next, once something has changed below it."""
+        if node.status != RUNNING or self._children.get(node.child) is node:
+            return
+        if self._find_halt(node):
+            if not node.open:
+                self._settle(node, STOPPED, "")
+        elif node.is_handling:
+            if not node.handler.is_open:
+                self._end_handled(node, node.handler)
+        elif node.is_decided:
+            self._decide(node)
+
+    def _decide(self, node):
+        """Does what a composite node decides, as long as it decides anything."""
+        while True:
+            decision = find_decision(node)
+            if decision is None:
+                return
+            if decision.status == ERROR:
+                self._settle(node, ERROR, decision.message)
+                return
+            if decision.status:
+                self._end(node, decision.status, decision.message)
+                return
+            if self._open >= MAX_OPEN and node.open:
+                self._starved.append(node)
+                return
+            self._begin_child(node, decision.index)
+
+    # -- ends --------------------------------------------------------------------------
+
+    def _settle(self, node, status, message):
+        """An attempt of a node has failed, or was ended: another one follows, or its exception, or
+        it ends."""
+        above = node.above
+        if self.halt is not None or above is not None and self._find_halt(above):
+            self._end(node, status, message)
+            return
+        if node.halt:                   # its own time-out
+            status, message = ERROR, node.halt
+        if node.tries < node.plan.attempts:
+            node.pause(self._now)
+            text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
+            self._changes.append(NodeEnd(node.run, status, text, node.plan.retry_delay_s))
+            self._times.put(node.due, node)
+            return
+        handler = node.plan.exception
+        if handler is not None and handler.enabled:
+            node.handle(message)
+            self._changes.append(NodeNote(node.run, message))
+            self._begin_child(node, HANDLER)
+            return
+        if node.plan.on_exception == "ignore":
+            status = WARNING
+        self._end(node, status, message)
+
+    def _end_handled(self, node, handler):
+        """The exception of a node is over."""
+        if not handler.is_well:
+            self._end(node, ERROR, "%s; its exception failed, too: %s" % (node.message,
+                                                                          handler.tell()))
+        else:
+            self._end(node, WARNING if node.plan.on_exception == "ignore" else ERROR, node.message)
+
+    def _end(self, node, status, message):
+        """A node ends."""
+        was_reached = node.status != READY
+        node.end(status, message)
+        if was_reached:
+            self._changes.append(NodeEnd(node.run, status, message, None))
+        self._count(node, -1)
+        above = node.above
+        if above is None:
+            return
+        above.note_end(node)
+        self._todo.append(above)
+
+    def _take_back(self, node, values, number):
+        """Takes the `returns` of a run -> why that cannot be, or nothing."""
+        returns = node.plan.body.returns
+        if not returns:
+            return ""
+        missing = [source for source in returns if source not in values]
+        if missing:
+            return "session %d has no variable %s to be taken back" % (number, missing[0])
+        scope = node.scope
+        scope.own.update((target, values[source]) for source, target in returns.items())
+        if scope.owner is None:
+            self._changes.append(VariablesNote(dict(scope.own)))
+        else:
+            self._changes.append(ScopeNote(scope.owner.run, tell_scope(scope.owner)))
+        return ""
+
+    def _halt_below(self, node):
+        """What is open of a node ends: sessions are stopped, what waits does not begin."""
+        to_end = [node]
+        while to_end:
+            each = to_end.pop()
+            if each.status in (READY, PAUSED):
+                if each is not node or self.halt is not None:
+                    self._end(each, STOPPED, each.message)
+                else:
+                    self._settle(each, STOPPED, each.message)
+            elif each.status == RUNNING:
+                if self._children.get(each.child) is each:
+                    self._stops.append(each)
+                elif each.plan.kind in ("case", "for_each") and each.open:
+                    self._stops.append(each)
+                self._todo.append(each)
+                to_end += each.children.values()
+                if each.handler is not None:
+                    to_end.append(each.handler)
+
+
+# ======================================================================================
+# runtime/plantree.py
+# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
+#
+# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
+# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
+# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
+# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
+#
+# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
+# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
+# under its `since`.
+# ======================================================================================
+
+class PlanTree(PlanSteps):
+    """The nodes of a plan that were reached, and what follows from what happens to them.
+
+    `values` are the plan's variables. Times are monotonic seconds.
+    """
+
+    # -- what there is -----------------------------------------------------------------
+
+    @property
+    def is_over(self):
+        """Whether nothing is open, and nothing is to come."""
+        return self.root is None or not self.root.is_open
+
+    @property
+    def waits_for(self):
+        """The numbers of the sessions whose end it waits for."""
+        return list(self._children)
+
+    @property
+    def has_ready(self):
+        """Whether runs wait for room."""
+        return bool(self._ready)
+
+    @property
+    def has_questions(self):
+        """Whether values or branches are to be found out."""
+        return bool(self._questions)
+
+    def find(self, number):
+        """The NodeState that waits for the end of a session."""
+        return self._children[number]
+
+    def tell_halt(self, node):
+        """Why a node is being ended, in words."""
+        return self.halt[1] if self.halt is not None else next(
+            each.halt for each in line_of(node) if each.halt)
+
+    def find_time(self):
+        """When a time-out or an attempt is due next, or None."""
+        return self._times.find_next()
+
+    # -- what happens ------------------------------------------------------------------
+
+    def begin(self, now):
+        """The plan begins; or a RESTART goes on where it failed; or an open one goes on."""
+        self._now = now
+        if self.root is None:
+            if self._plan.enabled:
+                self.root = NodeState(self._plan, "1", None, 0, self.scope)
+                self._start(self.root, True)
+        elif not self.root.is_open and not self.root.is_well:
+            self.root.begin_tries()
+            self._start(self.root, False)
+
+    def end_child(self, number, status, message, values, is_cut, now):
+        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        self._now = now
+        node = self._children.pop(number, None)
+        if node is None:
+            return
+        message = "session %d: %s%s" % (number, status, message and ": " + message)
+        if status in WELL:
+            fault = self._take_back(node, values, number)
+            if fault:
+                self._settle(node, ERROR, fault)
+            else:
+                self._end(node, status, message if status == WARNING else "")
+        elif is_cut and status == STOPPED and not self._find_halt(node):
+            self._start(node, False)
+        else:
+            self._settle(node, status, message)
+
+    def take(self, node, items, now):
+        """The values of a for_each have been taken down, or which branch of a case fits."""
+        self._now = now
+        if node.status == RUNNING:
+            node.learn(items)
+            if node.plan.kind == "for_each":
+                self._changes.append(ValuesNote(node.place, items))
+            self._todo.append(node)
+
+    def fail(self, node, message, now):
+        """What a node needs cannot be had: its values, the session that it is to start."""
+        self._now = now
+        if node.plan.kind == "run":
+            node.wait_for(node.child)
+        else:
+            node.count(-1)
+        self._settle(node, ERROR, message)
+
+    def begun(self, node, number, now):
+        """A run has its session, whose end it waits for."""
+        self._now = now
+        node.wait_for(number)
+        self._children[number] = node
+        if self._find_halt(node):
+            self._stops.append(node)
+
+    def stop(self, status, message, now):
+        """The plan ends so: nothing begins any more, what runs is to be stopped."""
+        self._now = now
+        self.halt = status, message
+        if self.root is not None and self.root.is_open:
+            self._halt_below(self.root)
+
+    def call(self, now):
+        """The times that have come by now."""
+        self._now = now
+        for node in self._times.take(now):
+            if node.status == PAUSED:
+                self._start(node, False)
+            else:
+                node.end_in_time()
+                self._halt_below(node)
+
+    # -- rows of the repository --------------------------------------------------------
+
+    def restore(self, rows, items, shift_s):
+        """Goes on with what its rows tell, as restore_nodes() takes them; their times and so many
+        seconds are monotonic ones."""
+        self._attempts.update((row.place, row.attempt) for row in rows)
+        newest = {row.place: row for row in rows}
+        nodes = restore_nodes(self._plan, self.scope, rows, items)
+        self.root = nodes.get("1")
+        for place, node in nodes.items():
+            self._resume(node, newest[place], shift_s)
+
+    def _resume(self, node, row, shift_s):
+        """What a node of a tree that was restored counts, and waits for."""
+        above, plan = node.above, node.plan
+        if row.due is not None:
+            node.resume_pause(row.due + shift_s)
+            self._times.put(node.due, node)
+        if node.is_open:
+            self._count(node, 1)
+        elif above is not None and node.run > above.run and not node.is_well:
+            above.note_end(node)
+        if node.status != RUNNING:
+            return
+        if node.is_handling:
+            self._todo.append(node)
+            return
+        if plan.timeout_s is not None:
+            self._times.put(node.limit(row.begun + shift_s), node)
+        if plan.kind == "run":
+            self._children[node.child] = node
+            return
+        self._todo.append(node)
+        if plan.kind == "case":
+            node.resume_choice()
+        if not node.is_decided:
+            self._question(node)
+
+
+# ======================================================================================
+# runtime/planrequests.py
+# What the runs of a load plan ask for: sessions, with the variables that are handed to them.
+# ======================================================================================
+
+class PlanRequests:
+    """Makes the requests of a plan's runs, and puts aside what is secret of them."""
+
+    def __init__(self, row, scenario, journal, around):
+        self._row, self._scenario = row, scenario
+        self._journal, self._around, self._repository = journal, around, journal.repository
+        self._faults = {}               # NodeState -> the AgentError why it has no request
+
+    def prepare(self, node, change):
+        """A NodeBegin with the request of its run; without one where that cannot be made, and
+        take_fault() says why. RepositoryError: not now."""
+        try:
+            return self._make(node, change)
+        except AgentError as error:
+            if isinstance(error, RepositoryError) and not isinstance(error, Unreadable):
+                raise
+            self._faults[node] = error
+        except ValueError as error:
+            self._faults[node] = BadRequest(str(error))
+        return change
+
+    def take_fault(self, node):
+        """The AgentError why a run has no request."""
+        return self._faults.pop(node)
+
+    def _make(self, node, change):
+        """The NodeBegin with its request. AgentError."""
+        values, row, journal = node.scope.all(), self._row, self._journal
+        body = settle(node.plan, values).body
+        context = body.context or row["context"]
+        self._around.plans.check_context(context)
+        former = node.child and self._repository.db.read(self._repository.sessions.find,
+                                                         node.child)
+        if former is not None and node.plan.restart != "session":
+            target = self._repository.db.read(self._repository.sessions.get_scenario, former)
+        else:
+            former = None
+            _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
+                                                 body.scenario, body.version)
+        variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
+        secrets = {name: value for name, value in variables.items() if name in target.secrets}
+        is_held = self._around.plans.is_held(self._repository)
+        words = [item for item in body.keywords.split(",") if item] + [
+            word for word in node.words if "," not in word]
+        request = SessionRequest(
+            body.scenario, row["agent"], body.version, context, variables,
+            journal.mask(" ".join(filter(None, (node.plan.name, node.value)))),
+            journal.mask(",".join(words)), row["priority"] if body.priority is None
+            else body.priority, row["level"], is_held=is_held, hidden=journal.secrets,
+            due=row["due"] and from_text(row["due"]), asked_by=row["asked_by"],
+            parent=row["id"], node=node.run)
+        restart = None
+        if former is not None:
+            before = json.loads(former["given"])
+            restart = RestartRequest(former["id"], {
+                name: value for name, value in variables.items()
+                if name in secrets or value != before.get(name, target.variables.get(name))},
+                is_held=is_held, plan=row["id"])
+        if secrets:
+            name = self._repository.secrets.write(secrets)
+            request = request._replace(secret_file=name)
+            restart = restart and restart._replace(secret_file=name)
+        return change._replace(request=request, former=restart)
+
+    def close(self, pairs, results):
+        """The changes of pairs (change, node) were recorded, with these results, or never will be
+        (None): what was put aside for them belongs to their sessions now, or to nobody."""
+        secrets = self._repository.secrets
+        for (change, _), result in zip(pairs, results or [None] * len(pairs)):
+            if not isinstance(change, NodeBegin) or change.request is None:
+                continue
+            if change.request.secret_file:
+                secrets.settle(change.request.secret_file, isinstance(result, Ticket)
+                               and result.has_secrets and result.ending is None)
+            if isinstance(result, Ticket) and result.spent_file:
+                secrets.forget(result.spent_file)
+
+
+# ======================================================================================
+# runtime/planrecords.py
+# What a load plan has to record, on its way to the repository, with the sessions of its runs.
+# ======================================================================================
+
+CHANGES_AT_ONCE = 50    # in a transaction, so that other requests have their turn
+SOON_S = 0.05           # so long a thread waits for a commit itself
+
+
+class PlanRecords:
+    """Hands changes to the writer, those of runs with their requests; wake() is called once they
+    are written."""
+
+    def __init__(self, row, scenario, journal, around, wake):
+        self._requests = PlanRequests(row, scenario, journal, around)
+        self._hidden, self._journal, self._around = scenario.secrets, journal, around
+        self._repository, self._wake = journal.repository, wake
+
+    def record(self, starts, waits_for):
+        """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
+        generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
+        why it has no session)]. Conflict, RepositoryError."""
+        waits_for, chunks, begun = tuple(waits_for), [], []
+        try:
+            for place in range(0, len(starts), CHANGES_AT_ONCE):
+                chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
+                                                       waits_for)))
+            while chunks:
+                pending, pairs = chunks[0]
+                while not pending.wait(SOON_S):
+                    yield Waiting(lambda: chunks[0][0].is_done, None, waits_for, is_deaf=True)
+                try:
+                    results = pending.result()
+                except Changed:         # a scenario was replaced at the same time
+                    self._requests.close(pairs, None)
+                    chunks[0] = yield from self._submit(
+                        [(strip(change), node) for change, node in pairs], waits_for)
+                    continue
+                self._requests.close(pairs, results)
+                del chunks[0]
+                begun += [(node, result or self._requests.take_fault(node))
+                          for (_, node), result in zip(pairs, results) if node is not None]
+        except Exception:
+            for _, pairs in chunks:     # what was put aside is nobody's
+                self._requests.close(pairs, None)
+            raise
+        return begun
+
+    def _submit(self, pairs, waits_for):
+        """Hands changes over, as soon as what they need can be read: a generator of Waitings, then
+        -> (Pending, the pairs as they are written)."""
+        prepared = []
+        while len(prepared) < len(pairs):
+            change, node = pairs[len(prepared)]
+            try:
+                prepared.append((self.mask(change) if node is None
+                                 else self._requests.prepare(node, change), node))
+            except RepositoryGone:
+                self._requests.close(prepared, None)
+                raise
+            except RepositoryError:
+                yield Waiting(lambda: False, TRY_S, waits_for, is_deaf=True)
+        pending = self._repository.db.submit(
+            self._repository.plans.record, self._journal.session, self._around.identity,
+            [change for change, _ in prepared], self._around.clock.now(),
+            on_done=lambda _: self._wake())
+        return pending, prepared
+
+    def mask(self, change):
+        """A change without secrets, and on one line."""
+        if isinstance(change, (NodeEnd, NodeNote)):
+            return change._replace(message=one_line(self._journal.mask(change.message)))
+        if isinstance(change, VariablesNote):
+            return VariablesNote({name: value for name, value in change.values.items()
+                                  if name not in RESERVED_VARIABLES and name not in self._hidden})
+        return change
+
+
+def strip(change):
+    """A change that is to be prepared anew."""
+    if isinstance(change, NodeBegin):
+        return change._replace(request=None, former=None)
+    return change
+
+
+# ======================================================================================
+# runtime/planquestions.py
+# What a load plan has to find out before it can go on: values of a for_each, branches of a case.
+#
+# Thread question N: what may block of that for session N, such as a query; ends with it.
+# ======================================================================================
+
+class Question:
+    """Something that is found out in a thread of its own: work(execution) -> the answer."""
+
+    def __init__(self, node, work, execution, control, on_answer):
+        self.node, self.items, self.fault = node, None, None
+        self._run = node.run            # the attempt that asks
+        self._work, self._execution, self._control = work, execution, control
+        self._on_answer = on_answer
+        self._thread = None
+
+    @property
+    def is_asked(self):
+        """Whether anybody waits for the answer still."""
+        return self.node.run == self._run
+
+    def start(self, name):
+        """Begins to find it out. Busy: the host has no thread for it."""
+        self._thread = Worker(self._find, name)
+        if not self._thread.try_start():
+            self.fault = "no thread to give"
+            self._on_answer(self)
+
+    def stop(self, reason):
+        """Ends it at once."""
+        self._control.stop(IMMEDIATE, reason)
+
+    def join(self):
+        """Waits for the end of its thread, for as long as ending its process takes."""
+        if self._thread.is_alive():
+            self._thread.join(TERM_S + KILL_S)
+
+    def _find(self):
+        """Its thread: whatever goes wrong is the answer, too."""
+        try:
+            self.items = self._work(self._execution)
+        except Interrupted as interrupt:
+            self.fault = interrupt.message
+        except (TaskError, AgentError, ValueError) as error:
+            self.fault = str(error)
+        except OSError as error:
+            self.fault = "%s: %s" % (error.strerror, error.filename)
+        except Exception as error:      # a fault of the agent's own
+            log.error("a node of a plan\n%s", tell_traceback(error))
+            self.fault = "fault of the agent: %s" % error
+        self._on_answer(self)
+
+
+class PlanQuestions:
+    """The questions of one plan, and their answers."""
+
+    def __init__(self, journal, around, control, session):
+        self._journal, self._around, self._control = journal, around, control
+        self._session = session
+        self._open = {}                 # NodeState -> Question
+        self._answers = []              # Questions
+        self._lock = threading.Lock()   # for these two
+
+    @property
+    def has_answer(self):
+        """Whether take_answers() has any."""
+        return bool(self._answers)
+
+    def ask(self, node, values):
+        """The values of a for_each as [(value, ...)], the branch of a case as [place]: at once,
+        where that takes no time; else None, and take_answers() has it later. AgentError."""
+        plan = settle(node.plan, values)
+        if plan.kind == "case":
+            if any(branch.operator == "matches" for branch in plan.body.branches):
+                self._start(node, lambda execution: find_branch(plan.body, execution), values)
+                return None
+            return [find_branch(plan.body, self._make_execution(values, self._control,
+                                                                self._journal))]
+        if isinstance(plan.body.source, (ValuesSource, DatesSource)):
+            return [self._check(expand(plan.body.source))]
+        self._start(node, lambda execution: self._check(find_values(plan.body.source, execution)),
+                    values)
+        return None
+
+    def _check(self, items):
+        """Values that may be stored. BadRequest."""
+        if any(self._journal.mask(item) != item for item in items):
+            raise BadRequest("its values would store a secret")
+        return items
+
+    def _make_execution(self, values, control, journal):
+        return Execution(0, values, control, journal, self._around, False)
+
+    def _start(self, node, work, values):
+        control = self._control.share()
+        execution = self._make_execution(values, control, self._journal.share())
+        question = Question(node, work, execution, control, self._answer)
+        with self._lock:
+            self._open[node] = question
+        question.start("question %d" % self._session)
+
+    def _answer(self, question):
+        with self._lock:
+            if self._open.get(question.node) is question:
+                del self._open[question.node]
+                self._answers.append(question)
+        self._control.wake()
+
+    def take_answers(self):
+        """[(NodeState, its values or branch, why there are none or None)] of what is found out."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+        return [(question.node, question.items, question.fault) for question in answers
+                if question.is_asked]
+
+    def stop(self, node, reason):
+        """Ends what is being found out for a node -> whether anything was."""
+        question = self._open.get(node)
+        if question is not None:
+            question.stop(reason)
+        return question is not None or node.plan.kind != "run"
+
+    def stop_all(self, reason):
+        """Ends all of it."""
+        for question in list(self._open.values()):
+            question.stop(reason)
+
+    def close(self):
+        """Nobody waits any more."""
+        with self._lock:
+            questions, self._open = list(self._open.values()), {}
+        for question in questions:
+            question.stop("its plan goes on later")
+        for question in questions:
+            question.join()
+
+
+def find_branch(body, execution):
+    """The place of the branch of a case that fits, or behind the last where none does. TaskError.
+    """
+    for place, (operator, value, _) in enumerate(body.branches):
+        fields = {"variable": body.variable, "operator": operator, "value": value}
+        if not EvaluateTask().run(fields, execution).is_false:
+            return place
+    return len(body.branches)
+
+
+def find_values(source, execution):
+    """The values of a for_each that lie outside. TaskError, Interrupted."""
+    if isinstance(source, FilesSource):
+        return list_values(FileValues(), {"files": source.pattern}, execution)
+    execution.bounds.check_type("refresh")
+    return list_values(QueryValues(), {"schema": source.schema, "query": source.query}, execution)
+
+
+# ======================================================================================
+# runtime/plancourse.py
+# The course of a load plan: does what its tree says, and tells it what happens.
+#
+#     its rows are read, and make the tree    a RESTART: what was open is to begin again
+#       |
+#     what the tree says next is recorded     sessions of its nodes come to be in the same
+#       |                                     transaction as the nodes' rows
+#     it is done                              these sessions are queued, others stopped, values asked
+#       |
+#     it waits, without a thread, for news    a child has ended, a time has come, an answer is there,
+#       |                                     it is to stop; then the tree says what follows
+#     nothing is open any more                the last rows are recorded with the end of the session
+#
+# Whatever is lost between two of these lines is found again by the rows: a child that was recorded
+# and not queued is outstanding; one that has ended unseen is seen at the next look; values that were
+# asked for and not recorded are asked for anew.
+# ======================================================================================
+
+LOOK_AGAIN_S = 2.0      # between two looks at what is to end, or could not be read
+
+
+class PlanCourse:
+    """What the session of a load plan does between its begin and its end."""
+
+    def __init__(self, row, scenario, control, journal, around, news):
+        self._row, self._scenario, self._control = row, scenario, control
+        self._journal, self._around, self._repository = journal, around, journal.repository
+        self._news = news               # deque of children that may have ended; None: all
+        self._tree = self._records = self._questions = None
+        self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
+        self._stopped = 0.0                     # when they were told so last, monotonic seconds
+        self._is_blind = False          # what its children did could not be read
+
+    def run(self, place):
+        """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
+        agent before has begun. Left, RepositoryError."""
+        is_restart = place is not None
+        with self._control.deadline(self._find_rest(is_restart), "session"):
+            try:
+                secrets = take_secrets(self._scenario, self._row["secret_file"], self._control,
+                                       self._journal, self._around)
+            except ValueError as error:
+                return Outcome(ERROR, str(error))
+            self._journal.flush()
+            self._make_tree(secrets, is_restart)
+            try:
+                return (yield from self._go())
+            except (Left, AgentError):
+                raise
+            except Exception as error:  # a fault of the agent's own: nobody waits for them
+                for number in self._tree.waits_for:
+                    self._stop(number, "fault of the agent: %s" % error)
+                raise
+            finally:
+                self._questions.close()
+
+    def _find_rest(self, is_restart):
+        """How many seconds are left of its timeout, or None."""
+        timeout_s = self._row["timeout"]
+        if is_restart or timeout_s is None or not self._row["begun"]:
+            return timeout_s
+        return max(0.0, timeout_s - (self._around.clock.now() - from_text(self._row["begun"])))
+
+    def _make_tree(self, secrets, is_restart):
+        """Makes the tree of what was reached before."""
+        row, clock, scenario = self._row, self._around.clock, self._scenario
+        repository, session = self._repository, self._journal.session
+        rows, items = repository.db.read(repository.plans.list_rows, session)
+        if is_restart:                  # nothing of it is open any more, whatever became of that
+            rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
+                                  due=None) for each in rows]
+        values = dict(json.loads(row["variables"]), **own_values(row))
+        values.update(secrets)
+        last_run = repository.db.read(repository.plans.find_last_run, session)
+        self._tree = PlanTree(scenario.plan, values, last_run)
+        self._tree.restore(rows, items, clock.monotonic() - clock.now())
+        self._records = PlanRecords(row, scenario, self._journal, self._around,
+                                    self._control.wake)
+        self._questions = PlanQuestions(self._journal, self._around, self._control, session)
+        self._news.append(None)
+        if not is_restart and self._tree.has_questions:
+            # what asked them before may have left processes
+            self._control.sweep(Interrupted("session", ERROR, ""))
+        self._tree.begin(clock.monotonic())
+
+    # -- going on ----------------------------------------------------------------------
+
+    def _go(self):
+        """Goes on until nothing is open -> Outcome."""
+        tree, clock = self._tree, self._around.clock
+        while True:
+            if self._control.is_leaving:
+                raise Left()
+            self._look_for_stop()
+            self._take_news()
+            tree.call(clock.monotonic())
+            last = yield from self._carry_out()
+            if tree.is_over:
+                return self._conclude(last)
+            if not self._has_news():
+                yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
+                              is_deaf=self._halt is not None)
+                if self._halt is not None or self._is_blind:
+                    self._news.append(None)
+
+    def _has_news(self):
+        control = self._control
+        return bool(self._news) or self._questions.has_answer or control.is_leaving \
+            or control.has_stop and self._mode is None \
+            or control.is_due and self._mode != IMMEDIATE
+
+    def _find_patience(self):
+        """How many seconds to wait at most, or None."""
+        due, now = self._tree.find_time(), self._around.clock.monotonic()
+        times = [max(0.0, due - now)] if due is not None else []
+        if self._halt is not None or self._is_blind or self._tree.has_ready:
+            times.append(LOOK_AGAIN_S)
+        return min(times) if times else None
+
+    def _look_for_stop(self):
+        """A stop or the time-out of the plan ends what is open of it; children that began
+        meanwhile, and those that were to end in good order, are stopped again."""
+        try:
+            self._control.interrupt_if_asked(is_between=True)
+        except Interrupted as interrupt:
+            mode, before = IMMEDIATE if self._control.is_due else NORMAL, self._mode
+            now, self._mode = self._around.clock.monotonic(), mode
+            if self._halt is None:
+                self._halt = interrupt
+                self._tree.stop(interrupt.status, interrupt.message, now)
+                self._questions.stop_all(interrupt.message)
+            if mode != before or now >= self._stopped + LOOK_AGAIN_S:
+                self._stopped = now
+                for number in self._tree.waits_for:
+                    self._stop(number)
+
+    def _stop(self, number, reason=None):
+        """Stops a child: with the plan, or for a time-out of its node."""
+        by = "its plan, session %d: %s" % (self._journal.session,
+                                           reason or self._halt.reason)
+        mode = IMMEDIATE if reason is not None else self._mode
+        self._around.plans.ask_stop(self._repository, number, mode, by)
+
+    def _take_news(self):
+        """What has become of its children, and what was asked for."""
+        tree, now = self._tree, self._around.clock.monotonic()
+        for node, items, fault in self._questions.take_answers():
+            if fault is None:
+                tree.take(node, items, now)
+            else:
+                tree.fail(node, fault, now)
+        numbers = set()
+        while self._news:
+            numbers.add(self._news.popleft())
+        waits_for = tree.waits_for
+        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if not numbers:
+            return
+        try:
+            ended, gone = self._repository.db.read(self._repository.plans.list_children,
+                                                   self._journal.session, sorted(numbers))
+            self._is_blind = False
+        except RepositoryGone:
+            raise
+        except RepositoryError:         # it cannot be read now
+            self._is_blind = True
+            return
+        for number, status, message, variables, is_cut in ended:
+            node = tree.find(number)
+            values = json.loads(variables) if node.plan.body.returns else {}
+            tree.end_child(number, status, message, values, bool(is_cut), now)
+        for number in gone:
+            tree.end_child(number, ERROR, "it was purged", {}, False, now)
+
+    # -- carrying out ------------------------------------------------------------------
+
+    def _carry_out(self):
+        """Records what follows, and does it, until nothing does -> the last changes, which are to
+        be recorded with the end of the plan."""
+        tree, clock = self._tree, self._around.clock
+        while True:
+            changes, ready, stops, questions = tree.advance(self._around.plans.has_room)
+            if tree.is_over:
+                return changes
+            for node in stops:
+                if not self._questions.stop(node, tree.tell_halt(node)):
+                    self._stop(node.child, None if self._halt else tree.tell_halt(node))
+            for node in questions:
+                self._ask(node, clock.monotonic())
+            if not (changes or ready or questions or stops):
+                return []
+            starts = [(change, None) for change in changes]
+            starts += [(tree.row_of(node), node) for node in ready]
+            for node, result in (yield from self._records.record(starts, tree.waits_for)):
+                self._follow(node, result)
+
+    def _ask(self, node, now):
+        """Has the values of a for_each, or the branch of a case, found out."""
+        values = node.scope.all()
+        try:
+            answer = self._questions.ask(node, values)
+        except (AgentError, TaskError, ValueError) as error:
+            self._tree.fail(node, str(error), now)
+        else:
+            if answer is not None:
+                self._tree.take(node, answer[0], now)
+
+    def _follow(self, node, result):
+        """A run has begun, or could not: its session is queued."""
+        now = self._around.clock.monotonic()
+        if isinstance(result, Ticket):
+            self._tree.begun(node, result.session, now)
+            self._around.plans.took(self._repository, result)
+        elif isinstance(result, int):
+            self._tree.begun(node, result, now)
+            self._news.append(result)
+        else:
+            self._tree.fail(node, result.message, now)
+
+    # -- the end -----------------------------------------------------------------------
+
+    def _conclude(self, changes):
+        """Has the last changes recorded with its end -> Outcome."""
+        if changes:
+            self._journal.note(self._repository.plans.apply, [
+                self._records.mask(change) for change in changes], self._around.clock.now())
+        root, has_skipped = self._tree.root, self._row["has_skipped"]
+        if self._halt is not None and not (root is not None and root.status in WELL):
+            return Outcome(self._halt.status, self._halt.message)
+        if root is None or root.status == DONE:
+            return Outcome(WARNING, "what had failed was skipped at the restart") if has_skipped \
+                else Outcome(DONE)
+        return Outcome(root.status if root.status in WELL else ERROR, root.message)
+
+
+# ======================================================================================
 # runtime/session.py
 # A session as the queue and the desk know it: it begins, waits without a thread, and ends.
 # ======================================================================================
@@ -16151,6 +19071,8 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
+        self._children = ()
+        self._news = collections.deque()        # for a plan: its children that may have ended
         self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
                                 around.on_log)
 
@@ -16177,8 +19099,12 @@ class Session:
 
     def park(self, parking):
         """Waits in a Parking, after run() has said so."""
-        self._parking = parking
-        parking.put(self, self._control.find_limit(self._waiting.patience_s))
+        self._parking, waiting = parking, self._waiting
+        if not waiting.is_deaf:
+            until = self._control.find_limit(waiting.patience_s)
+        else:
+            until = waiting.patience_s and self._around.clock.monotonic() + waiting.patience_s
+        parking.put(self, until)
 
     @property
     def has_parked(self):
@@ -16186,15 +19112,27 @@ class Session:
         return self._parking is not None
 
     @property
-    def child(self):
-        """The number of the session whose end it waits for, or None."""
+    def children(self):
+        """The numbers of the sessions whose end it waits for; None: for none. A plan that has begun
+        always waits for some, though there may be none at the moment."""
         waiting = self._waiting
-        return waiting and waiting.child
+        if waiting is not None:
+            self._children = waiting.children
+        elif not (self.ticket.is_plan and self.is_begun):
+            return None
+        return self._children
 
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
-        return waiting is not None and (waiting.is_over() or self._control.is_due)
+        return waiting is not None and (
+            waiting.is_over() or not waiting.is_deaf and self._control.is_due)
+
+    def note_child(self, number):
+        """Of a plan: this child may have ended; None: any of them may."""
+        if self.ticket.is_plan:
+            self._news.append(number)
+            self._control.wake()
 
     def _call(self):
         if self._parking is not None:
@@ -16273,13 +19211,19 @@ class Session:
         row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
                                                            self.number)
         self._journal.count_from(runs)
-        course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        if scenario.plan is None:
+            course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        else:
+            course = PlanCourse(row, scenario, self._control, self._journal, self._around,
+                                self._news)
         if not self.ticket.is_adopted:
             self._journal.note(repository.sessions.begin, identity, self._is_late(row),
                                self._journal.now(), scenario)
             return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
         repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
         self._journal.set_begun()
+        if scenario.plan is not None:
+            return course, None
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
         return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
@@ -16332,23 +19276,19 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
-class SessionQueue:
+class SessionQueue(OpenList):
     """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
+        super().__init__()                      # its lock guards all that follows
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
-        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
-        self.later = Later()
-        self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
         self._is_closing = False
@@ -16371,8 +19311,8 @@ class SessionQueue:
                 return True
             self._outstanding[ticket.session] = ticket, repository, self._clock.monotonic()
             self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
-                                ticket.is_child)
-            is_free = self._admission.has_room
+                                ticket.is_child, ticket.is_plan)
+            is_free = self._admission.has_room_for(ticket.session)
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -16387,9 +19327,21 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
+        self._begin_plans()
         sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         self._slots.grow(sessions)
+
+    def _begin_plans(self):
+        """Begins the plans that may: they take no slot, and no thread but while they go on."""
+        while not self._is_closing:
+            number = self._admission.take_free()
+            if number is None:
+                return
+            session = self._make_taken(number)
+            if session is not None:
+                self._parked += 1
+                self._parking.begin(session)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -16399,7 +19351,11 @@ class SessionQueue:
                 return
             session = self._make(ticket, repository)
             self._running[ticket.session] = session
-            self._admission.occupy(ticket.session, ticket.gates(repository))
+            self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
+            if ticket.is_plan:
+                self._parked += 1
+                self._parking.begin(session)
+                return
             try:
                 self._slots.adopt("adopted %d" % ticket.session, self._run, session)
             except RuntimeError as error:
@@ -16434,32 +19390,6 @@ class SessionQueue:
             owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
-
-    def find(self, number):
-        """The running Session of a number, or None."""
-        return self._running.get(number)
-
-    def has(self, number, repository=None):
-        """Whether a session is running (of this repository, if one is given) or outstanding."""
-        with self._changed:
-            if number in self._running:
-                return repository in (None, self._running[number].repository)
-            return number in self._outstanding or number in self.later
-
-    def list_running(self):
-        """The running Sessions."""
-        with self._changed:
-            return list(self._running.values())
-
-    def list_waiting(self):
-        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
-        with self._changed:
-            waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
-
-    def counts(self):
-        """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -16504,7 +19434,8 @@ class SessionQueue:
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            self._lend_slot(1)
+            if not session.ticket.is_plan:
+                self._lend_slot(1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -16542,7 +19473,8 @@ class SessionQueue:
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        self._lend_slot(-1)
+        if not session.ticket.is_plan:
+            self._lend_slot(-1)
         self._run(session)
 
     def _take(self):
@@ -16568,23 +19500,34 @@ class SessionQueue:
                 number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
-                ticket, repository, _ = self._outstanding.pop(number)
-                try:
-                    if not (repository.db.trouble or repository.hold):
-                        self._running[number] = self._make(ticket, repository)
-                        return self._running[number]
-                finally:
-                    if number not in self._running:
-                        repository.set_behind()
-                        self._admission.leave(number)
+                session = self._make_taken(number)
+                if session is not None:
+                    return session
+
+    def _make_taken(self, number):
+        """The Session that runs from now on of one that was let in, or None: its repository is in
+        trouble."""
+        ticket, repository, _ = self._outstanding.pop(number)
+        try:
+            if not (repository.db.trouble or repository.hold):
+                self._running[number] = self._make(ticket, repository)
+                return self._running[number]
+        finally:
+            if number not in self._running:
+                repository.set_behind()
+                self._admission.leave(number)
+        return None
 
     def leave(self, session):
         """The slot of a session and its gates are free."""
         with self._changed:
             self._ending += 1
+            if session.ticket.is_plan:
+                self._parked -= 1
             # the thread of a slot looks for itself what it can run next
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
+                self._begin_plans()
                 self._changed.notify_all()
 
 
@@ -16619,68 +19562,6 @@ class SlotThreads:
         """Waits for their end."""
         for thread in self._threads + self._adopted:
             thread.join()
-
-
-class Later(dict):
-    """The sessions that wait for their start time: {number: repository}."""
-
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self.get(number) is not repository
-        self[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
@@ -17146,10 +20027,11 @@ class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
                  "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
-                 "event")
+                 "event", "is_plan")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_plan = False            # takes no slot
         self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
@@ -17229,7 +20111,7 @@ class Visit:
 
 def visit_maker(repository, schedule, duration, timetable=None):
     """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
-    # timeout and concurrency, when there is a due time at all
+    # timeout, concurrency, and whether it is a plan, when there is a due time at all
     bounds = []
 
     def make(due):
@@ -17241,13 +20123,14 @@ def visit_maker(repository, schedule, duration, timetable=None):
             except (NotFound, Unreadable):      # its due times will say so
                 scenario = None
             bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
-                           scenario and scenario.concurrency or NO_LIMIT))
-        timeout, concurrency = bounds
+                           scenario and scenario.concurrency or NO_LIMIT,
+                           scenario is not None and scenario.plan is not None))
+        timeout, concurrency, is_plan = bounds
         visit = Visit(
             name=schedule.name, scenario=(repository.id, schedule.scenario), due=due,
             at=due + find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable),
             overlap=schedule.get("overlap"), priority=schedule.get("priority"),
-            limit=concurrency["limit"],
+            limit=concurrency["limit"], is_plan=is_plan,
             on_limit=concurrency["on_limit"]).estimate(duration, timeout)
         if schedule.get("after"):
             visit.notes.append("after %s" % schedule.get("after"))
@@ -17262,6 +20145,7 @@ def open_visit(repository, session, duration, now):
     visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
                   due=session.due or planned, at=max(now, planned),
                   overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
+                  is_plan=ticket.is_plan,
                   priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
                   ).estimate(duration, session.timeout)
     if session.begun is not None:
@@ -17375,14 +20259,15 @@ class Play:
         for visit in visits:
             self._count[visit.scenario] += 1
             if visit.begin is not None:
-                self._admission.occupy(visit, visit.list_gates())
+                self._admission.occupy(visit, visit.list_gates(), visit.is_plan)
                 self._occupy(visit)
                 continue
             self._waiting[visit.schedule][visit] = None
             if visit.at > self._now:
                 self._call_at(visit.at, self._come_up, visit)
             else:
-                self._admission.add(visit, visit.priority, visit.list_gates())
+                self._admission.add(visit, visit.priority, visit.list_gates(),
+                                    is_free=visit.is_plan)
         self._begin(self._now)
 
     def run(self, visits, end):
@@ -17426,7 +20311,7 @@ class Play:
     def _come_up(self, visit, _):
         """The start time of an open session has come, if that was not replaced."""
         if visit in self._waiting[visit.schedule]:
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
         return []
 
     def _take(self, follower, now):
@@ -17464,8 +20349,9 @@ class Play:
             if visit.begin is None and visit.outcome is None:
                 closed = self._admission.find_closed(visit.list_gates())
                 visit.note("waits for " + (
-                    "a free slot" if not self._admission.has_room else "the limit of its scenario"
-                    if closed and closed[0][0] == "scenario" else "the end of the one before"))
+                    "a free slot" if not self._admission.has_room_for(visit) else
+                    "the limit of its scenario" if closed and closed[0][0] == "scenario" else
+                    "the end of the one before"))
 
     def _arrive(self, visit, now):
         """What becomes of a due time: as Decisions and Arrivals decide it."""
@@ -17486,7 +20372,7 @@ class Play:
                 self._replace(other, visit, now)
             self._count[visit.scenario] += 1
             waiting[visit] = None
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
 
     def _replace(self, visit, following, now):
         """A visit is stopped for the next due time of its schedule; one that runs is over when all
@@ -17509,7 +20395,7 @@ class Play:
     def _begin(self, now):
         """Begins what may."""
         while True:
-            visit = self._admission.take()
+            visit = self._admission.take_free() or self._admission.take()
             if visit is None:
                 return
             del self._waiting[visit.schedule][visit]
@@ -19606,11 +22492,11 @@ class Waits:
         if row["status"] in OUTSTANDING:
             return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
                               patterns)
-        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        if child is None:
-            return NO_WAIT
-        return Wait(FOR_CHILDREN, "waits for " + (
-            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
+        children = self._find_children(row["id"]) if row["status"] == RUNNING else None
+        return NO_WAIT if children is None else Wait(FOR_CHILDREN, "waits for " + (
+            "%d sessions" % len(children) if len(children) > 1 else
+            "what is due next of its plan" if not children else "session %d" % children[0]
+            if self._is_seen(children[0], patterns) else "a session that it began"))
 
     def of_ticket(self, ticket, patterns=()):
         """The Wait of a session that was just acknowledged; as of_row()."""
@@ -19621,9 +22507,10 @@ class Waits:
         session = patterns and self._agent.queue.find(number)
         return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
-    def _find_child(self, number):
+    def _find_children(self, number):
+        """The sessions that a running one waits for, or None."""
         session = self._agent.queue.find(number)
-        return session and session.child
+        return session and session.children
 
     def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
@@ -19661,7 +22548,7 @@ class Waits:
             return Wait(LIMIT, tell_limit(obstacle.limit, name, [
                 key for key in obstacle.keys if self._is_seen(key, patterns)]))
         # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        running = [key for key in obstacle.keys if self._find_children(key) is None]
         return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
             key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 
@@ -20398,7 +23285,7 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._is_held(repository):
+        if self.is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
@@ -20406,7 +23293,8 @@ class Desk:
                 request.scenario, request.version))
         return request
 
-    def _is_held(self, repository):
+    def is_held(self, repository):
+        """Whether a session that is made now has to wait for a release."""
         return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
@@ -20467,7 +23355,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not self._is_held(repository):
+        if not is_free and ticket.status == WAITING and not self.is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -20477,7 +23365,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._is_held(repository):
+        if self.is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -20499,6 +23387,7 @@ class Desk:
             self.tally.add(ending)
             tell_ending(ending)
             self._agent.watch.ended(ending.session)
+            self._agent.families.ended(ending)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
         if ending.is_awaited:
@@ -20583,7 +23472,7 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._is_held(repository)))
+                secret_file=secret_file, is_held=self.is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)
@@ -20599,6 +23488,92 @@ def tell_ending(ending):
              reason, extra={"fields": {
                  "session": ending.session, "scenario": ending.scenario, "event": "end",
                  "status": ending.status, "duration": duration_s}})
+
+
+# ======================================================================================
+# agent/families.py
+# The children of load plans: what their plan asks of the agent for them.
+# ======================================================================================
+
+class Families:
+    """Sessions of plans; for the thread in which their plan goes on: nothing here waits."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def check_context(self, name):
+        """NotFound when there is no context of this name."""
+        self._agent.desk.check_context(name)
+
+    @property
+    def has_room(self):
+        """Whether there may be further outstanding sessions."""
+        return self._agent.queue.counts()[1] < self._agent.settings.max_queue
+
+    def is_held(self, repository):
+        """Whether a session that is made now has to wait for a release."""
+        return self._agent.desk.is_held(repository)
+
+    def took(self, repository, ticket):
+        """A session of a plan is on disk: it is queued, or has ended at once."""
+        desk = self._agent.desk
+        if ticket.ending is not None:
+            desk.ended(repository, ticket.ending)
+        elif ticket.status in OUTSTANDING:
+            desk.queue_ticket(repository, ticket)
+
+    def ask_stop(self, repository, number, mode, by):
+        """Has a session end, NORMAL or IMMEDIATE; its plan hears of it, and asks again where that
+        came to nothing, as while it was about to begin."""
+        agent = self._agent
+
+        def follow(pending):
+            if pending.value is not None:
+                agent.desk.ended(repository, pending.value)
+                return
+            session = agent.queue.find(number)
+            if session is not None and session.repository is repository:
+                session.stop(mode, tell_stop("at once" if mode == IMMEDIATE else "", by))
+        session = agent.queue.find(number)
+        if session is not None and session.is_begun:
+            follow(Pending(None))
+            return
+        repository.db.submit(repository.endings.end_outstanding, number, STOPPED,
+                             tell_stop("before it began", by), agent.clock.now(), on_done=follow)
+
+    def ended(self, ending):
+        """A session has ended: the plan that it belongs to, if any, looks what follows."""
+        plan = ending.parent and self._agent.queue.find(ending.parent)
+        if plan:
+            plan.note_child(ending.session)
+
+    def look(self, repository):
+        """Another program has written to a repository: plans look at their children, and all who
+        wait for the end of a session look, too. RepositoryError."""
+        for session in self._agent.queue.list_running():
+            if session.repository is repository:
+                session.note_child(None)
+        self._agent.watch.look(repository)
+
+    def leave(self):
+        """The agent stops: its plans go on with its next start. What runs of them then is their
+        children's own business."""
+        for session in self._agent.queue.list_running():
+            if session.ticket.is_plan:
+                session.leave()
+
+    def cut(self):
+        """What runs is about to be stopped, since the agent stops: the nodes of these sessions are
+        begun again with their plans. Waits for that to be on disk, as long as it can be."""
+        self.leave()
+        agent = self._agent
+        pendings = [repository.db.submit(repository.plans.note_cut, agent.name, within_s=WRITE_S)
+                    for repository in agent.places.list_open()
+                    if any(session.repository is repository and session.ticket.is_child
+                           for session in agent.queue.list_running())]
+        for pending in pendings:
+            with contextlib.suppress(AgentError):
+                pending.result()
 
 
 # ======================================================================================
@@ -21305,7 +24280,8 @@ class Agent:
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
-        self.access, self.waits = Access(settings, self.clock), Waits(self)
+        self.access, self.waits, self.families = (
+            Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = self.notices = None
         self._threads = []
@@ -21335,7 +24311,7 @@ class Agent:
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
                               self.bounds.surround(os.environ), Looks(self.bounds.users),
-                              self.bounds)
+                              self.bounds, self.families)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -21377,7 +24353,7 @@ class Agent:
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.repository_holds.settle(repository)
-        self.watch.look(repository)
+        self.families.look(repository)
 
     def _clean(self, repository):
         if not repository.is_copy:      # what lies beside it may be another's
@@ -21419,6 +24395,7 @@ class Agent:
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
+        self.families.leave()
         os.set_blocking(wake_fd, False)
         reason = None
         if self._is_leaving:
@@ -21438,6 +24415,7 @@ class Agent:
         self.watch.close()
 
     def _stop_sessions(self, reason):
+        self.families.cut()
         for session in self.queue.list_running():
             session.stop(IMMEDIATE, reason)
         self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)
@@ -21682,7 +24660,10 @@ class WorkContents:
     def _is_handed_over(self, connection, row):
         """Whether the next start can take a session up again."""
         with contextlib.suppress(Unreadable):
-            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+            scenario = self._sessions.get_scenario(connection, row)
+            if scenario.plan is not None:
+                return True
+            if scenario.on_stale == ADOPT:
                 return any(self._is_adoptable(path) for path, session
                            in Spools(self._path).list_all() if session == row["id"])
         return False
@@ -21781,13 +24762,25 @@ class WorkContents:
         except Unreadable as error:
             return [self._find("scenario", "%s %s" % (name, version), error.message,
                                "IMPORT it again")]
-        faults = []
+        faults = self._list_plan_faults(connection, scenario)
         for step in scenario.steps:
             for place, task in enumerate(step.tasks, 1):
-                faults += [(step.name, place, fault)
+                faults += [("%s/%d" % (step.name, place), fault)
                            for fault in self._list_task_faults(connection, task)]
-        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+        return [self._find("scenario", "%s %s" % (name, version), "%s: %s" % fault,
                            "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_plan_faults(self, connection, scenario):
+        """[(path, what is missing)] of the nodes of a plan."""
+        faults = []
+        for path, name, version in scenario.list_children() if scenario.plan else ():
+            if not self._scenarios.has(connection, name, version):
+                faults.append((path, "no scenario %s %s" % (name, version)))
+        for path, schema in scenario.list_loop_schemas():
+            if schema not in self._facts.schemas:
+                faults.append((path, "no logical schema %s" % schema))
+            faults += [(path, fault) for fault in self._list_schema_faults(schema)]
+        return faults
 
     def _list_task_faults(self, connection, task):
         """What a task needs and does not have, where no variable decides it."""
@@ -23633,7 +26626,7 @@ weather observations to it. Its files are named from the folder where the agent 
 From elsewhere say `EXEC WEATHER folder=/path/of/sqlite_repos/examples`.
 
     $ python agent.py --import sqlite_repos/examples/weather.json
-    sqlite_repos/examples/weather.json: 2 scenarios and 1 schedules imported
+    sqlite_repos/examples/weather.json: 7 scenarios and 1 schedules imported
 
 `WEATHER` uses the host's own tools: it checks the file, splits it by year, and computes monthly
 means with `sort` and `awk`.
@@ -23678,6 +26671,27 @@ Mend the file, and go on with the load:
     OK session=6001 status=QUEUED
     WAIT 6001
     OK session=6001 status=DONE duration=0.374 message=
+
+`WEATHER_YEARS` is a load plan (topic `plans`). It loads the file into a table of its own, makes the
+same mart of each year that the file has, four at the same time, and then the report. Should a part
+fail, the exception `alert` says what to do; one year that lacks a day is passed over.
+
+    EXEC WEATHER_YEARS -SYNC
+    * session=7001 status=QUEUED
+    OK session=7001 status=DONE duration=0.913 message=
+    SESSIONS -PARENT=7001 -SCENARIO=WEATHER_YEAR
+    * session=12001 scenario=WEATHER_YEAR version=001 ... keywords=year=2015 ... parent=7001 ...
+    ...
+    $ python tools/agentcli.py status 7001
+    session 7001  WEATHER_YEARS 001         DONE         0.9 s
+      1 serial                              DONE         0.9 s
+        1.1 stage run session 8001          DONE         0.6 s
+        1.2 years for_each                  DONE         0.2 s
+          1.2.1 run year=2012 session 9001  DONE         0.1 s
+    ...
+        1.3 report run session 13001        DONE         0.1 s
+
+With the broken file of above the plan ends in `ERROR`, and `RESTART 14001` goes on with the stage.
 
 Kill the agent with `kill -9` in the middle of anything, and start it again: `SESSIONS` tells
 what became of what ran.
@@ -23832,6 +26846,8 @@ A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not firs
 
 <<fields scenario>>
 
+A scenario has `steps` or a `plan`; topic `plans` tells of that.
+
 ### Fields of a step
 
 <<fields step>>
@@ -23958,6 +26974,137 @@ A logical schema:
 Schedules exclude the dates of a calendar by its name (`exclude_dates`). The verbs
 `CALENDAR ADD`, `SET`, `DEL` and `LIST` do the same over the port. One that a schedule names
 cannot be deleted.
+"""
+MANUAL_PLANS = r"""
+## plans: scenarios that run other scenarios
+
+A **load plan** is a scenario with a `plan` instead of `steps`: a tree of nodes, whose leaves run
+other scenarios, one after the other, side by side, for each day of a month. Versions, EXEC,
+schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are those of any scenario.
+
+    {"scenarios": [{
+      "name": "LOAD_MONTH", "version": "001",
+      "variables": {"first": "2015-01-01", "last": "2015-01-31", "loaded": "0"},
+      "plan": {"serial": [
+        {"name": "days", "parallel": 4, "max_errors": 2,
+         "for_each": {"variable": "day", "from": "${first}", "to": "${last}", "step": "1d"},
+         "do": {"run": "LOAD_DAY", "attempts": 2, "retry_delay": "1m"}},
+        {"run": "COUNT", "returns": {"rows": "loaded"}},
+        {"case": {"variable": "loaded", "when": [
+           {"operator": ">", "value": 0, "do": {"run": "REPORT", "keywords": "report"}}],
+           "else": {"run": "ALERT"}}}],
+       "exception": {"run": "ALERT"}}}]}
+
+Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
+-PARENT=1001` lists those of the plan 1001.
+
+### Fields of a node
+
+A node is an object with one of `run`, `serial`, `parallel`, `case` and `for_each`, which says of
+which kind it is. Any node may have:
+
+<<fields node>>
+
+At most <<MAX_DEPTH>> nodes lie inside one another. A node is told by its place in the tree: the
+plan's own node is `1`, the third node of its list (or the node of its third value) `1.3`, its
+exception `1.exception`, the node of
+a case's `else` `1.else`.
+
+### A node that runs a scenario
+
+<<fields node run>>
+
+The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+`ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
+none. The limit of the scenario, and the number of places of the agent, hold for it as for any
+session; the plan itself takes no place.
+
+### Nodes in order and side by side
+
+<<fields node serial>>
+
+Side by side:
+
+<<fields node parallel>>
+
+What has begun when there are too many errors goes on to its end.
+
+### A node that chooses
+
+<<fields node case>>
+
+The object `case`:
+
+<<fields case>>
+
+A branch of `when`, which compares as the task `evaluate` does; the first one that fits counts:
+
+<<fields branch>>
+
+### A node that is run for each value
+
+<<fields node for_each>>
+
+The object `for_each`:
+
+<<fields for_each>>
+
+- Its values come from one of `in`, `from` with `to`, `query` with `schema`, and `files`. There may
+  be <<MAX_VALUES>>. They are taken down when the node begins, and are the same at a restart. Without
+  any value the node is `DONE`. An import warns where that can be seen already.
+- Dates include the last one, if the step meets it. They look like `2015-01-31` when `from` is a
+  date and the step is in whole days, else like `2015-01-31T06:00:00`. With such times a `to` that
+  is a date means all of that day. They are those of a clock on the wall, which no change to summer
+  time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
+  everywhere.
+- A `to` before `from` is no value. A step of 0, or backwards, is refused.
+- `files` gives the paths that fit, in the order of their names.
+
+### Variables of a plan
+
+- The strings of a node may have `${name}`: `run`, `version`, `context`, `keywords`, the values of
+  `variables`, `value` of a branch, `in`, `from`, `to`, `schema` and `files`. They get the values
+  when the node begins. A name that is none then is an error of the node. `query` takes variables as
+  `:name`, as in SQL tasks.
+- The variables of the plan are handed to each run whose scenario declares them; those that the node
+  names in `variables` win, and must be declared there. Secrets go to secret variables alone.
+- `returns`, {"rows": "loaded"}, gives the plan's variable `loaded` the value that `rows` had at the
+  end of the session, when that ended well. A secret is never taken back.
+- The variable of a `for_each` is seen in the node that it runs, and below that. What a branch of a
+  `parallel` or `for_each` takes back is seen in that branch alone.
+- A secret is refused in what is shown: keywords, names, contexts, values of a loop.
+
+### The end of a plan
+
+- A serial ends with its first node that fails, in `ERROR`; a parallel or `for_each` when more than
+  `max_errors` have failed. A node that had failures inside it which were passed over ends in
+  `WARNING`.
+- A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
+  that fails, too, or `on_exception` is `raise`, the node has failed.
+- The plan's session ends as its outermost node.
+
+A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
+children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
+children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+
+### RESTART of a plan
+
+A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
+in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
+RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
+ended well, is not run again.
+
+### Circles
+
+A plan cannot start itself, also not by way of others or of `scenario` tasks that wait. An import
+refuses that where it knows all of the way: the path is that of the run, the reason names the
+plans between. Where a variable decides, or a scenario came later, it is an error when that run
+would begin.
+
+### What does not go with a plan
+
+`steps`, `max_steps` and `on_error` are refused beside a plan: what is done when it fails says
+`exception` of its node. `on_stale` does not apply; an import warns of it.
 """
 MANUAL_TASKS = r"""
 ## tasks: what steps do
@@ -25109,6 +28256,10 @@ and options of one.
   now, stop it after its task, go on; without a terminal it leaves the session and ends with 130.
   `restart --follow` shows what is printed from then on, the others the whole log. When the agent
   goes away the exit status is 3; `wait SESSION --follow` follows the session again.
+- A load plan is a tree of its nodes for `status`; of many in succession that ended well a few are
+  shown, and how many more there are (`--json` has all). `--follow` tells how its runs, and the
+  nodes that have a name, go on; what they print is in their own logs (`log`, with the number behind
+  `session`). `top` has what a plan runs below it.
 - `shutdown --wait` ends when the agent is gone.
 - `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
   that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
@@ -26252,12 +29403,17 @@ MANUAL_CHANGES = r"""
 - STATUS of a session with thousands of attempts took time by their square.
 - Notices: who is told of what went wrong, by mail, HTTP or a command (topic `notices`); `NOTICE
   LIST`, `TEST` and `DEL`.
+- **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
+  scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
+  with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
+  itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
+  `WEATHER_YEARS` of the examples is one.
 """
-MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
-                MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT, MANUAL_LIMITS,
-                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
+                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
+                MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
+                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT,
+                MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -26287,6 +29443,8 @@ LIMITS = (
     Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
+    Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
@@ -26354,13 +29512,14 @@ STATE_MEANINGS = {
 }
 CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
          RepositoryError, TooLong, WaitTimeout, Internal)
-FIELD_TABLES = {
+FIELD_TABLES = dict({
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
     "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
-    "send os": SEND_FIELDS["os"],
-}
+    "send os": SEND_FIELDS["os"], "node": NODE_FIELDS, "case": CASE_FIELDS,
+    "branch": when_fields(), "for_each": EACH_FIELDS,
+}, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 
 def make_manual(topic=""):
@@ -26864,7 +30023,7 @@ def _status(agent, request):
     """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
-    row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
+    row, steps, tasks, nodes, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     tasks_of = collections.defaultdict(list)        # run of a step -> those of it
     for task in tasks:
@@ -26874,6 +30033,10 @@ def _status(agent, request):
         for task in tasks_of[step["run"]]:
             yield fill(TASK_LINE, task, rows=task["row_count"],
                        task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+    children = {}
+    for node in nodes:
+        yield fill(NODE_LINE, node, node=node["place"],
+                   session=find_parent(agent, request.client, children, node["child"]))
     values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
     for name, value in values.items():
         yield fill(VARIABLE_LINE, {"variable": name, "value": value})

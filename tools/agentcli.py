@@ -67,6 +67,8 @@ change. Sections, each using only those above it:
                         them.
     client/history      How long sessions of a scenario and their steps take, from those that ended
                         well.
+    client/nodes        The nodes of a load plan, as STATUS has them: what they are called, which of
+                        them say something.
     base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
                         what it is.
     client/spelling     The words of the protocol as the client spells them: options, verbs, and the
@@ -135,6 +137,7 @@ import difflib
 import functools
 import getpass
 import html
+import itertools
 import json
 import os
 import re
@@ -564,6 +567,13 @@ TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
     number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
                "HTTP"),
     number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+NODE_LINE = ReplyLine("of a load plan, a node that was reached, in the order of the plan", (
+    text_key("node", "its place in the plan: 1.2 is the second one below the first"),
+    text_key("name", "name of the node, if it has one"),
+    text_key("kind", "run, serial, parallel, case or for_each"),
+    text_key("value", "of what is in a for_each, variable and value: day=2015-01-07"),
+    _ATTEMPT, _STATUS, number_key("session", "of a run, the newest session that it has started"),
+    _BEGUN, _ENDED, _MESSAGE))
 VARIABLE_LINE = ReplyLine("a variable", (
     text_key("variable", "name of the variable"),
     text_key("value", "its value now; *** for a secret")))
@@ -1119,7 +1129,7 @@ VERB_FORMS = (
                    "-PARENT": "only those that a task of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
-         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, VARIABLE_LINE)),
+         AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
     Form("LOG", "SESSION [-FOLLOW] [-TAIL=n] [-STEP=name] [-STREAM=out|err] [-SINCE=time]",
          MONITOR, "what the tasks of a session printed; -FOLLOW as they print it", AS_LOG,
          oks=(LOGGED_LINE,),
@@ -1338,12 +1348,83 @@ def read_history(connection, scenario, limit_s):
                     % (quote(scenario), PAST_SESSIONS), limit_s)
     steps = {}
     for row in rows:
-        for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
+        parts = ask_rows(connection, "STATUS %d" % row["session"], limit_s)
+        if any("node" in part for part in parts):       # a plan has no steps, and may be large
+            break
+        for step in parts:
             begun, ended = find_instant(step.get("begun")), find_instant(step.get("ended"))
             if "step" in step and begun is not None and ended is not None:
                 steps.setdefault(step["name"], []).append(ended - begun)
     return History(median([row["duration"] for row in rows if row["duration"] is not None]),
                    {name: median(values) for name, values in steps.items()})
+
+
+# ======================================================================================
+# client/nodes.py
+# The nodes of a load plan, as STATUS has them: what they are called, which of them say something.
+# ======================================================================================
+
+MANY, FEW = 8, 3        # nodes in a row that ended well: more than so many are told by so few
+
+
+def name_node(row, above=None):
+    """What a node is called; `above` is the row of the one around it, whose loops go without
+    saying."""
+    value = row["value"]
+    if above and above["value"] and value.startswith(above["value"]):
+        value = value[len(above["value"]):].lstrip()
+    attempt = "(attempt %d)" % row["attempt"] if row["attempt"] > 1 else ""
+    session = "session %d" % row["session"] if row["session"] else ""
+    return " ".join(filter(None, (row["node"], row["name"], row["kind"], value, session, attempt)))
+
+
+def is_under_way(row):
+    """Whether a node is shown while it lasts: a run, for the others last as long as what is below.
+    """
+    return row["kind"] == "run" and row["status"] == RUNNING
+
+
+def is_told(row):
+    """Whether it is told how a node goes on: a run, one that has a name, one that ended badly."""
+    return row["kind"] == "run" or row["name"] or row["status"] not in (RUNNING, DONE, WARNING)
+
+
+def find_above(place):
+    """The place of the node around another one; the root's is empty."""
+    return place.rpartition(".")[0]
+
+
+def list_above(place):
+    """Yields the places of all nodes around another one."""
+    while place:
+        place = find_above(place)
+        yield place
+
+
+def fold_nodes(rows):
+    """The rows of nodes, in the order of the plan, as [(row, its depth, its name)]. Of many in
+    succession that ended well, with all below them, a few are there, and None for the others."""
+    by_place = collections.OrderedDict((row["node"], row) for row in rows)
+    loud, children = set(), collections.OrderedDict()   # what is not DONE, and what is around it
+    for place, row in by_place.items():
+        children.setdefault(find_above(place), []).append(place)
+        if row["status"] != DONE:
+            loud.update([place], list_above(place))
+    folded = {}                                             # place -> how many are told there
+    for places in children.values():
+        for is_loud, run in itertools.groupby(places, loud.__contains__):
+            run = list(run)
+            if not is_loud and len(run) > MANY:
+                folded.update(dict.fromkeys(run[FEW + 1:], 0))
+                folded[run[FEW]] = len(run) - FEW
+    lines = []
+    for place, row in by_place.items():
+        depth = place.count(".") + 1
+        if folded.get(place):
+            lines.append((None, depth, "... %d more" % folded[place]))
+        elif place not in folded and not any(each in folded for each in list_above(place)):
+            lines.append((row, depth, name_node(row, by_place.get(find_above(place)))))
+    return lines
 
 
 # ======================================================================================
@@ -1764,7 +1845,7 @@ def show_sessions(reply, is_json):
 
 
 class Branch:
-    """One line of a tree: a session, an attempt of a step or of a task."""
+    """One line of a tree: a session, an attempt of a step or of a task, a node."""
 
     def __init__(self, depth, name, row, now):
         """`now` is the agent's: the end of what has not ended."""
@@ -1782,6 +1863,9 @@ def make_tree(rows):
     now = None if begun is None else begun + (session["duration"] or 0.0)
     branches = [Branch(0, "session %s  %s %s" % (session["session"], session["scenario"],
                                                  session["version"]), session, now)]
+    for row, depth, name in fold_nodes([row for row in rows if "node" in row]):
+        row = row or {"status": DONE, "message": "", "begun": None, "ended": None}
+        branches.append(Branch(depth, name, dict(row, attempt=1), now))     # its name tells it
     for row in rows[1:]:
         if "step" in row:
             branches.append(Branch(1, "%d %s" % (row["step"], row["name"]), row, now))
@@ -1820,8 +1904,8 @@ def list_said(branches):
 
 
 def show_status(reply, is_json):
-    """A session as a tree of its steps and their tasks, with bars for how long they took; then what
-    else is known of it, and its variables."""
+    """A session as a tree of its steps and their tasks, or of the nodes of its plan, with bars for
+    how long they took; then what else is known of it, and its variables."""
     if is_json:
         show_record(reply, is_json)
         return
@@ -1833,7 +1917,7 @@ def show_status(reply, is_json):
     others = {}
     for row in rows[1:]:
         others.setdefault(next(iter(row)), []).append(row)
-    for kind in (name for name in others if name not in ("step", "task")):
+    for kind in (name for name in others if name not in ("step", "task", "node")):
         put("")
         put_table(others[kind])
 
@@ -1940,14 +2024,14 @@ class Board:
         """What runs, against what is usual."""
         sessions = ask_for(connection, "SESSIONS -STATUS=RUNNING -LIMIT=%d" % MOST)
         rows = []
-        for row in sessions:
+        for row, depth in nest(sessions):
             usual_s = self._find_usual(connection, row["scenario"])
             took_s = row["duration"] or 0.0
             bar = draw_bar(took_s / usual_s, USUAL_BAR, self._has_blocks) if usual_s else ""
             rest = "" if not usual_s else (
                 "%s over" % show_duration(took_s - usual_s) if took_s > usual_s
                 else "%s to go" % show_duration(usual_s - took_s))
-            rows.append({"session": row["session"], "scenario": row["scenario"],
+            rows.append({"session": row["session"], "scenario": "  " * depth + row["scenario"],
                          "name": row["name"], "took": show_duration(took_s), "bar": bar,
                          "left": rest, "message": row["message"]})
         return make_section("RUNNING", "session", rows)
@@ -1964,7 +2048,8 @@ class Board:
     @staticmethod
     def _make_sessions(title, sessions, when):
         rows = [{"session": row["session"], "scenario": row["scenario"], "name": row["name"],
-                 "status": row["status"], "when": tell_when(row[when]), "message": row["message"]}
+                 "of": "of %d" % row["parent"] if row["parent"] else "", "status": row["status"],
+                 "when": tell_when(row[when]), "message": row["message"]}
                 for row in sessions]
         return make_section(title, "session", rows)
 
@@ -2017,6 +2102,23 @@ def make_section(title, kind, rows):
     keys = [(kind, name) if kind == "session" else (kind, name, title, names[:place].count(name))
             for place, name in enumerate(names)]        # a session is in one section at a time
     return Section(title, count, keys, rows)
+
+
+def nest(sessions):
+    """Sessions, the newest first, as [(row, how deep)]: each with those that it has started below
+    it, the oldest of them first."""
+    numbers = {row["session"] for row in sessions}
+    children = {}
+    for row in sessions:
+        if row["parent"] in numbers:
+            children.setdefault(row["parent"], []).append(row)
+    rows = []
+    to_follow = [(row, 0) for row in sessions[::-1] if row["parent"] not in numbers]
+    while to_follow:
+        row, depth = to_follow.pop()
+        rows.append((row, depth))
+        to_follow += [(child, depth + 1) for child in children.get(row["session"], ())]
+    return rows
 
 
 def tell_when(value):
@@ -4752,6 +4854,8 @@ class LiveConnection(Connection):
 
 POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
 LOOK_S = 1.0        # between two questions how the session is
+REST = 20           # times as long as the last of them took, of a plan with very many nodes
+LIVING = 10         # lines that live, at most
 BAR = 20            # columns of a bar
 QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
             "Enter follows on: ")
@@ -4776,15 +4880,16 @@ def follow_session(options, session, after=None):
 
 
 class Follower:
-    """One session that is followed, and what is known of it by now."""
+    """One session that is followed, and what is known of it by now; the nodes of a plan are told as
+    steps are."""
 
     def __init__(self, asker, stream, session, is_json):
         self.screen = Screen()
         self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
         self._clock = Clock()
         self._row, self._steps = {}, []     # as the last look has them, and when that was
-        self._looked_at = None
-        self._told = {}                     # place of an attempt of a step -> its state, as told
+        self._looked_at, self._look_s = None, LOOK_S
+        self._told = {}             # an attempt of a step or of a node -> its state, as told
         self._history, self._end = History(), None
         self._place = None                  # where the last line of output is from
 
@@ -4803,7 +4908,8 @@ class Follower:
                     after = None
             if interrupts.take():
                 self._interrupt()
-            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
+            if self._end is None and (
+                    self._clock.monotonic() - self._looked_at >= self._look_s):
                 self._look()
             self.screen.draw(self._list_living())
         self._look_at_end()
@@ -4845,14 +4951,17 @@ class Follower:
 
     def _look(self):
         """Asks how the session is, and tells what has changed."""
+        asked_at = self._clock.monotonic()
         rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
         before, self._row = self._row, rows[0]
         self._looked_at = self._clock.monotonic()
-        self._steps = [row for row in rows if "step" in row]
+        self._look_s = max(LOOK_S, REST * (self._looked_at - asked_at))
+        self._steps = [row for row in rows if "step" in row or "node" in row and is_told(row)]
         if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
                 before.get("message") != self._row["message"]):
             self._tell("session %s" % self._session, self._row["status"], self._row["message"])
-        for place, step in enumerate(self._steps):
+        for number, step in enumerate(self._steps):
+            place = (step["node"], step["attempt"]) if "node" in step else number
             if self._told.get(place) != step["status"]:
                 self._told[place] = step["status"]
                 took = "" if step["status"] not in ENDED else "after " + show_duration(
@@ -4888,10 +4997,14 @@ class Follower:
     def _list_living(self):
         """The lines that live: the steps that run, and the session."""
         rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
-                for step in self._steps if step["status"] == "RUNNING"]
+                for step in self._steps if ("node" not in step and step["status"] == "RUNNING"
+                                            or "node" in step and is_under_way(step))]
+        more = len(rows) - LIVING
+        del rows[LIVING:]
         rows.append(("session " + self._session, self._row, self._history.session_s))
         wide = max(len(name) for name, _, _ in rows)
-        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+        lines = [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+        return lines if more <= 0 else lines[:-1] + ["and %d more" % more] + lines[-1:]
 
     def _render(self, name, row, usual_s):
         """One line that lives: name, state, elapsed, and what is usual as a bar."""
@@ -4943,7 +5056,9 @@ class Follower:
 
 
 def name_step(step):
-    """What an attempt of a step is called."""
+    """What an attempt of a step, or a node, is called."""
+    if "node" in step:
+        return name_node(step)
     attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
     return "step %d %s%s" % (step["step"], step["name"], attempt)
 

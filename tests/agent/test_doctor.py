@@ -157,7 +157,7 @@ def make_folder_there(path):
     (lambda path: path.write_bytes(b""), "is empty; put a backup"),
     (lambda path: path.write_bytes(b"no database\n" * 1000), "cannot be read: file is not a database; put a backup"),
     (lambda path: path.write_bytes(path.read_bytes()[:4096 * 3]), "cannot be read: |is damaged: "),
-    (tear_page, "is damaged: "),
+    (tear_page, "cannot be read: |is damaged: "),
     (spoil_schema, "cannot be read: its schema is malformed; put a backup"),
     (lambda path: change(path, "pragma user_version=999"), "has schema version 999, and this agent.py knows up to "),
     (lambda path: change(path, "update repository set kind='other'"), "is a other repository, not a "),

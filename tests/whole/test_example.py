@@ -168,3 +168,60 @@ def test_mart_alerts_when_the_check_is_false(agent, out, tmp_path, line, told):
     assert ended["status"] == "ERROR"
     assert any(told in text for text in agent.log_texts(ended["session"]))
     assert not (out / "mart-GLOBAL.csv").exists()
+
+
+def nodes_of(agent, session):
+    """{name or value of a node: its status}."""
+    return {row["name"] or row["value"]: row["status"] for row in agent.rows("STATUS %s" % session) if "node" in row}
+
+
+def test_years_side_by_side_then_the_report(agent, out, days):
+    for context, warm in (("GLOBAL", 25), ("PROD", 30)):
+        for _ in range(2):
+            ended = run_example(agent, "WEATHER_YEARS", context, warm=warm)
+            assert (ended["status"], ended["message"]) == ("DONE", "")
+        check_mart(out, context, days, warm)
+    session = ended["session"]
+    assert nodes_of(agent, session) == dict.fromkeys(
+        ["", "stage", "years", "report"] + ["year=%d" % year for year in range(2012, 2016)], "DONE")
+    assert {row["variable"]: row["value"] for row in agent.rows("STATUS %s" % session) if "variable" in row}["months"] == "48"
+    children = agent.rows("SESSIONS -PARENT=%s" % session)[::-1]
+    assert [row["scenario"] for row in children] == ["WEATHER_STAGE"] + ["WEATHER_YEAR"] * 4 + ["WEATHER_REPORT"]
+    assert [row["keywords"] for row in children[1:5]] == ["year=%d" % year for year in range(2012, 2016)]
+    assert {row["context"] for row in children} == {"PROD"}
+    # side by side: the last of them began before the first one had ended
+    assert max(row["begun"] for row in children[1:5]) < min(row["ended"] for row in children[1:5])
+    title, = agent.log_texts(children[5]["session"])
+    assert title.startswith("PROD: 48 months in %s/mart-PROD.csv; warmest: 2015-07" % out)
+
+
+def test_years_alert_and_go_on_once_the_file_is_mended(agent, out, days, tmp_path):
+    folder = broken(tmp_path, 17, ",", ",wet")
+    session = run_example(agent, "WEATHER_YEARS", "PROD", folder=folder)["session"]
+    assert agent.status(session)["status"] == "ERROR" and "bad row 1" in agent.status(session)["message"]
+    assert nodes_of(agent, session) == {"": "ERROR", "stage": "ERROR", "alert": "DONE"}
+    alert, = agent.rows("SESSIONS -PARENT=%s -SCENARIO=WEATHER_ALERT" % session)
+    assert agent.log_texts(alert["session"]) == [
+        "plan %s (context PROD) failed, nothing is reported" % session,
+        "read STATUS %s, mend %s/seattle-weather.csv, then RESTART %s -FROM=stage" % (session, folder, session)]
+    mend(folder)
+    agent.ok("RESTART %s" % session)            # the stage has failed: it is where it goes on
+    assert agent.ok("WAIT %s" % session)["status"] == "DONE"
+    check_mart(out, "PROD", days, 25)
+    # a day that is missing shows in its year alone; two years are too many
+    lines = (EXAMPLES / "seattle-weather.csv").read_text().splitlines(True)
+    (folder / "seattle-weather.csv").write_text("".join(line for line in lines if line[:10] != "2013-05-05"))
+    ended = run_example(agent, "WEATHER_YEARS", "PROD", folder=folder)
+    assert ended["status"] == "WARNING" and nodes_of(agent, ended["session"])["year=2013"] == "ERROR"
+    (folder / "seattle-weather.csv").write_text("".join(line for line in lines if line[4:10] != "-05-05"))
+    session = run_example(agent, "WEATHER_YEARS", "PROD", folder=folder)["session"]
+    assert agent.status(session)["status"] == "ERROR" and nodes_of(agent, session)["alert"] == "DONE"
+    mend(folder)
+    agent.ok("RESTART %s -FROM=stage" % session)
+    assert agent.ok("WAIT %s" % session)["status"] == "DONE"
+    check_mart(out, "PROD", days, 25)
+
+
+def mend(folder):
+    """Puts the data into a folder as they are."""
+    (folder / "seattle-weather.csv").write_bytes((EXAMPLES / "seattle-weather.csv").read_bytes())

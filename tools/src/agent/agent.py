@@ -35,6 +35,7 @@ from .housekeeping import Cleaner, Keeper
 from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
+from .families import Families
 from .reached import Reached
 from .inbox import Inbox
 from .notices import Notices
@@ -91,7 +92,8 @@ class Agent:
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
-        self.access, self.waits = Access(settings, self.clock), Waits(self)
+        self.access, self.waits, self.families = (
+            Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = self.notices = None
         self._threads = []
@@ -121,7 +123,7 @@ class Agent:
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
                               self.bounds.surround(os.environ), Looks(self.bounds.users),
-                              self.bounds)
+                              self.bounds, self.families)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -163,7 +165,7 @@ class Agent:
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.repository_holds.settle(repository)
-        self.watch.look(repository)
+        self.families.look(repository)
 
     def _clean(self, repository):
         if not repository.is_copy:      # what lies beside it may be another's
@@ -205,6 +207,7 @@ class Agent:
         log.info("stopping, %d sessions are running", self.queue.counts()[0])
         self.schedules.scheduler.stop()
         self.queue.close()
+        self.families.leave()
         os.set_blocking(wake_fd, False)
         reason = None
         if self._is_leaving:
@@ -224,6 +227,7 @@ class Agent:
         self.watch.close()
 
     def _stop_sessions(self, reason):
+        self.families.cut()
         for session in self.queue.list_running():
             session.stop(IMMEDIATE, reason)
         self.queue.wait_idle(TERM_S + KILL_S + WRITE_S)

@@ -96,7 +96,10 @@ class WorkContents:
     def _is_handed_over(self, connection, row):
         """Whether the next start can take a session up again."""
         with contextlib.suppress(Unreadable):
-            if self._sessions.get_scenario(connection, row).on_stale == ADOPT:
+            scenario = self._sessions.get_scenario(connection, row)
+            if scenario.plan is not None:
+                return True
+            if scenario.on_stale == ADOPT:
                 return any(self._is_adoptable(path) for path, session
                            in Spools(self._path).list_all() if session == row["id"])
         return False
@@ -195,13 +198,25 @@ class WorkContents:
         except Unreadable as error:
             return [self._find("scenario", "%s %s" % (name, version), error.message,
                                "IMPORT it again")]
-        faults = []
+        faults = self._list_plan_faults(connection, scenario)
         for step in scenario.steps:
             for place, task in enumerate(step.tasks, 1):
-                faults += [(step.name, place, fault)
+                faults += [("%s/%d" % (step.name, place), fault)
                            for fault in self._list_task_faults(connection, task)]
-        return [self._find("scenario", "%s %s" % (name, version), "%s/%d: %s" % fault,
+        return [self._find("scenario", "%s %s" % (name, version), "%s: %s" % fault,
                            "put it there, or IMPORT the scenario mended") for fault in faults]
+
+    def _list_plan_faults(self, connection, scenario):
+        """[(path, what is missing)] of the nodes of a plan."""
+        faults = []
+        for path, name, version in scenario.list_children() if scenario.plan else ():
+            if not self._scenarios.has(connection, name, version):
+                faults.append((path, "no scenario %s %s" % (name, version)))
+        for path, schema in scenario.list_loop_schemas():
+            if schema not in self._facts.schemas:
+                faults.append((path, "no logical schema %s" % schema))
+            faults += [(path, fault) for fault in self._list_schema_faults(schema)]
+        return faults
 
     def _list_task_faults(self, connection, task):
         """What a task needs and does not have, where no variable decides it."""

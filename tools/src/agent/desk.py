@@ -99,7 +99,7 @@ class Desk:
 
     def prepare(self, repository, request):
         """What has to be done for a request before it is written. RepositoryError."""
-        if self._is_held(repository):
+        if self.is_held(repository):
             request = request._replace(is_held=True)
         if request.variables:
             request = request._replace(secret_file=self._put_aside(
@@ -107,7 +107,8 @@ class Desk:
                 request.scenario, request.version))
         return request
 
-    def _is_held(self, repository):
+    def is_held(self, repository):
+        """Whether a session that is made now has to wait for a release."""
         return self._agent.hold is not None or repository.hold is not None
 
     @staticmethod
@@ -168,7 +169,7 @@ class Desk:
         if ticket.wait_until is not None:
             scheduler.call_at(ticket.wait_until, lambda: self._waited(repository, ticket),
                               lambda: agent.queue.has(ticket.session))
-        if not is_free and ticket.status == WAITING and not self._is_held(repository):
+        if not is_free and ticket.status == WAITING and not self.is_held(repository):
             repository.db.submit(repository.sessions.set_queued, ticket.session)
 
     def _start_time(self, repository, ticket):
@@ -178,7 +179,7 @@ class Desk:
 
     def _waited(self, repository, ticket):
         """The max_wait of a session's scenario is over; a hold stops that clock."""
-        if self._is_held(repository):
+        if self.is_held(repository):
             self._agent.schedules.scheduler.call_at(self._clock.now() + 1.0,
                                                     lambda: self._waited(repository, ticket))
         elif not self._agent.queue.find(ticket.session):
@@ -200,6 +201,7 @@ class Desk:
             self.tally.add(ending)
             tell_ending(ending)
             self._agent.watch.ended(ending.session)
+            self._agent.families.ended(ending)
         for ticket in ending.tickets:
             self.queue_ticket(repository, ticket)
         if ending.is_awaited:
@@ -284,7 +286,7 @@ class Desk:
                                           repository.restarts.find_secrets, request)
         try:
             ticket = repository.db.write(repository.restarts.reopen, request._replace(
-                secret_file=secret_file, is_held=self._is_held(repository)))
+                secret_file=secret_file, is_held=self.is_held(repository)))
         finally:
             if secret_file:
                 repository.secrets.settle(secret_file, ticket is not None and ticket.has_secrets)

@@ -30,11 +30,11 @@ class Waits:
         if row["status"] in OUTSTANDING:
             return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
                               patterns)
-        child = self._find_child(row["id"]) if row["status"] == RUNNING else None
-        if child is None:
-            return NO_WAIT
-        return Wait(FOR_CHILDREN, "waits for " + (
-            "session %d" % child if self._is_seen(child, patterns) else "a session that it began"))
+        children = self._find_children(row["id"]) if row["status"] == RUNNING else None
+        return NO_WAIT if children is None else Wait(FOR_CHILDREN, "waits for " + (
+            "%d sessions" % len(children) if len(children) > 1 else
+            "what is due next of its plan" if not children else "session %d" % children[0]
+            if self._is_seen(children[0], patterns) else "a session that it began"))
 
     def of_ticket(self, ticket, patterns=()):
         """The Wait of a session that was just acknowledged; as of_row()."""
@@ -45,9 +45,10 @@ class Waits:
         session = patterns and self._agent.queue.find(number)
         return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
-    def _find_child(self, number):
+    def _find_children(self, number):
+        """The sessions that a running one waits for, or None."""
         session = self._agent.queue.find(number)
-        return session and session.child
+        return session and session.children
 
     def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
@@ -85,7 +86,7 @@ class Waits:
             return Wait(LIMIT, tell_limit(obstacle.limit, name, [
                 key for key in obstacle.keys if self._is_seen(key, patterns)]))
         # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_child(key) is None]
+        running = [key for key in obstacle.keys if self._find_children(key) is None]
         return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
             key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 

@@ -114,6 +114,13 @@ TASK_LINE = ReplyLine("an attempt of a task, behind its step", (
     number_key("rc", "exit code of its process (less than 0: ended by that signal), or status of "
                "HTTP"),
     number_key("rows", "rows, files or pieces that it dealt with"), _BEGUN, _ENDED, _MESSAGE))
+NODE_LINE = ReplyLine("of a load plan, a node that was reached, in the order of the plan", (
+    text_key("node", "its place in the plan: 1.2 is the second one below the first"),
+    text_key("name", "name of the node, if it has one"),
+    text_key("kind", "run, serial, parallel, case or for_each"),
+    text_key("value", "of what is in a for_each, variable and value: day=2015-01-07"),
+    _ATTEMPT, _STATUS, number_key("session", "of a run, the newest session that it has started"),
+    _BEGUN, _ENDED, _MESSAGE))
 VARIABLE_LINE = ReplyLine("a variable", (
     text_key("variable", "name of the variable"),
     text_key("value", "its value now; *** for a secret")))

@@ -66,14 +66,14 @@ class Board:
         """What runs, against what is usual."""
         sessions = ask_for(connection, "SESSIONS -STATUS=RUNNING -LIMIT=%d" % MOST)
         rows = []
-        for row in sessions:
+        for row, depth in nest(sessions):
             usual_s = self._find_usual(connection, row["scenario"])
             took_s = row["duration"] or 0.0
             bar = draw_bar(took_s / usual_s, USUAL_BAR, self._has_blocks) if usual_s else ""
             rest = "" if not usual_s else (
                 "%s over" % show_duration(took_s - usual_s) if took_s > usual_s
                 else "%s to go" % show_duration(usual_s - took_s))
-            rows.append({"session": row["session"], "scenario": row["scenario"],
+            rows.append({"session": row["session"], "scenario": "  " * depth + row["scenario"],
                          "name": row["name"], "took": show_duration(took_s), "bar": bar,
                          "left": rest, "message": row["message"]})
         return make_section("RUNNING", "session", rows)
@@ -90,7 +90,8 @@ class Board:
     @staticmethod
     def _make_sessions(title, sessions, when):
         rows = [{"session": row["session"], "scenario": row["scenario"], "name": row["name"],
-                 "status": row["status"], "when": tell_when(row[when]), "message": row["message"]}
+                 "of": "of %d" % row["parent"] if row["parent"] else "", "status": row["status"],
+                 "when": tell_when(row[when]), "message": row["message"]}
                 for row in sessions]
         return make_section(title, "session", rows)
 
@@ -143,6 +144,23 @@ def make_section(title, kind, rows):
     keys = [(kind, name) if kind == "session" else (kind, name, title, names[:place].count(name))
             for place, name in enumerate(names)]        # a session is in one section at a time
     return Section(title, count, keys, rows)
+
+
+def nest(sessions):
+    """Sessions, the newest first, as [(row, how deep)]: each with those that it has started below
+    it, the oldest of them first."""
+    numbers = {row["session"] for row in sessions}
+    children = {}
+    for row in sessions:
+        if row["parent"] in numbers:
+            children.setdefault(row["parent"], []).append(row)
+    rows = []
+    to_follow = [(row, 0) for row in sessions[::-1] if row["parent"] not in numbers]
+    while to_follow:
+        row, depth = to_follow.pop()
+        rows.append((row, depth))
+        to_follow += [(child, depth + 1) for child in children.get(row["session"], ())]
+    return rows
 
 
 def tell_when(value):

@@ -10,6 +10,7 @@ from .history import History, ask_rows, read_history
 from .instants import find_instant, show_duration
 from .live import ANSWER_S, LiveConnection
 from .login import connect
+from .nodes import is_told, is_under_way, name_node
 from .screen import Interrupts, Screen, ask_line
 from .shown import parse_log_line, put_json, render_fields, tell
 from .spelling import spell
@@ -18,6 +19,8 @@ from .words import parse_fields
 
 POLL_S = 0.25       # between two looks at Ctrl-C, and two pictures
 LOOK_S = 1.0        # between two questions how the session is
+REST = 20           # times as long as the last of them took, of a plan with very many nodes
+LIVING = 10         # lines that live, at most
 BAR = 20            # columns of a bar
 QUESTION = ("session %s: l leaves it running, s stops it now, t stops it after its task, "
             "Enter follows on: ")
@@ -42,15 +45,16 @@ def follow_session(options, session, after=None):
 
 
 class Follower:
-    """One session that is followed, and what is known of it by now."""
+    """One session that is followed, and what is known of it by now; the nodes of a plan are told as
+    steps are."""
 
     def __init__(self, asker, stream, session, is_json):
         self.screen = Screen()
         self._asker, self._log, self._session, self._is_json = asker, stream, session, is_json
         self._clock = Clock()
         self._row, self._steps = {}, []     # as the last look has them, and when that was
-        self._looked_at = None
-        self._told = {}                     # place of an attempt of a step -> its state, as told
+        self._looked_at, self._look_s = None, LOOK_S
+        self._told = {}             # an attempt of a step or of a node -> its state, as told
         self._history, self._end = History(), None
         self._place = None                  # where the last line of output is from
 
@@ -69,7 +73,8 @@ class Follower:
                     after = None
             if interrupts.take():
                 self._interrupt()
-            if self._end is None and self._clock.monotonic() - self._looked_at >= LOOK_S:
+            if self._end is None and (
+                    self._clock.monotonic() - self._looked_at >= self._look_s):
                 self._look()
             self.screen.draw(self._list_living())
         self._look_at_end()
@@ -111,14 +116,17 @@ class Follower:
 
     def _look(self):
         """Asks how the session is, and tells what has changed."""
+        asked_at = self._clock.monotonic()
         rows = ask_rows(self._asker, "STATUS " + self._session, ANSWER_S)
         before, self._row = self._row, rows[0]
         self._looked_at = self._clock.monotonic()
-        self._steps = [row for row in rows if "step" in row]
+        self._look_s = max(LOOK_S, REST * (self._looked_at - asked_at))
+        self._steps = [row for row in rows if "step" in row or "node" in row and is_told(row)]
         if self._row["status"] in ("WAITING", "QUEUED") and self._row["message"] and (
                 before.get("message") != self._row["message"]):
             self._tell("session %s" % self._session, self._row["status"], self._row["message"])
-        for place, step in enumerate(self._steps):
+        for number, step in enumerate(self._steps):
+            place = (step["node"], step["attempt"]) if "node" in step else number
             if self._told.get(place) != step["status"]:
                 self._told[place] = step["status"]
                 took = "" if step["status"] not in ENDED else "after " + show_duration(
@@ -154,10 +162,14 @@ class Follower:
     def _list_living(self):
         """The lines that live: the steps that run, and the session."""
         rows = [(name_step(step), step, self._history.steps_s.get(step["name"]))
-                for step in self._steps if step["status"] == "RUNNING"]
+                for step in self._steps if ("node" not in step and step["status"] == "RUNNING"
+                                            or "node" in step and is_under_way(step))]
+        more = len(rows) - LIVING
+        del rows[LIVING:]
         rows.append(("session " + self._session, self._row, self._history.session_s))
         wide = max(len(name) for name, _, _ in rows)
-        return [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+        lines = [self._render(name.ljust(wide), row, usual_s) for name, row, usual_s in rows]
+        return lines if more <= 0 else lines[:-1] + ["and %d more" % more] + lines[-1:]
 
     def _render(self, name, row, usual_s):
         """One line that lives: name, state, elapsed, and what is usual as a bar."""
@@ -209,7 +221,9 @@ class Follower:
 
 
 def name_step(step):
-    """What an attempt of a step is called."""
+    """What an attempt of a step, or a node, is called."""
+    if "node" in step:
+        return name_node(step)
     attempt = " (attempt %d)" % step["attempt"] if step["attempt"] > 1 else ""
     return "step %d %s%s" % (step["step"], step["name"], attempt)
 

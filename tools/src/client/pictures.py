@@ -2,8 +2,10 @@
 import json
 import sys
 
+from ..base.vocabulary import DONE
 from .colours import DIM, draw_length, has_blocks, has_colours, is_terminal, paint, paint_state
 from .instants import find_instant, show_duration
+from .nodes import fold_nodes
 from .shown import put, put_record, show_listing, show_record, tell_none
 from .tables import (find_width, printable, put_safe, put_table, to_reader, to_reader_from_now)
 
@@ -23,7 +25,7 @@ def show_sessions(reply, is_json):
 
 
 class Branch:
-    """One line of a tree: a session, an attempt of a step or of a task."""
+    """One line of a tree: a session, an attempt of a step or of a task, a node."""
 
     def __init__(self, depth, name, row, now):
         """`now` is the agent's: the end of what has not ended."""
@@ -41,6 +43,9 @@ def make_tree(rows):
     now = None if begun is None else begun + (session["duration"] or 0.0)
     branches = [Branch(0, "session %s  %s %s" % (session["session"], session["scenario"],
                                                  session["version"]), session, now)]
+    for row, depth, name in fold_nodes([row for row in rows if "node" in row]):
+        row = row or {"status": DONE, "message": "", "begun": None, "ended": None}
+        branches.append(Branch(depth, name, dict(row, attempt=1), now))     # its name tells it
     for row in rows[1:]:
         if "step" in row:
             branches.append(Branch(1, "%d %s" % (row["step"], row["name"]), row, now))
@@ -79,8 +84,8 @@ def list_said(branches):
 
 
 def show_status(reply, is_json):
-    """A session as a tree of its steps and their tasks, with bars for how long they took; then what
-    else is known of it, and its variables."""
+    """A session as a tree of its steps and their tasks, or of the nodes of its plan, with bars for
+    how long they took; then what else is known of it, and its variables."""
     if is_json:
         show_record(reply, is_json)
         return
@@ -92,7 +97,7 @@ def show_status(reply, is_json):
     others = {}
     for row in rows[1:]:
         others.setdefault(next(iter(row)), []).append(row)
-    for kind in (name for name in others if name not in ("step", "task")):
+    for kind in (name for name in others if name not in ("step", "task", "node")):
         put("")
         put_table(others[kind])
 

@@ -125,9 +125,13 @@ SCENARIO_FIELDS = {
                       meaning="what becomes of a session that a crash of the agent interrupted"),
     "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
                       "no on_error (FAIL)"),
-    "steps": Field(_of_type((list,), "a list"), required=True,
+    "steps": Field(_of_type((list,), "a list"),
                    meaning="its steps, at least one; a session begins with the first"),
+    "plan": Field(_of_type((dict,), "an object"),
+                  meaning="or, instead of steps, a load plan: a node"),
 }
+# of them, those that say something of steps alone
+OF_STEPS = ("steps", "max_steps", "on_error")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",

@@ -13,6 +13,8 @@ from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
+from .plan import FOR_EACH, PlanNode, QuerySource, is_empty, list_runs, walk_plan
+from .references import list_references
 
 
 class Task(NamedTuple):
@@ -48,6 +50,7 @@ class Scenario(NamedTuple):
     document: dict
     secrets: dict           # name -> {}, {"env": name} or {"file": path}: never in `variables`
     concurrency: Optional[dict]
+    plan: Optional[PlanNode] = None     # None: it has steps
 
     def check_variables(self, variables):
         """BadRequest when values are given for variables that it does not have, that are too large,
@@ -82,6 +85,9 @@ class Scenario(NamedTuple):
     def list_warnings(self):
         """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
         that success falls into."""
+        if self.plan is not None:
+            yield from self._list_plan_warnings()
+            return
         texts = self.document["steps"]
         reached, to_follow = set(), [0]
         while to_follow:
@@ -100,12 +106,47 @@ class Scenario(NamedTuple):
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
 
+    def _list_plan_warnings(self):
+        if "on_stale" in self.document:
+            yield "on_stale", ("does not apply to a plan: a crash leaves it open, and the sessions "
+                               "that it has started follow their own")
+        for path, node in walk_plan(self.plan):
+            if node.kind == FOR_EACH and is_empty(node.body.source):
+                yield path + ".for_each", "there is no value"
+
     def _list_behind(self, step):
         """The places of the steps that may come after a step."""
         targets = {step.on_ok, step.on_error}
         if any(task.type == "evaluate" for task in step.tasks):
             targets.add(step.on_false)
         return [self.step_index(name) for name in targets if name not in (END, FAIL)]
+
+    def list_children(self):
+        """[(path, scenario, version)] that its tasks or its plan start, where no variable decides
+        it."""
+        if self.plan is not None:
+            return [(path + ".run", run.scenario, run.version)
+                    for path, run in list_runs(self.plan)
+                    if not list_references(run.scenario + run.version)]
+        return self._list_started(lambda fields: True)
+
+    def list_waited(self):
+        """`list_children` without those that a task does not wait for."""
+        return self.list_children() if self.plan else self._list_started(
+            lambda fields: fields["wait"])
+
+    def _list_started(self, is_meant):
+        return [("steps[%d].tasks[%d].name" % (number, place), task.fields["name"],
+                 task.fields["version"]) for number, step in enumerate(self.steps)
+                for place, task in enumerate(step.tasks)
+                if task.type == "scenario" and is_meant(task.fields)]
+
+    def list_loop_schemas(self):
+        """[(path, logical schema)] of the queries of its plan, where no variable decides it."""
+        return [(path + ".for_each.schema", node.body.source.schema)
+                for path, node in (walk_plan(self.plan) if self.plan else ())
+                if node.kind == FOR_EACH and isinstance(node.body.source, QuerySource)
+                and not list_references(node.body.source.schema)]
 
     def step_index(self, name):
         """The place of a step, from 0; NotFound when the scenario has none of that name."""
@@ -251,14 +292,19 @@ class Document(NamedTuple):
         return warnings
 
     def list_children(self):
-        """[(path, scenario, version)] that its tasks start, where no variable decides it."""
-        return [(path + ".name", task.fields["name"], task.fields["version"])
-                for path, task in self._list_tasks() if task.type == "scenario"]
+        """[(path, scenario, version)] that its tasks and plans start, where no variable decides it.
+        """
+        return [("scenarios[%d].%s" % (index, path), name, version)
+                for index, scenario in enumerate(self.scenarios) if scenario
+                for path, name, version in scenario.list_children()]
 
     def list_schemas(self):
-        """[(path, logical schema)] that its tasks name."""
+        """[(path, logical schema)] that its tasks and plans name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
-                if "schema" in task.fields]
+                if "schema" in task.fields] + [
+                    ("scenarios[%d].%s" % (index, path), schema)
+                    for index, scenario in enumerate(self.scenarios) if scenario
+                    for path, schema in scenario.list_loop_schemas()]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""

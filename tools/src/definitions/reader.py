@@ -5,10 +5,12 @@ import json
 from ..base.vocabulary import END, FAIL, RESERVED_VARIABLES
 from ..base.errors import BadRequest
 from ..base.words import check_name, tell_near
-from .kinds import InnerFaults, _refuse, check_calendar_name, check_dates
+from .kinds import _refuse, check_calendar_name, check_dates
 from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGICAL_SCHEMA_FIELDS,
-                     SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
-                     _check_mail_connect)
+                     OF_STEPS, SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS,
+                     TASK_TYPES, _check_mail_connect)
+from .objects import ObjectReader
+from .plan_reader import PlanReader
 from .references import _REFERENCE, find_code_fault, strings_in
 from .notices import NoticeReader
 from .model import Document, Scenario, Step, Task, make_schedule
@@ -38,7 +40,7 @@ def parse_json(text):
     raise BadRequest("the definitions are not JSON: %s" % reason, [("document", reason)])
 
 
-class Definitions:
+class Definitions(ObjectReader):
     """Reads a definitions document and collects every fault of it as (path, reason).
 
     What is `is_stored` was imported by an earlier version, too: what that took and this one refuses
@@ -47,7 +49,7 @@ class Definitions:
     """
 
     def __init__(self, is_stored=False, tell_forbidden=None):
-        self.faults = []
+        super().__init__()
         self._tell_forbidden = tell_forbidden or (lambda name: "")
         self._is_stored = is_stored
         self._costly = collections.OrderedDict()    # type -> [(path, fields)] for its judge_all
@@ -123,37 +125,6 @@ class Definitions:
             self._try(path + ".connect", _check_mail_connect, fields["connect"] or {})
         return fields
 
-    def _fault(self, path, reason):
-        self.faults.append((path, reason))
-
-    def _try(self, path, check, value):
-        try:
-            return check(value)
-        except InnerFaults as error:
-            self.faults.extend((path + inner, reason) for inner, reason in error.faults)
-        except (ValueError, OverflowError) as error:
-            self._fault(path, str(error))
-        return None
-
-    def _object(self, path, value, fields):
-        """The values of an object by name, defaults filled in; faults are noted."""
-        if not isinstance(value, dict):
-            self._fault(path, "must be an object")
-            value = None
-        result = {}
-        for name in value or ():
-            if name not in fields:
-                self._fault("%s.%s" % (path, name), "unknown field" + tell_near(name, fields))
-        for name, field in fields.items():
-            result[name] = field.default
-            if value is None:
-                continue
-            if name in value:
-                result[name] = self._try("%s.%s" % (path, name), field.kind.check, value[name])
-            elif field.required:
-                self._fault("%s.%s" % (path, name), "missing")
-        return result
-
     def _repeated(self, path, keys):
         earlier = set()
         for index, key in enumerate(keys):
@@ -171,8 +142,7 @@ class Definitions:
             set(fields["variables"]) | set(RESERVED_VARIABLES)
         steps = [self._step("%s.steps[%d]" % (path, index), step, variables)
                  for index, step in enumerate(fields["steps"] or ())]
-        if fields["steps"] == []:
-            self._fault(path + ".steps", "must have at least one step")
+        plan = self._plan(path, fields, value, variables)
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
@@ -187,9 +157,31 @@ class Definitions:
         scenario = Scenario(fields["name"], fields["version"], plain, fields["timeout"],
                             fields["max_steps"], fields["on_stale"],
                             tuple(settle_targets(fields["on_error"], steps)), value, secrets,
-                            fields["concurrency"])
+                            fields["concurrency"], plan)
         self._secrets(path, scenario)
         return scenario if len(self.faults) == before else None
+
+    def _plan(self, path, fields, value, variables):
+        """The PlanNode of a scenario that has a plan, else None. Faults are noted: of a plan, and
+        of a scenario that has not one of steps and plan."""
+        if fields["steps"] == []:
+            self._fault(path + ".steps", "must have at least one step")
+        if not isinstance(value, dict) or "plan" not in value:
+            if isinstance(value, dict) and "steps" not in value:
+                self._fault(path + ".steps", "missing")
+            return None
+        for name in OF_STEPS:
+            if name in value:
+                self._fault("%s.%s" % (path, name), "does not go with a plan")
+        fields["on_error"] = None
+        if fields["plan"] is None:
+            return None
+        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
+                             if isinstance(item, dict)])
+        node = reader.read(path + ".plan", fields["plan"], variables)
+        self.faults += reader.faults
+        self._costly.setdefault("evaluate", []).extend(reader.comparisons)
+        return node
 
     def _secrets(self, path, scenario):
         """What would show a secret: an argument of a process, a variable that is stored."""
@@ -252,11 +244,8 @@ class Definitions:
             if reason:
                 self._fault("%s.%s" % (path, name), reason)
         for name in bound:
-            for used in TASK_TYPES[kind].names_in(fields[name] or ""):
-                if used not in variables:
-                    self._fault("%s.%s" % (path, name), "no variable is named %s (for a literal "
-                                ":%s write \\:%s)%s" % (used, used, used,
-                                                          tell_near(used, variables)))
+            self._bound("%s.%s" % (path, name), TASK_TYPES[kind].names_in(fields[name] or ""),
+                        variables)
         for name in ("capture", "variable"):
             if fields.get(name) and fields[name] not in variables.difference(RESERVED_VARIABLES):
                 self._fault("%s.%s" % (path, name), "no variable is named %s%s" % (
@@ -269,13 +258,6 @@ class Definitions:
         if hasattr(TASK_TYPES[kind], "judge_all"):
             self._costly.setdefault(kind, []).append((path, fields))
         return Task(kind, fields["name"], fields["timeout"], {name: fields[name] for name in own})
-
-    def _references(self, path, text, variables):
-        for match in _REFERENCE.finditer(text):
-            name = match.group(1)
-            if name and name not in variables:
-                self._fault(path, "no variable is named %s (for a literal ${%s} write $${%s})%s"
-                            % (name, name, name, tell_near(name, variables)))
 
     def _schedule(self, path, value):
         before = len(self.faults)

@@ -17,6 +17,11 @@ def substitute(text, values):
     return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
 
 
+def list_references(text):
+    """The names of the variables that a text has references to."""
+    return [match.group(1) for match in _REFERENCE.finditer(text) if match.group(1)]
+
+
 def shell_command(text):
     """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
     return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else

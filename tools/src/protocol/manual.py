@@ -25,6 +25,9 @@ from ..definitions.fields import (CALENDAR_FIELDS, CONCURRENCY_FIELDS, DATA_SERV
 from ..definitions.notices import NOTICE_FIELDS, SEND_FIELDS
 from ..store.happenings import EVENT_LINES
 from ..store.notices import MAX_EVENTS
+from ..definitions.plan import MAX_DEPTH, MAX_VALUES
+from ..definitions.plan_fields import (CASE_FIELDS, EACH_FIELDS, KIND_FIELDS, NODE_FIELDS,
+                                       when_fields)
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..tasks.notify import SENDING_S
@@ -44,6 +47,7 @@ MANUAL_START = ""  # embedded: manual/start.md
 MANUAL_EXAMPLE = ""  # embedded: manual/example.md
 MANUAL_SESSIONS = ""  # embedded: manual/sessions.md
 MANUAL_DEFINITIONS = ""  # embedded: manual/definitions.md
+MANUAL_PLANS = ""  # embedded: manual/plans.md
 MANUAL_TASKS = ""  # embedded: manual/tasks.md
 MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
 MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
@@ -63,11 +67,11 @@ MANUAL_LIMITS = ""  # embedded: manual/limits.md
 MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
-MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING,
-                MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT, MANUAL_LIMITS,
-                MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
+                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
+                MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
+                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT,
+                MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -97,6 +101,8 @@ LIMITS = (
     Limit("SEARCH_S", SEARCH_S, "seconds", "that a regular expression may be searched"),
     Limit("MAX_OUTPUT", MAX_OUTPUT, "bytes", "kept of what a task prints (`--max-output`)"),
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
+    Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
+    Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
@@ -164,13 +170,14 @@ STATE_MEANINGS = {
 }
 CODES = (BadRequest, UnknownVerb, NotFound, Exists, Conflict, AuthError, Denied, Busy, Stopping,
          RepositoryError, TooLong, WaitTimeout, Internal)
-FIELD_TABLES = {
+FIELD_TABLES = dict({
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
     "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
-    "send os": SEND_FIELDS["os"],
-}
+    "send os": SEND_FIELDS["os"], "node": NODE_FIELDS, "case": CASE_FIELDS,
+    "branch": when_fields(), "for_each": EACH_FIELDS,
+}, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 
 def make_manual(topic=""):

@@ -6,7 +6,8 @@ from ..base.vocabulary import DEFAULT_CONTEXT, MASK, STOP_S
 from ..base.errors import BadRequest, Conflict, NotFound, Unreadable
 from ..base.forms import VERB_FORMS, list_parts
 from ..base.replies import (AGENT_HOLD_LINE, ATTACHED_LINE, CHANGE_LINE, CLEANED_LINE,
-                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, PING_LINE,
+                            CONTEXT_LINE, IMPORTED_KINDS, IMPORTED_LINE, LOGGED_LINE, NODE_LINE,
+                            PING_LINE,
                             PURGED_LINE, REPOSITORY_HOLD_LINE, REPOSITORY_LINE, SCENARIO_LINE,
                             SCHEDULE_HOLD_LINE, STATE_LINE, STEP_LINE, STOPPED_LINE, TASK_LINE,
                             VARIABLE_LINE, WARNING_LINE)
@@ -138,7 +139,7 @@ def _status(agent, request):
     """The line of a session, those of its steps, each with its tasks, and its variables."""
     number = request["SESSION"]
     repository = agent.places.of_session(number)
-    row, steps, tasks, secrets = repository.db.read(repository.views.get_history, number)
+    row, steps, tasks, nodes, secrets = repository.db.read(repository.views.get_history, number)
     yield session_fields(agent, row, request.client, {}, by=row["asked_by"])
     tasks_of = collections.defaultdict(list)        # run of a step -> those of it
     for task in tasks:
@@ -148,6 +149,10 @@ def _status(agent, request):
         for task in tasks_of[step["run"]]:
             yield fill(TASK_LINE, task, rows=task["row_count"],
                        task="%d.%d" % (task["step"] + 1, task["task"] + 1))
+    children = {}
+    for node in nodes:
+        yield fill(NODE_LINE, node, node=node["place"],
+                   session=find_parent(agent, request.client, children, node["child"]))
     values = dict(json.loads(row["variables"]), **dict.fromkeys(secrets, MASK))
     for name, value in values.items():
         yield fill(VARIABLE_LINE, {"variable": name, "value": value})

@@ -1,5 +1,5 @@
 """How a session waits for one that it has started: without a thread meanwhile."""
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from .control import Interrupted
 
@@ -8,7 +8,8 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    children: Tuple[int, ...]       # the sessions whose end it waits for
+    is_deaf: bool = False           # stops and time-outs are not its business now
 
 
 def await_child(children, control, parent, session):
@@ -21,7 +22,7 @@ def await_child(children, control, parent, session):
                 row = bell.find_end()
                 if row is not None:
                     return row["status"], row["message"]
-                yield Waiting(lambda: bell.has_rung, bell.patience_s, session)
+                yield Waiting(lambda: bell.has_rung, bell.patience_s, (session,))
                 control.wait(lambda: bell.has_rung, 0.0)
         except Interrupted as interrupt:
             children.stop(session, "its parent, session %d: %s" % (parent, interrupt.reason))

@@ -51,6 +51,10 @@ class Control:
         self._minders = {}              # those of them that are minders
         self._looks = looks             # Looks that all sessions share; without it, its own
 
+    def share(self):
+        """A Control of its own for another thread of the session; its end ends no other."""
+        return Control(self._clock, self._session, looks=self._looks)
+
     # -- from any thread ---------------------------------------------------------------
 
     def stop(self, mode, message):

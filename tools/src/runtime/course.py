@@ -46,7 +46,7 @@ from ..definitions.kinds import check_size
 from ..tasks.task import TaskError, TaskResult, tell_value
 from .control import Interrupted
 from .execution import Execution
-from .sources import is_blocking, read_secrets
+from .sources import take_secrets
 
 
 class TaskPlace(NamedTuple):
@@ -87,24 +87,11 @@ class Course:
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
         with self._control.deadline(self._timeout_s, "session"):
             try:
-                self._take_secrets()
+                self._values.update(take_secrets(self._scenario, self._secret_file, self._control,
+                                                 self._journal, self._around))
             except ValueError as error:
                 return Outcome(ERROR, str(error))
             return (yield from self._steps(place))
-
-    def _take_secrets(self):
-        """Gives the secret variables their values. ValueError."""
-        sources = self._scenario.secrets
-        if not sources:
-            return
-        read = functools.partial(read_secrets, sources, self._journal.repository.secrets.read(
-            self._secret_file or str(self._journal.session)), self._around.bounds.read)
-        can_block = any(map(is_blocking, sources.values()))
-        if can_block and not self._journal.has_begun:
-            self._journal.flush()       # while it waits it is shown as running
-        for name, value in self._control.call(read) if can_block else read():
-            self._journal.hide(value)
-            self._values[name] = value
 
     # -- steps -------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Surroundings(NamedTuple):
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
     bounds: Bounds = Bounds()       # of tasks on this host
+    plans: Any = None               # the Families: check_context(name), took(repository, ticket)
 
 
 class Exit(NamedTuple):

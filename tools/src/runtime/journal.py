@@ -127,6 +127,12 @@ class Journal:
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
                                   on_done=follow)
 
+    def share(self):
+        """Another Journal of the session, which has begun, for another thread."""
+        other = Journal(self.repository, self.session, self._scenario, self._clock, self._on_log)
+        other.has_begun, other.secrets = True, self.secrets
+        return other
+
     # -- spools ------------------------------------------------------------------------
 
     def make_spool(self, run):

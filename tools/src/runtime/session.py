@@ -1,4 +1,5 @@
 """A session as the queue and the desk know it: it begins, waits without a thread, and ends."""
+import collections
 import contextlib
 import weakref
 
@@ -10,6 +11,7 @@ from ..base.controls import one_line
 from .control import Control, Interrupted, Left
 from .course import Course, Outcome, TaskPlace
 from .journal import Journal
+from .plancourse import PlanCourse
 
 
 class Session:
@@ -30,6 +32,8 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
+        self._children = ()
+        self._news = collections.deque()        # for a plan: its children that may have ended
         self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
                                 around.on_log)
 
@@ -56,8 +60,12 @@ class Session:
 
     def park(self, parking):
         """Waits in a Parking, after run() has said so."""
-        self._parking = parking
-        parking.put(self, self._control.find_limit(self._waiting.patience_s))
+        self._parking, waiting = parking, self._waiting
+        if not waiting.is_deaf:
+            until = self._control.find_limit(waiting.patience_s)
+        else:
+            until = waiting.patience_s and self._around.clock.monotonic() + waiting.patience_s
+        parking.put(self, until)
 
     @property
     def has_parked(self):
@@ -65,15 +73,27 @@ class Session:
         return self._parking is not None
 
     @property
-    def child(self):
-        """The number of the session whose end it waits for, or None."""
+    def children(self):
+        """The numbers of the sessions whose end it waits for; None: for none. A plan that has begun
+        always waits for some, though there may be none at the moment."""
         waiting = self._waiting
-        return waiting and waiting.child
+        if waiting is not None:
+            self._children = waiting.children
+        elif not (self.ticket.is_plan and self.is_begun):
+            return None
+        return self._children
 
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
-        return waiting is not None and (waiting.is_over() or self._control.is_due)
+        return waiting is not None and (
+            waiting.is_over() or not waiting.is_deaf and self._control.is_due)
+
+    def note_child(self, number):
+        """Of a plan: this child may have ended; None: any of them may."""
+        if self.ticket.is_plan:
+            self._news.append(number)
+            self._control.wake()
 
     def _call(self):
         if self._parking is not None:
@@ -152,13 +172,19 @@ class Session:
         row, scenario, runs, attempts = repository.db.read(repository.views.get_resume,
                                                            self.number)
         self._journal.count_from(runs)
-        course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        if scenario.plan is None:
+            course = Course(row, scenario, attempts, self._control, self._journal, self._around)
+        else:
+            course = PlanCourse(row, scenario, self._control, self._journal, self._around,
+                                self._news)
         if not self.ticket.is_adopted:
             self._journal.note(repository.sessions.begin, identity, self._is_late(row),
                                self._journal.now(), scenario)
             return course, TaskPlace(row["restart_step"] or 0, row["restart_task"] or 0)
         repository.db.write(repository.sessions.adopt, self.number, row["ran_by"], identity)
         self._journal.set_begun()
+        if scenario.plan is not None:
+            return course, None
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
         return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])

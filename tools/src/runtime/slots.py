@@ -3,35 +3,31 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
-import contextlib
 import functools
-import threading
 import time
 
-from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
-from ..base.errors import Busy, LimitFilled, RepositoryError
+from ..base.vocabulary import TRY_S, YIELD_S
+from ..base.errors import Busy
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission
 from ..base.workers import Worker
+from .delays import Delays
+from .openlist import OpenList
 from .parking import Parking
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
-class SessionQueue:
+class SessionQueue(OpenList):
     """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
+        super().__init__()                      # its lock guards all that follows
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
-        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
-        self.later = Later()
-        self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
         self._is_closing = False
@@ -54,8 +50,8 @@ class SessionQueue:
                 return True
             self._outstanding[ticket.session] = ticket, repository, self._clock.monotonic()
             self._admission.add(ticket.session, ticket.priority, ticket.gates(repository),
-                                ticket.is_child)
-            is_free = self._admission.has_room
+                                ticket.is_child, ticket.is_plan)
+            is_free = self._admission.has_room_for(ticket.session)
             if is_free:                 # otherwise a thread looks for itself when it can
                 self._ensure_thread()
                 self._changed.notify()
@@ -70,9 +66,21 @@ class SessionQueue:
 
     def _ensure_thread(self):
         """A thread for each session that runs or may begin, as far as there are slots."""
+        self._begin_plans()
         sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
             self._admission.count_ready()
         self._slots.grow(sessions)
+
+    def _begin_plans(self):
+        """Begins the plans that may: they take no slot, and no thread but while they go on."""
+        while not self._is_closing:
+            number = self._admission.take_free()
+            if number is None:
+                return
+            session = self._make_taken(number)
+            if session is not None:
+                self._parked += 1
+                self._parking.begin(session)
 
     def adopt(self, ticket, repository):
         """A session whose process lives on goes on at once, whatever the limits. Busy: the
@@ -82,7 +90,11 @@ class SessionQueue:
                 return
             session = self._make(ticket, repository)
             self._running[ticket.session] = session
-            self._admission.occupy(ticket.session, ticket.gates(repository))
+            self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
+            if ticket.is_plan:
+                self._parked += 1
+                self._parking.begin(session)
+                return
             try:
                 self._slots.adopt("adopted %d" % ticket.session, self._run, session)
             except RuntimeError as error:
@@ -117,32 +129,6 @@ class SessionQueue:
             owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
-
-    def find(self, number):
-        """The running Session of a number, or None."""
-        return self._running.get(number)
-
-    def has(self, number, repository=None):
-        """Whether a session is running (of this repository, if one is given) or outstanding."""
-        with self._changed:
-            if number in self._running:
-                return repository in (None, self._running[number].repository)
-            return number in self._outstanding or number in self.later
-
-    def list_running(self):
-        """The running Sessions."""
-        with self._changed:
-            return list(self._running.values())
-
-    def list_waiting(self):
-        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
-        with self._changed:
-            waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
-
-    def counts(self):
-        """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -187,7 +173,8 @@ class SessionQueue:
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            self._lend_slot(1)
+            if not session.ticket.is_plan:
+                self._lend_slot(1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -225,7 +212,8 @@ class SessionQueue:
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        self._lend_slot(-1)
+        if not session.ticket.is_plan:
+            self._lend_slot(-1)
         self._run(session)
 
     def _take(self):
@@ -251,23 +239,34 @@ class SessionQueue:
                 number = self._admission.take() if self._ending < self._max_ending else None
                 if number is None:
                     return None
-                ticket, repository, _ = self._outstanding.pop(number)
-                try:
-                    if not (repository.db.trouble or repository.hold):
-                        self._running[number] = self._make(ticket, repository)
-                        return self._running[number]
-                finally:
-                    if number not in self._running:
-                        repository.set_behind()
-                        self._admission.leave(number)
+                session = self._make_taken(number)
+                if session is not None:
+                    return session
+
+    def _make_taken(self, number):
+        """The Session that runs from now on of one that was let in, or None: its repository is in
+        trouble."""
+        ticket, repository, _ = self._outstanding.pop(number)
+        try:
+            if not (repository.db.trouble or repository.hold):
+                self._running[number] = self._make(ticket, repository)
+                return self._running[number]
+        finally:
+            if number not in self._running:
+                repository.set_behind()
+                self._admission.leave(number)
+        return None
 
     def leave(self, session):
         """The slot of a session and its gates are free."""
         with self._changed:
             self._ending += 1
+            if session.ticket.is_plan:
+                self._parked -= 1
             # the thread of a slot looks for itself what it can run next
             if self._admission.leave(session.number) or session.ticket.is_adopted \
                     or session.has_parked:
+                self._begin_plans()
                 self._changed.notify_all()
 
 
@@ -302,68 +301,6 @@ class SlotThreads:
         """Waits for their end."""
         for thread in self._threads + self._adopted:
             thread.join()
-
-
-class Later(dict):
-    """The sessions that wait for their start time: {number: repository}."""
-
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self.get(number) is not repository
-        self[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):

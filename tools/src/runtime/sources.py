@@ -1,4 +1,5 @@
 """Secrets that are read when they are needed, from the environment or from files."""
+import functools
 import os
 import stat
 
@@ -53,6 +54,23 @@ def read_secrets(sources, values, read):
             raise ValueError("secret %s: has under %d characters" % (name, MIN_SECRET))
         result.append((name, value))
     return result
+
+
+def take_secrets(scenario, secret_file, control, journal, around):
+    """{name: value} of the secret variables of a session, which are shown nowhere from now on.
+    `secret_file` has those that came with its EXEC. ValueError."""
+    sources, values = scenario.secrets, {}
+    if not sources:
+        return values
+    read = functools.partial(read_secrets, sources, journal.repository.secrets.read(
+        secret_file or str(journal.session)), around.bounds.read)
+    can_block = any(map(is_blocking, sources.values()))
+    if can_block and not journal.has_begun:
+        journal.flush()                 # while it waits it is shown as running
+    for name, value in control.call(read) if can_block else read():
+        journal.hide(value)
+        values[name] = value
+    return values
 
 
 def is_blocking(source):

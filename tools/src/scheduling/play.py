@@ -89,14 +89,15 @@ class Play:
         for visit in visits:
             self._count[visit.scenario] += 1
             if visit.begin is not None:
-                self._admission.occupy(visit, visit.list_gates())
+                self._admission.occupy(visit, visit.list_gates(), visit.is_plan)
                 self._occupy(visit)
                 continue
             self._waiting[visit.schedule][visit] = None
             if visit.at > self._now:
                 self._call_at(visit.at, self._come_up, visit)
             else:
-                self._admission.add(visit, visit.priority, visit.list_gates())
+                self._admission.add(visit, visit.priority, visit.list_gates(),
+                                    is_free=visit.is_plan)
         self._begin(self._now)
 
     def run(self, visits, end):
@@ -140,7 +141,7 @@ class Play:
     def _come_up(self, visit, _):
         """The start time of an open session has come, if that was not replaced."""
         if visit in self._waiting[visit.schedule]:
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
         return []
 
     def _take(self, follower, now):
@@ -178,8 +179,9 @@ class Play:
             if visit.begin is None and visit.outcome is None:
                 closed = self._admission.find_closed(visit.list_gates())
                 visit.note("waits for " + (
-                    "a free slot" if not self._admission.has_room else "the limit of its scenario"
-                    if closed and closed[0][0] == "scenario" else "the end of the one before"))
+                    "a free slot" if not self._admission.has_room_for(visit) else
+                    "the limit of its scenario" if closed and closed[0][0] == "scenario" else
+                    "the end of the one before"))
 
     def _arrive(self, visit, now):
         """What becomes of a due time: as Decisions and Arrivals decide it."""
@@ -200,7 +202,7 @@ class Play:
                 self._replace(other, visit, now)
             self._count[visit.scenario] += 1
             waiting[visit] = None
-            self._admission.add(visit, visit.priority, visit.list_gates())
+            self._admission.add(visit, visit.priority, visit.list_gates(), is_free=visit.is_plan)
 
     def _replace(self, visit, following, now):
         """A visit is stopped for the next due time of its schedule; one that runs is over when all
@@ -223,7 +225,7 @@ class Play:
     def _begin(self, now):
         """Begins what may."""
         while True:
-            visit = self._admission.take()
+            visit = self._admission.take_free() or self._admission.take()
             if visit is None:
                 return
             del self._waiting[visit.schedule][visit]

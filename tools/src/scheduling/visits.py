@@ -28,10 +28,11 @@ class Visit:
     """A due time in a plan, or a session that is open: what it wants, and what became of it."""
     __slots__ = ("name", "scenario", "due", "at", "duration", "is_known", "overlap", "priority",
                  "limit", "on_limit", "begin", "end", "outcome", "notes", "is_backlog", "is_held",
-                 "event")
+                 "event", "is_plan")
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_plan = False            # takes no slot
         self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
@@ -111,7 +112,7 @@ class Visit:
 
 def visit_maker(repository, schedule, duration, timetable=None):
     """make(due) -> Visit of a schedule. `duration` of past sessions, s, or None."""
-    # timeout and concurrency, when there is a due time at all
+    # timeout, concurrency, and whether it is a plan, when there is a due time at all
     bounds = []
 
     def make(due):
@@ -123,13 +124,14 @@ def visit_maker(repository, schedule, duration, timetable=None):
             except (NotFound, Unreadable):      # its due times will say so
                 scenario = None
             bounds.extend((schedule.get("timeout") or (scenario and scenario.timeout),
-                           scenario and scenario.concurrency or NO_LIMIT))
-        timeout, concurrency = bounds
+                           scenario and scenario.concurrency or NO_LIMIT,
+                           scenario is not None and scenario.plan is not None))
+        timeout, concurrency, is_plan = bounds
         visit = Visit(
             name=schedule.name, scenario=(repository.id, schedule.scenario), due=due,
             at=due + find_jitter(schedule.name, int(due), schedule.get("jitter"), timetable),
             overlap=schedule.get("overlap"), priority=schedule.get("priority"),
-            limit=concurrency["limit"],
+            limit=concurrency["limit"], is_plan=is_plan,
             on_limit=concurrency["on_limit"]).estimate(duration, timeout)
         if schedule.get("after"):
             visit.notes.append("after %s" % schedule.get("after"))
@@ -144,6 +146,7 @@ def open_visit(repository, session, duration, now):
     visit = Visit(name=ticket.schedule, scenario=(repository.id, ticket.scenario),
                   due=session.due or planned, at=max(now, planned),
                   overlap="queue" if ticket.schedule and not ticket.is_parallel else "parallel",
+                  is_plan=ticket.is_plan,
                   priority=ticket.priority, limit=ticket.limit, on_limit="wait", begin=session.begun
                   ).estimate(duration, session.timeout)
     if session.begun is not None:

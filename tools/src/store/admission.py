@@ -72,7 +72,8 @@ class Admission:
 
     What runs takes a slot, and a place at each of its gates. Whoever finds a gate full or held
     waits aside for it, and the first there is looked at again when it has a place: so an end costs
-    the same however many wait. A key tells one that waits or runs from all others.
+    the same however many wait. A key tells one that waits or runs from all others. One that is
+    free takes no slot, as a load plan.
     """
 
     def __init__(self, slots):
@@ -83,6 +84,8 @@ class Admission:
         self._waiting = {}
         self._running = {}              # key -> gates
         self._ready = []                # heap of entries; those that wait no more are passed over
+        self._ready_free = []           # the same of those that are free
+        self._free = set()              # keys that are free
         self._aside = {}                # gate -> {limit: heap of the entries that wait for it}
         self._places = {}               # gate -> [key that runs there]
         self._held = set()              # gates that are held
@@ -92,47 +95,77 @@ class Admission:
         """Whether a slot is free, and nothing is held."""
         return not self._is_held and len(self._running) < self.slots
 
+    def has_room_for(self, key):
+        """Whether nothing but its gates keeps a key from beginning."""
+        return not self._is_held if key in self._free else self.has_room
+
     def count_ready(self):
         """How many are to be looked at when there is room."""
         return len(self._ready)
 
-    def add(self, key, priority, gates, is_child=False):
+    def add(self, key, priority, gates, is_child=False, is_free=False):
         """A key waits from now on: a higher priority first, then children, then in the order of
         arrival."""
+        if is_free:
+            self._free.add(key)
         entry = self._waiting[key] = -priority, not is_child, next(self._order), key, gates
-        heapq.heappush(self._ready, entry)
+        self._push(entry)
+
+    def _push(self, entry):
+        """An entry is to be looked at."""
+        heapq.heappush(self._ready_free if entry[-2] in self._free else self._ready, entry)
 
     def discard(self, key):
         """It will not begin, if it waits."""
-        self._waiting.pop(key, None)
+        if self._waiting.pop(key, None) is not None:
+            self._free.discard(key)
 
     def take(self):
-        """The key of the one that runs from now on, or None: nobody may begin."""
+        """The key of the one that runs from now on in a slot, or None: nobody may begin."""
         while self._ready and self.has_room:
-            entry = heapq.heappop(self._ready)
-            key, gates = entry[-2:]
-            is_waiting = self._waiting.get(key) is entry
-            closed = self.find_closed(gates) if is_waiting else None
-            if is_waiting and closed is None:
-                del self._waiting[key]
-                self.occupy(key, gates)
-            elif closed is not None:
-                gate, limit = closed
-                heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
-            self._look_again(gates)     # the places that it has left are the next's
-            if is_waiting and closed is None:
+            key = self._take_first(self._ready)
+            if key is not None:
                 return key
         return None
 
-    def occupy(self, key, gates):
+    def take_free(self):
+        """The key of one that is free and runs from now on, or None."""
+        while self._ready_free and not self._is_held:
+            key = self._take_first(self._ready_free)
+            if key is not None:
+                return key
+        return None
+
+    def _take_first(self, ready):
+        """Looks at the first of a heap -> its key, which runs from now on, or None."""
+        entry = heapq.heappop(ready)
+        key, gates = entry[-2:]
+        is_waiting = self._waiting.get(key) is entry
+        closed = self.find_closed(gates) if is_waiting else None
+        if is_waiting and closed is None:
+            del self._waiting[key]
+            self.occupy(key, gates, key in self._free)
+        elif closed is not None:
+            gate, limit = closed
+            heapq.heappush(self._aside.setdefault(gate, {}).setdefault(limit, []), entry)
+        self._look_again(gates)     # the places that it has left are the next's
+        return key if is_waiting and closed is None else None
+
+    def occupy(self, key, gates, is_free=False):
         """It runs from now on, whatever the limits."""
         self._running[key] = gates
+        if is_free:
+            self._free.add(key)
+            self.slots += 1
         for gate, _ in gates:
             self._places.setdefault(gate, []).append(key)
 
     def leave(self, key):
         """It runs no more -> whether another may begin by that, but for the slot itself."""
         gates = self._running.pop(key)
+        if key in self._free:
+            self._free.discard(key)
+            self.slots -= 1
         for gate, _ in gates:
             self._places[gate].remove(key)
             if not self._places[gate]:
@@ -151,7 +184,7 @@ class Admission:
         closed = self.find_closed(entry[-1])
         if closed is not None:
             return Obstacle(*closed, keys=tuple(self._places.get(closed[0], ())))
-        return None if self.has_room else Obstacle(None, self.slots, tuple(self._running))
+        return None if self.has_room_for(key) else Obstacle(None, self.slots, tuple(self._running))
 
     def _is_open(self, gate, limit):
         return gate not in self._held and len(self._places.get(gate, ())) < limit
@@ -159,16 +192,16 @@ class Admission:
     def _look_again(self, gates):
         """The first of those that wait for a place at these gates is looked at again, where there
         is one -> whether anybody is."""
-        count = len(self._ready)
+        count = len(self._ready) + len(self._ready_free)
         for gate, _ in gates:
             heaps = self._aside.get(gate, {})
             for limit in [limit for limit in heaps if self._is_open(gate, limit)]:
-                heapq.heappush(self._ready, heapq.heappop(heaps[limit]))
+                self._push(heapq.heappop(heaps[limit]))
                 if not heaps[limit]:
                     del heaps[limit]
             if not heaps:
                 self._aside.pop(gate, None)
-        return len(self._ready) > count
+        return len(self._ready) + len(self._ready_free) > count
 
     def hold(self, is_held):
         """Held, has_room is false and take() gives None."""

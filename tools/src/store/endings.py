@@ -48,19 +48,22 @@ class Endings:
         if row["level"] < 3:
             connection.execute("delete from session_task where session=?", (session,))
             connection.execute("delete from session_step where session=?", (session,))
+            connection.execute("delete from plan_node where session=?", (session,))
+            connection.execute("delete from plan_value where session=?", (session,))
         return ending._replace(is_awaited=self._meet_conditions(connection, row, now))
 
     @staticmethod
     def _tell(connection, row, status, message, now):
         """The Ending of a row of session, of which nothing follows."""
         begun, late_s = row["begun"] and from_text(row["begun"]), None
-        if begun and row["due"] and row["attempt"] == 1 and not connection.execute(
+        is_planned = row["due"] and row["schedule"] and row["attempt"] == 1
+        if begun and is_planned and not connection.execute(
                 "select 1 from session_step where session=? and begun<? limit 1",
                 (row["id"], row["begun"])).fetchone():
             late_s = max(0.0, begun - from_text(row["due"]))
         return Ending(row["id"], status, secret_file=row["secret_file"] or "", late_s=late_s,
                       scenario=row["scenario"], duration_s=begun and max(0.0, now - begun),
-                      message=message)
+                      message=message, parent=row["parent"])
 
     def end_outstanding(self, connection, session, status, message, now):
         """`end` of a session that has not begun."""

@@ -5,6 +5,7 @@ from ..base.vocabulary import NEW
 from ..base.errors import AgentError, Exists, Unreadable
 from ..base.words import tell_near
 from ..definitions.reader import faulty
+from .circles import Circles
 from .records import Change
 
 
@@ -33,6 +34,7 @@ class Imports:
                 imported[scenario.name, scenario.version] = scenario
             changes.append(Change("scenario", scenario.name, scenario.version, change))
         find = functools.lru_cache(maxsize=16)(functools.partial(self._scenarios.find, connection))
+        faults += self._list_circles(document, find)
         for index, schedule in enumerate(document.schedules):
             wrong = self._list_faults(connection, schedule, imported, find) if schedule else []
             faults += [("schedules[%d].%s" % (index, field), reason) for field, reason in wrong]
@@ -57,6 +59,21 @@ class Imports:
         if faults:
             raise faulty(faults)
         return changes, warnings + self._list_nobodies(connection, document)
+
+    def _list_circles(self, document, find):
+        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
+        the path is that of a run of this document, where the circle has one."""
+        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        faults = []
+        for circle in Circles(self._scenarios, find).list(plans):
+            names = ["%s %s" % place for place, _ in circle]
+            for index, (place, path) in enumerate(circle):
+                if place in plans:
+                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    break
+        return faults
 
     def _list_nobodies(self, connection, document):
         """[(path, warning)] of scenarios that tasks name and nobody has."""
@@ -96,6 +113,11 @@ class Imports:
         return faults + [("variables." + secret, "is secret, a schedule cannot give it")
                          for secret, source in scenario.secrets.items()
                          if secret in schedule.variables or not source]
+
+
+def shorten_way(names):
+    """The names of a long way with its middle left out."""
+    return names if len(names) <= 9 else names[:4] + ["..."] + names[-4:]
 
 
 class Rehearsed(AgentError):

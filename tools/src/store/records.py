@@ -71,6 +71,7 @@ class SessionRequest(NamedTuple):
     replaces: Tuple[int, ...] = ()      # sessions that end for it
     parent: Optional[int] = None        # the session whose task asks for it
     parent_run: Optional[int] = None    # the run of that task
+    node: Optional[int] = None          # where that is a plan: the run of its node
     secret_file: Optional[str] = None   # where the secrets among the variables lie: of SecretFiles
     from_step: Optional[str] = None     # the step with which it begins
 
@@ -85,6 +86,7 @@ class RestartRequest(NamedTuple):
     secret_file: Optional[str] = None   # as of a SessionRequest
     is_held: bool = False
     patterns: Tuple[str, ...] = ()      # of the scenarios that are there for who asks; (): all
+    plan: Optional[int] = None          # the plan that asks for it, of a child of its own
 
 
 class Ticket(NamedTuple):
@@ -106,6 +108,7 @@ class Ticket(NamedTuple):
     spent_file: str = ""                # of SecretFiles: what a RESTART had before and replaces
     has_secrets: bool = False           # the secret file of its request is its own now
     is_child: bool = False              # a session has asked for it, and may wait for its end
+    is_plan: bool = False               # it takes no slot
     note: str = ""                      # what is to be said of its RESTART
     wait: Any = None                    # the Wait of one that is WAITING, for who has asked
 
@@ -136,6 +139,7 @@ class Ending(NamedTuple):
     message: str = ""
     late_s: Optional[float] = None      # from its due time to its begin; None: it had none, or
                                         # it is not its first start
+    parent: Optional[int] = None        # the session that has asked for it
 
 
 class Made(NamedTuple):

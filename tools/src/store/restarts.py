@@ -2,8 +2,9 @@
 import contextlib
 import json
 
-from ..base.vocabulary import QUEUED, RESTARTABLE, WAITING
+from ..base.vocabulary import OPEN, QUEUED, RESTARTABLE, WAITING
 from ..base.errors import Changed, Conflict, NotFound, Unreadable
+from .planrestarts import reopen_plan
 
 
 class Restarts:
@@ -28,12 +29,17 @@ class Restarts:
         if row["status"] not in RESTARTABLE:
             raise Conflict("session %d is %s; only one that ended in ERROR or STOPPED is restarted"
                            % (request.session, row["status"]))
+        self._check_family(connection, row, request)
         columns, scenario = self._take_definition(connection, row, request.is_redefining)
         scenario.check_variables(request.variables)
         plain, secrets = scenario.split_secrets(request.variables)
         if secrets and not request.secret_file:
             raise Changed("scenario %s was replaced at the same time; try again" % scenario.name)
-        place, run = self._find_place(connection, row, scenario, request)
+        if scenario.plan is not None:
+            place, run = reopen_plan(connection, row, scenario.plan,
+                                     self._find_plan(connection, row), request), None
+        else:
+            place, run = self._find_place(connection, row, scenario, request)
         values = dict(self._rewind(connection, row, run, scenario), **plain)
         self._keep_former(connection, row, values)
         columns.update(place, variables=json.dumps(values), ended=None, message="", is_rewound=True)
@@ -50,6 +56,21 @@ class Restarts:
                 note="" if request.is_redefining else self._tell_change(connection, row))
         return ticket._replace(has_secrets=True, spent_file=row["secret_file"] or "") \
             if secrets else ticket
+
+    def _check_family(self, connection, row, request):
+        """Conflict for what belongs to a plan that is open: that decides itself what runs again."""
+        while row is not None and row["node"] is not None and row["parent"] != request.plan:
+            row = self._sessions.find(connection, row["parent"])
+            if row is not None and row["status"] in OPEN:
+                raise Conflict("session %d belongs to the plan of session %d, which is %s; RESTART "
+                               "that when it has ended" % (request.session, row["id"],
+                                                           row["status"]))
+
+    def _find_plan(self, connection, row):
+        """The plan of the definition that a session had, or None."""
+        with contextlib.suppress(Unreadable):
+            return self._sessions.get_scenario(connection, row).plan
+        return None
 
     # -- the definition ----------------------------------------------------------------
 

@@ -243,7 +243,7 @@ def start_anew(connection, folder, now):
             " order by run desc limit 1", (row["id"],)).fetchone()
         if interrupted:
             Progress.set_restart(connection, row["id"], *interrupted)
-        for table in ("session_task", "session_step"):
+        for table in ("session_task", "session_step", "plan_node"):
             connection.execute("update %s set status=?, message=?, ended=? where session=? and"
                                " status='RUNNING'" % table,
                                (ERROR, RESTORED, to_text(now), row["id"]))

@@ -74,6 +74,8 @@ class Sessions:
     @staticmethod
     def with_limit(ticket, scenario, since):
         """A Ticket with the limit of its Scenario (or None), for which it waits since then."""
+        if scenario and scenario.plan is not None:
+            ticket = ticket._replace(is_plan=True)
         if not scenario or not scenario.concurrency:
             return ticket
         wait = scenario.concurrency["max_wait"]

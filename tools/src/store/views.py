@@ -5,6 +5,7 @@ import re
 from ..base.errors import Unreadable
 from ..base.vocabulary import BELIEF_S, ENDED, OPEN, RUNNING, STATES
 from ..base.times import find_time, from_text, to_text
+from .plans import list_nodes
 from .records import OpenSession
 from .seen import seen_condition
 from .sessions import BY_ARRIVAL
@@ -15,6 +16,11 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
+# a child of a plan goes with that, and that when all of them have ended
+IS_WHOLE = ("(node is null or not exists (select 1 from session above where above.id ="
+            " session.parent)) and not exists (select 1 from session below where below.parent ="
+            " session.id and below.node not null and below.status in"
+            " ('WAITING', 'QUEUED', 'RUNNING'))")
 MANY = 100000           # sessions that are looked through for the oldest, or for a text
 HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
             r" or session.keywords like ? escape '\' or session.schedule like ? escape '\'"
@@ -107,8 +113,8 @@ class Views:
         return oldest if count <= MANY else 0
 
     def get_history(self, connection, session):
-        """(session row, step rows, task rows, names of secrets) of one moment; NotFound,
-        RepositoryError."""
+        """(session row, step rows, task rows, rows of a plan's nodes, names of secrets) of one
+        moment; NotFound, RepositoryError."""
         connection.execute("begin")
         try:
             row = self._sessions.get(connection, session)
@@ -119,6 +125,7 @@ class Views:
                     connection.execute(
                         "select * from session_task where session=? order by run",
                         (session,)).fetchall(),
+                    list_nodes(connection, session),
                     self._secret_names(connection, row))
         finally:
             connection.execute("rollback")
@@ -130,16 +137,8 @@ class Views:
 
     @staticmethod
     def get_durations(connection):
-        """{scenario: seconds}, of its newest sessions that ended well."""
-        durations = {}
-        for scenario, begun, ended in connection.execute(
-                "select scenario, begun, ended from session where status in ('DONE', 'WARNING') and"
-                " begun is not null order by id desc limit 20000"):
-            newest = durations.setdefault(scenario, [])
-            if len(newest) < 100:
-                newest.append(max(0.0, from_text(ended) - from_text(begun)))
-        return {scenario: sorted(newest)[len(newest) // 2]
-                for scenario, newest in durations.items()}
+        """list_durations()."""
+        return list_durations(connection)
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -227,8 +226,9 @@ class Views:
     def _where_purged(connection, filters, is_by_time=False):
         """The text and values of a condition on the ended sessions that a PurgeFilter may name."""
         # by its time an old session is found at once, by its status among all that have ended
-        where = "ended is not null and %sstatus in (%s)" % ("+" if is_by_time else "", ",".join(
-            "'%s'" % status for status in filters.statuses or ENDED))
+        where = "ended is not null and %sstatus in (%s) and %s" % (
+            "+" if is_by_time else "", ",".join(
+                "'%s'" % status for status in filters.statuses or ENDED), IS_WHOLE)
         where += seen_condition(connection, "scenario", filters.patterns)
         return (where, []) if filters.scenario is None else (where + " and scenario=?",
                                                              [filters.scenario])
@@ -257,8 +257,11 @@ class Views:
     def count_purged(self, connection, filters):
         """How many sessions a purge would delete."""
         newest = self.find_newest_purged(connection, filters)
-        query, values = self._select_purged(connection, "count(*)", filters, newest)
-        return connection.execute(query, values).fetchone()[0]
+        query, values = self._select_purged(connection, "id", filters, newest)
+        return connection.execute(
+            "with recursive family(id) as (%s union select child.id from session child join family"
+            " on child.parent = family.id where child.node not null) select count(*) from family"
+            % query, values).fetchone()[0]
 
     def purge(self, connection, filters, newest, limit=200):
         """Deletes at most `limit` sessions that a PurgeFilter names, none after `newest` (None: all
@@ -269,8 +272,10 @@ class Views:
         """
         query, values = self._select_purged(connection, "id, keywords", filters, newest)
         rows = connection.execute(query + " limit ?", values + [limit]).fetchall()
+        rows = list_family(connection, rows, limit)
         for session, keywords in rows:
-            for table in ("session_log", "session_task", "session_step", "occurrence"):
+            for table in ("session_log", "session_task", "session_step", "occurrence",
+                          "plan_node", "plan_value"):
                 connection.execute("delete from %s where session=?" % table, (session,))
             self._sessions.drop_keywords(connection, session, keywords)
             connection.execute("delete from session where id=?", (session,))
@@ -281,3 +286,37 @@ class Views:
         if rows:
             self._scenarios.forget_unused(connection)
         return len(rows)
+
+
+def list_family(connection, rows, limit):
+    """Rows (id, keywords) of sessions that are purged -> these and their plans' children, those
+    before them; at most `limit`: of what then stays, its parents stay, too."""
+    family, to_look = list(rows), list(rows)
+    while to_look and len(family) < 2 * limit:
+        children = connection.execute(
+            "select id, keywords from session where parent=? and node not null limit ?",
+            (to_look.pop()[0], 2 * limit)).fetchall()
+        family += children
+        to_look += children
+    unseen = {row[0] for row in to_look}
+    return [row for row in family[::-1] if row[0] not in unseen][:limit]
+
+
+def list_durations(connection):
+    """{scenario: seconds}, of its newest sessions that ended well."""
+    durations = {}
+
+    def add(rows):
+        for scenario, begun, ended in rows:
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+    query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+             " and begun is not null %s order by id desc limit %d")
+    add(connection.execute(query % ("", 20000)))
+    # a plan is older than all the children that it had
+    for name, in connection.execute("select distinct name from scenario").fetchall():
+        if name not in durations:
+            add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
+    return {scenario: sorted(newest)[len(newest) // 2]
+            for scenario, newest in durations.items()}

@@ -14,6 +14,8 @@ from .happenings import HAPPENING_TABLES
 from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
+from .plans import Plans
+from .plantables import PLAN_TABLES
 from .progress import Progress
 from .restarts import Restarts
 from .scenarios import Scenarios
@@ -22,9 +24,11 @@ from .secrets import SecretFiles
 from .sessions import Sessions
 from .spool import Spools, noted_processes
 from .views import Views
-from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
+from .whereabouts import (Whereabouts, claim_id, find_id, find_spot, note_spot,
+                          read_whereabouts)
 
 STRAYS = 100            # so many files are locked at a time
+PLAN = "plan"           # instead of the on_stale of a load plan, which it has not
 
 WORK_MIGRATIONS = ("""
 create table repository (
@@ -203,7 +207,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", HAPPENING_TABLES)
+""", HAPPENING_TABLES, PLAN_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -231,6 +235,7 @@ class WorkRepository:
         self.endings = Endings(self.sessions, self.progress, self.schedules)
         self.arrivals = Arrivals(self.db, self.scenarios, self.sessions, self.endings)
         self.restarts = Restarts(self.arrivals, self.scenarios, self.sessions)
+        self.plans = Plans(self.sessions, self.arrivals, self.restarts)
         self.decisions = Decisions(self.schedules, self.arrivals, self.endings, self.ledger)
 
     @classmethod
@@ -337,7 +342,10 @@ class WorkRepository:
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
-        if self.db.read(self._get_on_stale, row) != ADOPT:
+        on_stale = self.db.read(self._get_on_stale, row)
+        if on_stale == PLAN:            # it goes on, whatever became of its children
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+        if on_stale != ADOPT:
             return None
         interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
@@ -364,7 +372,8 @@ class WorkRepository:
 
     def _get_on_stale(self, connection, row):
         try:
-            return self.sessions.get_scenario(connection, row).on_stale
+            scenario = self.sessions.get_scenario(connection, row)
+            return scenario.on_stale if scenario.plan is None else PLAN
         except Unreadable:              # what its closing will say
             return "error"
 
@@ -387,14 +396,3 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
