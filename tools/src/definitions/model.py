@@ -11,6 +11,7 @@ from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
 from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
+from .engines import list_task_engines
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
 
@@ -223,11 +224,13 @@ class Document(NamedTuple):
     data_servers: List[dict]
     logical_schemas: List[dict]
     calendars: List[dict]
+    engines: List[dict] = []
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
-        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars)
+        return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars
+                    or self.engines)
 
     def list_warnings(self):
         """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
@@ -257,6 +260,11 @@ class Document(NamedTuple):
         """[(path, logical schema)] that its tasks name."""
         return [(path + ".schema", task.fields["schema"]) for path, task in self._list_tasks()
                 if "schema" in task.fields]
+
+    def list_engines(self):
+        """[(path, engine)] that its scenarios and their tasks name."""
+        return [each for index, scenario in enumerate(self.scenarios) if scenario
+                for each in list_task_engines("scenarios[%d]" % index, scenario)]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""

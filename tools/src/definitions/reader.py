@@ -9,6 +9,7 @@ from .kinds import InnerFaults, _refuse, check_calendar_name, check_dates
 from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGICAL_SCHEMA_FIELDS,
                      SCENARIO_FIELDS, SCHEDULE_FIELDS, STEP_FIELDS, TASK_FIELDS, TASK_TYPES,
                      _check_mail_connect)
+from .engines import ENGINE_FIELDS, check_engine, settle_engines
 from .references import _REFERENCE, find_code_fault, strings_in
 from .model import Document, Scenario, Step, Task, make_schedule
 
@@ -84,13 +85,17 @@ class Definitions:
                    for index, value in enumerate(lists.get("logical_schemas", []))]
         calendars = [self._calendar("calendars[%d]" % index, value)
                      for index, value in enumerate(lists.get("calendars", []))]
+        engines = [self._object("engines[%d]" % index, value, ENGINE_FIELDS)
+                   for index, value in enumerate(lists.get("engines", []))]
+        for index, engine in enumerate(engines):
+            self._try("engines[%d]" % index, check_engine, engine)
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
         for key, items in (("data_servers", servers), ("logical_schemas", schemas),
-                           ("calendars", calendars)):
+                           ("calendars", calendars), ("engines", engines)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         self._judge_costly()
-        return Document(scenarios, schedules, contexts, servers, schemas, calendars)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars, engines)
 
     def _judge_costly(self):
         """Notes faults that cost a process to find: one for all tasks of a type."""
@@ -169,6 +174,8 @@ class Definitions:
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
+        for place, reason in settle_engines(fields["engine"], steps):
+            self._fault(path + place, reason)
         if len(self.faults) > before:
             return None
         plain, secrets = {}, {}

@@ -1,5 +1,5 @@
 """How a session waits for one that it has started: without a thread meanwhile."""
-from typing import Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from .control import Interrupted
 
@@ -8,7 +8,9 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
-    child: int                      # the session whose end it waits for
+    child: Optional[int]            # the session whose end it waits for
+    engine_task: Any = None         # or the EngineTask
+    is_firm: bool = False           # no stop or time-out ends this waiting
 
 
 def await_child(children, control, parent, session):

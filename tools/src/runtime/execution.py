@@ -44,6 +44,7 @@ class Surroundings(NamedTuple):
     environment: dict               # of the agent, as it was when it started
     looks: Any                      # the Looks of all sessions
     bounds: Bounds = Bounds()       # of tasks on this host
+    engines: Any = None             # the Engines
 
 
 class Exit(NamedTuple):
@@ -51,11 +52,14 @@ class Exit(NamedTuple):
     rc: Optional[int] = None
     captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
     last_error: str = ""            # the last line of its standard error
+    words: str = ""                 # what an engine says of its end
 
     @property
     def text(self):
         """In words: its exit code, and what it said last."""
         text = exit_text(self.rc)
+        if self.words:
+            text = "%s (%s)" % (self.words, text)
         return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
@@ -79,6 +83,13 @@ class Execution:
         environment = dict(self._around.environment)
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
+
+    def set_place(self, place, secrets):
+        """Where it runs, if not here, is of no concern to one that runs here."""
+
+    def work(self, kind, fields, is_resumed):
+        """Has a task's type do what it does -> its TaskResult, or a generator of that."""
+        return (kind.resume if is_resumed else kind.run)(fields, self)
 
     # -- processes ---------------------------------------------------------------------
 

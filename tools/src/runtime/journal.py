@@ -127,6 +127,14 @@ class Journal:
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
                                   on_done=follow)
 
+    def add_engine_log(self, run, rows, omitted, reading, on_stored):
+        """As add_log, of a task on an engine, with how much of its output was read."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
+        self.repository.db.submit(self.repository.engine_runs.add_log, self.session, run, rows,
+                                  omitted, reading, on_done=follow)
+
     # -- spools ------------------------------------------------------------------------
 
     def make_spool(self, run):

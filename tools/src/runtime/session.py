@@ -43,10 +43,10 @@ class Session:
         does, and by what."""
         self._control.stop(mode, message)
 
-    def leave(self):
+    def leave(self, is_engine_alone=False):
         """Lets the process that it waits for, or starts next, go on without the agent, if it can
-        be adopted."""
-        self._control.leave()
+        be adopted; or that alone which is on an engine."""
+        self._control.leave(is_engine_alone)
 
     def mask(self, text):
         """A text without its secrets."""
@@ -57,7 +57,8 @@ class Session:
     def park(self, parking):
         """Waits in a Parking, after run() has said so."""
         self._parking = parking
-        parking.put(self, self._control.find_limit(self._waiting.patience_s))
+        parking.put(self, None if self._waiting.is_firm else
+                    self._control.find_limit(self._waiting.patience_s))
 
     @property
     def has_parked(self):
@@ -70,10 +71,22 @@ class Session:
         waiting = self._waiting
         return waiting and waiting.child
 
+    @property
+    def engine_wait(self):
+        """(word, text) of what its task on an engine does or waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.engine_task and waiting.engine_task.tell_wait()
+
+    @property
+    def has_slot(self):
+        """Whether it needs a slot now: what it waits for elsewhere, if anything, needs none."""
+        return self._waiting is None
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
-        return waiting is not None and (waiting.is_over() or self._control.is_due)
+        return waiting is not None and (
+            waiting.is_over() or not waiting.is_firm and self._control.is_due)
 
     def _call(self):
         if self._parking is not None:

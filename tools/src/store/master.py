@@ -3,9 +3,10 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, VERSION, WRITE_S
+from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, LOCAL, NEW, SAME, VERSION, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.times import to_text
+from ..base.words import tell_near
 from .database import Database, execute
 from .records import Attachment, Change, hold_columns, read_hold
 
@@ -73,6 +74,14 @@ create table audit (
     primary key (agent, n)
 ) without rowid;
 create index audit_time on audit(time, agent, n);
+""", """
+create table engine (
+    name text primary key,
+    driver text not null,               -- slurm, command
+    options text not null,              -- JSON: options of sbatch, or the templates of command
+    spool text not null,                -- a folder that the hosts of the engine have, too
+    contexts text not null              -- JSON: context to LOCAL, or to another engine
+);
 """)
 
 
@@ -158,9 +167,10 @@ class Master:
             "contexts": document.contexts, "calendars": [
                 dict(each, dates=each["dates"].split(",")) for each in document.calendars],
             "data_servers": [_without_nothing(server) for server in document.data_servers],
-            "logical_schemas": document.logical_schemas}
+            "logical_schemas": document.logical_schemas,
+            "engines": [_without_nothing(engine) for engine in document.engines]}
         changes = []
-        for part in ("contexts", "data_servers", "logical_schemas", "calendars"):
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "engines"):
             there = {_name_of(each): each for each in before[part]}
             for each in after[part]:
                 name = _name_of(each)
@@ -185,6 +195,9 @@ class Master:
                  for context, target in schema["contexts"].items()])
         connection.executemany("replace into calendar values (?, ?)", [
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
+        connection.executemany("replace into engine values (?, ?, ?, ?, ?)", [
+            (engine["name"], engine["driver"], json.dumps(engine["options"]), engine["spool"],
+             json.dumps(engine["contexts"])) for engine in document.engines])
         return changes
 
     def topology_faults(self, document):
@@ -196,6 +209,7 @@ class Master:
             servers = names("data_server") | {item["name"] for item in document.data_servers}
             schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
             calendars = names("calendar") | {item["name"] for item in document.calendars}
+            engines = names("engine") | {item["name"] for item in document.engines}
         faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
                   for index, schedule in enumerate(document.schedules)
                   if schedule and schedule.context not in contexts]
@@ -211,7 +225,7 @@ class Master:
                     faults.append((path, "no context %s" % context))
                 if target.split(".")[0] not in servers:
                     faults.append((path, "no data server %s" % target.split(".")[0]))
-        return faults
+        return faults + _engine_faults(document, contexts, engines | {LOCAL})
 
     def find_data_server(self, name):
         """{name, driver, database, connect} as it was defined, or None."""
@@ -230,6 +244,12 @@ class Master:
                 " and context in (?, ?) order by context=? desc limit 1",
                 (schema, context, DEFAULT_CONTEXT, context)).fetchone()
         return row and tuple(row)
+
+    def find_engine(self, name):
+        """{name, driver, options, spool, contexts} as it was defined, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select * from engine where name=?", (name,)).fetchone()
+        return row and _read_engine(row)
 
     def topology(self):
         """Contexts, data servers, logical schemas and calendars as a document has them."""
@@ -253,7 +273,9 @@ class Master:
                 "data_servers": [_without_nothing(dict(row, connect=json.loads(row["connect"])))
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
-                                    for name, contexts in schemas.items()]}
+                                    for name, contexts in schemas.items()],
+                "engines": [_without_nothing(_read_engine(row)) for row in connection.execute(
+                    "select * from engine order by name").fetchall()]}
 
     def calendars(self):
         """{name: dates} of the calendars."""
@@ -291,6 +313,25 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _engine_faults(document, contexts, engines):
+    """[(path, reason)] of engines and contexts that a document names and nobody has."""
+    faults = [(path, "no engine %s%s" % (name, tell_near(name, engines)))
+              for path, name in document.list_engines() if name not in engines]
+    for index, engine in enumerate(document.engines):
+        for context, target in (engine["contexts"] or {}).items():
+            path = "engines[%d].contexts.%s" % (index, context)
+            if context not in contexts:
+                faults.append((path, "no context %s" % context))
+            if target not in engines:
+                faults.append((path, "no engine %s" % target))
+    return faults
+
+
+def _read_engine(row):
+    """The definition of a row of engine."""
+    return dict(row, options=json.loads(row["options"]), contexts=json.loads(row["contexts"]))
 
 
 def _without_nothing(fields):

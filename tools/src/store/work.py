@@ -10,6 +10,8 @@ from .arrivals import Arrivals
 from .database import Database
 from .decisions import Decisions
 from .endings import Endings
+from .engine_runs import EngineRuns
+from .hello import HELLO
 from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
@@ -21,7 +23,8 @@ from .secrets import SecretFiles
 from .sessions import Sessions
 from .spool import Spools, noted_processes
 from .views import Views
-from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
+from .whereabouts import (Whereabouts, claim_id, find_id, find_spot, note_spot,
+                          read_whereabouts)
 
 STRAYS = 100            # so many files are locked at a time
 
@@ -202,12 +205,18 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
+""", """
+-- the engine that a task runs on; null: this host. Its folder in the spool, until that is gone
+alter table session_task add column engine text;
+alter table session_task add column engine_folder text;
+-- since when it may be there, and the id that the engine gave it
+alter table session_task add column engine_submitted text;
+alter table session_task add column engine_id text;
+-- JSON: how much of its output is in the log; why it is cancelled
+alter table session_task add column engine_read text;
+alter table session_task add column engine_stop text;
+create index session_task_folder on session_task(engine_folder) where engine_folder is not null;
 """)
-
-HELLO = {"scenarios": [{
-    "name": "HELLO", "version": "001", "variables": {"who": "world"},
-    "steps": [{"name": "greet", "tasks": [
-        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
 
 
 class WorkRepository:
@@ -223,6 +232,7 @@ class WorkRepository:
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
+        self.engine_runs = EngineRuns()
         self.sessions = Sessions(name, self.scenarios)
         self.views = Views(self.scenarios, self.sessions)
         self.schedules = StoredSchedules(name, self.scenarios, self.ledger)
@@ -336,9 +346,11 @@ class WorkRepository:
 
         is_alive(pid, start time) tells whether the minder still lives.
         """
+        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
+        if interrupted and interrupted[1]["engine"]:    # it goes on there, whatever becomes of us
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
         if self.db.read(self._get_on_stale, row) != ADOPT:
             return None
-        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
         if not state:
             return None
@@ -386,14 +398,3 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
