@@ -498,7 +498,7 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE,
+             "repository; one that has: children, engine"), _MESSAGE,
     text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
@@ -3994,6 +3994,13 @@ def list_task_engines(path, scenario):
                 yield "%s.steps[%d].tasks[%d].engine" % (path, index, number), engine
 
 
+def list_missing(engine):
+    """The programs that an engine's driver calls and this host does not have."""
+    programs = ["sbatch", "squeue", "scontrol", "scancel"] if engine["driver"] == SLURM else \
+        sorted({template[0] for template in engine["options"].values()})
+    return [program for program in programs if "${" not in program and not shutil.which(program)]
+
+
 # ======================================================================================
 # definitions/fields.py
 # The fields of every definition, as tables, and the checks that belong to one field alone.
@@ -4431,6 +4438,9 @@ class Document(NamedTuple):
         warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        warnings += [("engines[%d].driver" % index, "this host has no program %s" % program)
+                     for index, engine in enumerate(self.engines)
+                     for program in list_missing(engine)]
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]
@@ -12901,19 +12911,16 @@ def look_spool_alone():
             return b"", False
         with open(fd, "rb") as file:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return b"", False
             file.seek(max(0, status.st_size + start) if start < 0 else start)
-            data = file.read(size)
+            data = file.read(size) if stat.S_ISREG(status.st_mode) else b""
             return data, file.tell() < status.st_size
 
     for task in order["tasks"]:
         folder, size = task["folder"], max(65536, limit // (2 * len(order["tasks"])))
-        try:
-            names = os.listdir(folder)      # so that a file system of the network looks anew
-        except FileNotFoundError:
+        if not os.path.isdir(folder):
             answers.append({"is_gone": True})
             continue
+        names = os.listdir(folder)      # so that a file system of the network looks anew
         end, _ = read(folder, "end", 0, 20) if "end" in names else (b"", False)
         has_end = end.strip().isdigit()
         is_last = task["is_last"] or has_end
@@ -14150,7 +14157,7 @@ class UnloadCsvTask(DatabaseTask):
 #     find(markers) -> {marker: [ids]}    those that have not ended first
 #     states(ids) -> {id: JobState}       in one call for all
 #     end_of(id, state) -> JobState       all that is known of one that has ended
-#     cancel(ids)
+#     cancel(ids) -> [ids that could not be told]
 #     output(id) -> bytes                 what the engine itself has of what it printed
 # ======================================================================================
 
@@ -14179,8 +14186,11 @@ def tell_answer(answer):
 
 
 def as_signal(rc):
-    """The exit code of a shell as one of a process: over 128 it was a signal."""
-    return 128 - rc if 128 < rc <= 192 else rc
+    """The exit code of a shell as one of a process: over 128 it was a signal (PBS: over 256)."""
+    for base in (128, 256):
+        if base < rc <= base + 64:
+            return base - rc
+    return rc
 
 
 class CommandEngine:
@@ -14233,9 +14243,8 @@ class CommandEngine:
         return state
 
     def cancel(self, ids):
-        """Nobody waits for what comes of it: its state tells."""
-        for each in ids:
-            self._ask("cancel", ID=[each])
+        """One call for each. What comes of it, its state tells."""
+        return [each for each in ids if self._ask("cancel", ID=[each]).rc]
 
     def output(self, each):
         """Nothing without a template."""
@@ -14376,6 +14385,7 @@ class SlurmEngine:
             answer = self._call(["scancel"] + ids[start:start + IDS_AT_ONCE], _without(_FILTERS))
             if answer.rc and not _GONE.search(answer.err):
                 raise NoAnswer("scancel: " + tell_answer(answer))
+        return []
 
     def output(self, _):
         """It has written that into the spool."""
@@ -16598,11 +16608,9 @@ class Looking:
             if not is_answered:
                 return
         task.say(base64.b64decode(report.get("engine", "")))
-        if task.id:
-            try:
-                task.say(self._driver.output(task.id))
-            except NoAnswer as error:
-                self._asking.tell("output", "has no output of %s: %s" % (task.id, error))
+        if task.id and not self._asking.is_away:        # or it is done without
+            output, _ = self._asking.attempt(ENGINE, [task], self._driver.output, task.id)
+            task.say(output or b"")
         task.finish(task.find_end(report, final))
 
 
@@ -16678,10 +16686,10 @@ class Submitting:
         tasks = [task for task in tasks if task.is_cancelled and task.phase == THERE
                  and not task.is_over and not task.is_cancel_sent]
         if tasks:
-            _, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.cancel,
-                                                  [task.id for task in tasks])
-            for task in tasks:
-                task.sent_cancel(is_answered)
+            refused, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.cancel,
+                                                        [task.id for task in tasks])
+            for task in tasks:          # one that could not be told is told again
+                task.sent_cancel(is_answered and task.id not in refused)
 
 
 # ======================================================================================
@@ -24274,7 +24282,7 @@ MANUAL_DEFINITIONS = r"""
 Definitions are JSON. A document is one object; each of its parts is a list and may be left out:
 
     {"scenarios": [], "schedules": [], "contexts": [], "data_servers": [], "logical_schemas": [],
-     "calendars": []}
+     "calendars": [], "engines": []}
 
 `python agent.py --import FILE ...` imports documents, also while an agent runs. The verb
 `IMPORT` does it over the port, and `EXPORT` gives a document back.
@@ -24286,9 +24294,9 @@ Definitions are JSON. A document is one object; each of its parts is a list and 
   name and version is `EXISTS`, unless `-REPLACE` (`--replace`) is given.
 - A schedule of the same name is set to what the document says, whatever `SCHED SET`, `ON` or
   `OFF` has made of it since. What became of its due times stays recorded.
-- Contexts, data servers, logical schemas and calendars go to the master repository, the others
-  to a work repository. These are two transactions. When only the second fails, `ERR REPOSITORY`
-  says so, and the same import again completes it.
+- Contexts, data servers, logical schemas, calendars and engines go to the master repository, the
+  others to a work repository. These are two transactions. When only the second fails, `ERR
+  REPOSITORY` says so, and the same import again completes it.
 - What is allowed but looks wrong is told as a warning, and imported.
 
 A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not first `.` or `-`. A
@@ -24667,6 +24675,126 @@ between them. An attached `.eml` is a mail in the mail.
 Recipients that the server refuses are told, and the task ends in `WARNING`. With `starttls` and
 `ssl` the server's certificate is verified before anything is sent; a server without TLS is an
 error then. A mail may take <<MAIL_S>>.
+"""
+MANUAL_ENGINES = r"""
+## engines: tasks on a batch system
+
+An engine is a batch system that the host already has: Slurm, PBS, or just another host by `ssh`.
+The agent stays where it is; the processes of tasks run there.
+
+    {"engines": [{"name": "HPC", "driver": "slurm", "spool": "/shared/agent",
+                  "options": {"partition": "night", "time": "02:00:00"},
+                  "contexts": {"DEV": "LOCAL"}}],
+     "scenarios": [{"name": "MODEL", "version": "001", "engine": "HPC", "steps": [
+       {"name": "run", "tasks": [{"type": "os", "command": ["./model", "${DUE}"], "cwd": "/shared"},
+         {"type": "os", "command": "df -h /shared", "engine": "LOCAL"}]}]}]}
+
+`engine` of a scenario is for all its `os` and `python` tasks, that of a task for itself; `LOCAL`
+is this host. In a context that `contexts` names they run elsewhere: on this host, or on another
+engine. Other types of tasks run on this host.
+
+### Fields of an engine
+
+<<fields engine>>
+
+`options` of `slurm` are long options of sbatch: `"time": "02:00:00"` is `--time=02:00:00`, `true`
+an option without a value. Its name, its output, and what would make several jobs of one
+(`array`, `requeue`) are the agent's own.
+
+### The spool
+
+The spool is a folder that this host and the engine's hosts have under the same path, such as one
+of NFS. It belongs to the user as whom tasks run (`--run-as`), or root, and nobody else may write
+to it. Each task has a folder there, 0700, with files 0600, from before its submission until its
+end is recorded. What is submitted is a script that holds no value; it runs another, which
+
+- makes `begin`: whoever comes second does nothing, so a task is run once at most;
+- sets the variables (`VAR_name`, `SESSION`, ...) and `env`, secrets from a file that it deletes at
+  once: an engine shows none of them;
+- runs the command, whose output goes to `out` and `err`, and writes the exit code to `end`.
+
+The environment is the engine's, with these; the agent's own does not go along (of Slurm: `PATH`,
+`HOME`, `LANG` and the like do). The working folder is `cwd`; without one the agent's own where
+the engine's host has it, else `/`. A Python task is run by the Python of the agent where that is
+there too, else by `python3`. `stdin`, `nice` and `umask` are refused.
+
+### What to expect
+
+- The session is `RUNNING`, and takes no place of the agent (`--max-sessions`) while its task is
+  there: thousands may wait in the engine's queue. To have fewer, say `concurrency`.
+- `message` in `SESSIONS` and `STATUS` says where it is: `runs on engine HPC as 4711`. With
+  `waits_for=engine` it is being handed over, is queued there, is being cancelled, or the engine
+  does not answer.
+- The agent looks every <<ENGINE_LOOK_S>> (`--engine-look`): one call for all tasks of an engine,
+  and one look into its spool. So long output may be behind, and an end.
+- `ok_codes`, `warning_codes` and `capture` are as ever. An exit code over 128 that a task does not
+  name itself is told as the signal that it stands for. The message tells what the engine says of
+  a bad end: cancelled there, out of time, out of memory, its node was lost, preempted.
+- `timeout` counts from the begin of the task, its time in the queue included. A time-out and
+  `STOP -IMMEDIATE` cancel it, and the session ends when the engine says that it is over.
+- It lives through a crash, an end and an upgrade of the agent, whatever `on_stale` says: the next
+  start takes it up. `SHUTDOWN` and SIGTERM leave it there and do not wait for it; `SHUTDOWN
+  -IMMEDIATE` cancels it. A stop that is cut short so goes on at the next start.
+- A task bears its marker as its name: UUID of the repository, session, and number of its run,
+  with dots between. Where a crash, or no answer, has cut a submission short, the agent looks for
+  that name, at two looks in a row. Nobody has it, and it has not begun: it is submitted again.
+- Where neither the engine nor the spool knows what has become of it, it ends in ERROR, with the
+  words `outcome unknown`. Look there before you `RESTART` it.
+
+### An engine that does not answer
+
+A call that fails for want of an answer, or takes over <<ENGINE_CALL_S>>, makes its tasks wait, and
+is made again at the next look; so does a spool that cannot be read. `message` says since when,
+and in which words. They wait for ever, or as long as `--engine-patience` says; then they end in
+ERROR. What may run there then is not ended. What an engine refuses (a partition that there is not)
+ends in ERROR at once.
+
+### Commands of your own
+
+The driver `command` calls what `options` say. Each is a list of a program and its arguments, in
+which `${MARKER}`, `${ID}` and `${SCRIPT}` are replaced. Exit code 0 is an answer; any other says
+that the engine does not answer. 65 of `submit` is a refusal.
+
+    submit    submits ${SCRIPT} under the name ${MARKER}; prints the id, as its last word
+    find      prints the ids of the name ${MARKER}, one a line, or nothing
+    state     prints a line for each id: `QUEUED`, `RUNNING`, `ENDED` and its exit code, or `LOST`
+              when it knows nothing of it. Lines stand in the order of the ids, or have the id
+              first. Behind the exit code may stand words for the message. An argument `${ID}`
+              alone becomes one for each id.
+    cancel    ends the id, with all its processes
+    output    may be left out: prints, at the end, what the engine itself has to say of the id
+
+What is submitted has to be run by a shell, once, with all its processes in reach of `cancel`.
+
+PBS, with a file `/usr/local/bin/pbs-state`:
+
+    {"engines": [{"name": "PBS", "driver": "command", "spool": "/shared/agent", "options": {
+      "submit": ["qsub", "-N", "a${MARKER}", "-r", "n", "-j", "oe", "-o", "/dev/null", "${SCRIPT}"],
+      "find": ["qselect", "-x", "-N", "a${MARKER}"],
+      "state": ["sh", "/usr/local/bin/pbs-state", "${ID}"],
+      "cancel": ["qdel", "${ID}"]}}]}
+
+    # pbs-state: what PBS knows of the jobs of these ids
+    qstat -B >/dev/null || exit 1
+    qstat -x -f "$@" 2>/dev/null | awk '
+      function tell() {
+        if (id) print id, (s ~ /[FCX]/ ? "ENDED " e : s ~ /[HQTW]/ ? "QUEUED" : "RUNNING") }
+      /^Job Id:/ { tell(); id = $3; s = e = "" }
+      / job_state = / { s = $3 }
+      / Exit_status = / { e = $3 }
+      END { tell() }'
+
+Another host, by ssh and `setsid`; the id is the number of its process group:
+
+    {"engines": [{"name": "BIG", "driver": "command", "spool": "/shared/agent", "options": {
+      "submit": ["ssh", "-o", "BatchMode=yes", "big",
+        "setsid sh ${SCRIPT} </dev/null >/dev/null 2>&1 & echo $!"],
+      "find": ["ssh", "-o", "BatchMode=yes", "big",
+        "pgrep -o -f '[/]${MARKER}/task$' || [ $? -eq 1 ]"],
+      "state": ["ssh", "-o", "BatchMode=yes", "big",
+        "for id in ${ID}; do kill -s 0 -- -$id 2>/dev/null && echo RUNNING || echo LOST; done"],
+      "cancel": ["ssh", "-o", "BatchMode=yes", "big",
+        "kill -- -${ID}; sleep 2; kill -s KILL -- -${ID} 2>/dev/null; true"]}}]}
 """
 MANUAL_SCHEDULES = r"""
 ## schedules: starting on time
@@ -25052,6 +25180,7 @@ the next start. `SHUTDOWN` again, with other options, hurries one that is under 
     waits_for=slot        limit 4 of the agent: sessions 1001, 2001, 3001 and 4001 run
     waits_for=repository  what is wrong with it
     waits_for=children    waits for session 3002 (of one that runs)
+    waits_for=engine      engine HPC has not answered since 02:11:07: ... (of one that runs)
 
 What waits for the one before it of its schedule (`overlap`) waits for a limit, too. Times are those
 of the agent's host; another day than today's is told with its date. Of a session of another
@@ -25760,7 +25889,8 @@ are left to the next start, which first ends what they have left running.
 
 1. Nothing new begins. EXEC and RESTART are `ERR STOPPING`.
 2. Running sessions may end: for <<STOP_S>>, or as long as `-MAX_WAIT` says. Then they are
-   stopped, and end `STOPPED`. A second signal, or `-IMMEDIATE`, stops them at once.
+   stopped, and end `STOPPED`. A second signal, or `-IMMEDIATE`, stops them at once. What runs on
+   an engine is left there without waiting, for the next start; `-IMMEDIATE` cancels it.
 3. What is outstanding stays so, for the next start.
 4. All is written down, and the files are closed.
 
@@ -26127,6 +26257,8 @@ MANUAL_GUARANTEES = r"""
   What cannot be written within <<WRITE_S>> is `ERR REPOSITORY`, and was not made.
 - **Nothing runs twice in silence.** That a task begins is on disk before its process starts.
   After a crash its leftovers are ended first, then `on_stale` decides.
+- **What runs on an engine is found again**, submitted once, run once at most, and ended there by a
+  stop. It lives through crashes and upgrades of the agent (topic `engines`).
 - **A due time fires once**, and every due time has its record.
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
@@ -26163,8 +26295,8 @@ MANUAL_GUARANTEES = r"""
   record is found.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
-- **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
-  another place than the one that it was given for.
+- **What is asked of the network, or of another program, has a limit in time.** TLS is verified,
+  and no login goes to another place than the one that it was given for.
 - **One bad client, session, schedule or repository costs the others nothing.**
 """
 MANUAL_TROUBLES = r"""
@@ -26191,6 +26323,10 @@ not be able to ask the kernel.
 start time, a hold, a limit (of its scenario's `concurrency`, or of its schedule), a free place
 (`--max-sessions`), or its repository.
 A session of another agent's name (`-AGENT`) waits for that agent.
+
+**A session waits for an engine.** `STATUS N` has in `message` what its commands say. Type them as
+the agent's user (`--run-as`: as that): `squeue`, or what `state` of its definition says. Is the
+spool there? `STOP N -IMMEDIATE` waits, too, until it can be cancelled.
 
 **A session failed.** `STATUS N` has the message of each step and task, `LOG N` what was
 printed. Mend it, then `RESTART N`.
@@ -26394,11 +26530,14 @@ MANUAL_CHANGES = r"""
   is a tree with bars, `sessions` tells times from now on a terminal, `sched next` folds what
   repeats soon, states have colours, and no table is wider than the terminal.
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
+- Tasks can run on a batch system: `engines` in a document, for Slurm or, by commands of your own,
+  for PBS, `ssh` and others (topic `engines`). They are submitted once, found again after a crash,
+  and go on while the agent is upgraded. `waits_for=engine` and `message` say where they are.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
-                MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
-                MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP,
-                MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
+                MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
+                MANUAL_CONNECTIONS, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
+                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_AUDIT, MANUAL_LIMITS,
                 MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
@@ -26446,6 +26585,10 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("ENGINE_LOOK_S", ENGINE_LOOK_S, "seconds", "between two looks at the tasks of an engine "
+          "(`--engine-look`)"),
+    Limit("ENGINE_CALL_S", ENGINE_CALL_S, "seconds", "that a command of an engine, or a look into "
+          "its spool, may take"),
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
@@ -26492,6 +26635,7 @@ FIELD_TABLES = {
     "scenario": SCENARIO_FIELDS, "step": STEP_FIELDS, "concurrency": CONCURRENCY_FIELDS,
     "schedule": SCHEDULE_FIELDS, "task": TASK_FIELDS, "data_server": DATA_SERVER_FIELDS,
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
+    "engine": ENGINE_FIELDS,
 }
 
 

@@ -69,7 +69,7 @@ def test_an_unknown_topic_is_one_line_that_lists_them():
 
 def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
-    assert topics == ["start", "example", "sessions", "definitions", "tasks", "schedules",
+    assert topics == ["start", "example", "sessions", "definitions", "tasks", "engines", "schedules",
                       "protocol", "verbs", "users", "connections", "client", "crontab", "options", "operating",
                       "backup", "host", "audit", "limits",
                       "guarantees", "troubleshooting", "changes"]

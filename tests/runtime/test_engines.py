@@ -7,11 +7,8 @@ import time
 import pytest
 
 from conftest import is_alive, program, wait_for
-from support.engines import add_engine, batch, begin, engines, exec_sync, scenario_of     # noqa: F401 (fixtures)
-
-
-def os_task(command, **fields):
-    return dict({"type": "os", "command": command}, **fields)
+from support.tasks import os_task
+from support.engines import add_engine, batch, begin_there, engines, exec_sync, engine_scenario, wait_there     # noqa: F401 (fixtures)
 
 
 def task_row(agent, session):
@@ -22,10 +19,9 @@ def spool_is_empty(batch):
     return not batch.spool.exists() or not list(batch.spool.iterdir())
 
 
-def wait_running(agent, batch, session):
+def wait_job(agent, batch, session):
     """Waits until its job runs -> the folder of the job."""
-    wait_for(lambda: agent.status(session)["message"].startswith("runs on engine HPC as"), "the job to run")
-    return batch.jobs()[-1]
+    return batch.folder / wait_there(agent, session)
 
 
 # -- what a task gets, and gives ---------------------------------------------------------------------------------------
@@ -63,7 +59,7 @@ def test_python_there(engines, batch, tmp_path):
 
 def test_a_secret_is_nowhere_but_in_a_file_that_is_gone_when_it_has_begun(engines, batch):
     batch.hold()
-    session = begin(engines, os_task("echo \"<${word}>\"; ls \"$D\"; until [ -e \"$GO\" ]; do sleep 0.05; done",
+    session = begin_there(engines, os_task("echo \"<${word}>\"; ls \"$D\"; until [ -e \"$GO\" ]; do sleep 0.05; done",
                                      env={"D": str(batch.spool), "GO": str(batch.folder / "go"), "TWO": "is ${word}"}),
                     variables={"word": {"secret": True}}, options="word=open-sesame")
     wait_for(batch.jobs, "the job")
@@ -74,7 +70,7 @@ def test_a_secret_is_nowhere_but_in_a_file_that_is_gone_when_it_has_begun(engine
     assert [path.name for path in folder.iterdir() if "open-sesame" in path.read_text()] == ["secrets"]
     assert "open-sesame" not in "".join(batch.calls()) + (batch.jobs()[0] / "script").read_text()
     batch.hold(False)
-    wait_running(engines, batch, session)
+    wait_job(engines, batch, session)
     wait_for(lambda: not (folder / "secrets").exists(), "the secret to be deleted")
     (batch.folder / "go").touch()
     assert engines.ok("WAIT %s" % session)["status"] == "DONE"
@@ -83,7 +79,7 @@ def test_a_secret_is_nowhere_but_in_a_file_that_is_gone_when_it_has_begun(engine
 
 
 def test_output_is_in_the_log_while_it_runs(engines, batch):
-    session = begin(engines, os_task("echo one; printf half; until [ -e '%s' ]; do sleep 0.05; done; echo ' line'; echo two"
+    session = begin_there(engines, os_task("echo one; printf half; until [ -e '%s' ]; do sleep 0.05; done; echo ' line'; echo two"
                                      % (batch.folder / "go")))
     wait_for(lambda: engines.log_texts(session) == ["one"], "the first line")
     (batch.folder / "go").touch()
@@ -109,7 +105,7 @@ def test_local_by_word_and_by_context(engines, batch):
     assert (engines.log_texts(1001), batch.calls()) == (["here"], [])
     exec_sync(engines, os_task("echo here"), options="1 DEV")
     assert (engines.log_texts(2001), batch.calls()) == (["here"], [])
-    engines.import_document({"scenarios": [dict(scenario_of("B", os_task("echo there", engine="HPC")), engine="LOCAL")]})
+    engines.import_document({"scenarios": [dict(engine_scenario("B", os_task("echo there", engine="HPC")), engine="LOCAL")]})
     engines.ok("EXEC B -SYNC")
     assert (engines.log_texts(3001), len(batch.jobs())) == (["there"], 1)
 
@@ -124,7 +120,7 @@ def test_another_engine_in_a_context(engines, batch, tmp_path):
 def test_no_slot_is_taken_and_a_look_is_one_call_for_all(make_inside, batch):
     agent = make_inside("--max-sessions", "2").start()
     agent.agent.settings.engine_look_s = 0.5
-    add_engine(agent, batch, scenario_of("A", os_task(["true"])))
+    add_engine(agent, batch, engine_scenario("A", os_task(["true"])))
     batch.hold()
     sessions = [agent.ok("EXEC A")["session"] for _ in range(12)]
     wait_for(lambda: len(batch.jobs()) == 12, "all to be submitted")
@@ -158,8 +154,8 @@ def test_an_exit_code_that_is_named_is_no_signal(engines):
 
 
 def test_what_somebody_cancels_there(engines, batch):
-    session = begin(engines, os_task("sleep 300"))
-    job = wait_running(engines, batch, session)
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
     (job / "words").write_text("cancelled by root")
     os.killpg(int((job / "pid").read_text()), signal.SIGTERM)
     end = engines.ok("WAIT %s" % session)
@@ -168,8 +164,8 @@ def test_what_somebody_cancels_there(engines, batch):
 
 
 def test_what_neither_the_engine_nor_the_spool_knows(engines, batch):
-    session = begin(engines, os_task("sleep 300"))
-    job = wait_running(engines, batch, session)
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
     job.rename(batch.spool.parent / "forgotten")
     os.killpg(int((batch.spool.parent / "forgotten" / "pid").read_text()), signal.SIGKILL)
     end = engines.ok("WAIT %s" % session)
@@ -177,8 +173,8 @@ def test_what_neither_the_engine_nor_the_spool_knows(engines, batch):
 
 
 def test_an_end_that_the_engine_has_forgotten_is_in_the_spool(engines, batch):
-    session = begin(engines, os_task("until [ -e '%s' ]; do sleep 0.05; done; exit 4" % (batch.folder / "go")))
-    job = wait_running(engines, batch, session)
+    session = begin_there(engines, os_task("until [ -e '%s' ]; do sleep 0.05; done; exit 4" % (batch.folder / "go")))
+    job = wait_job(engines, batch, session)
     batch.fail("away")
     wait_for(lambda: engines.status(session)["waits_for"] == "engine", "the engine to be away")
     (batch.folder / "go").touch()
@@ -199,8 +195,8 @@ def test_a_refusal_is_the_end(engines, batch):
 # -- stop and time-outs ------------------------------------------------------------------------------------------------
 
 def test_stop_waits_until_the_engine_says_that_it_is_over(engines, batch):
-    session = begin(engines, os_task("sleep 300"))
-    job = wait_running(engines, batch, session)
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
     engines.ask("STOP %s -IMMEDIATE" % session)
     end = engines.ok("WAIT %s" % session)
     assert (end["status"], batch.calls("cancel")) == ("STOPPED", ["cancel 1"])
@@ -212,9 +208,9 @@ def test_stop_waits_until_the_engine_says_that_it_is_over(engines, batch):
 @pytest.mark.parametrize("scope", ["task", "session"])
 def test_a_time_out_cancels(engines, batch, scope):
     more = {"timeout": 600}
-    session = begin(engines, os_task("sleep 300", **(more if scope == "task" else {})),
+    session = begin_there(engines, os_task("sleep 300", **(more if scope == "task" else {})),
                     **(more if scope == "session" else {}))
-    wait_running(engines, batch, session)
+    wait_job(engines, batch, session)
     engines.let_pass(601)
     end = engines.ok("WAIT %s" % session)
     assert end["status"] == "ERROR" and "time-out of the %s" % scope in end["message"]
@@ -222,8 +218,8 @@ def test_a_time_out_cancels(engines, batch, scope):
 
 
 def test_a_stop_while_the_engine_is_away_waits_for_it(engines, batch):
-    session = begin(engines, os_task("sleep 300"))
-    job = wait_running(engines, batch, session)
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
     batch.fail("away")
     engines.send("STOP %s -IMMEDIATE" % session)
     wait_for(lambda: "has not answered since" in engines.status(session)["message"], "the engine to be away")
@@ -235,7 +231,7 @@ def test_a_stop_while_the_engine_is_away_waits_for_it(engines, batch):
 
 def test_what_was_not_submitted_yet_is_not_submitted_after_a_stop(engines, batch):
     batch.fail("away")
-    session = begin(engines, os_task("true"))
+    session = begin_there(engines, os_task("true"))
     other = engines.ok("EXEC A")["session"]
     for each in (session, other):
         wait_for(lambda: "has not answered since" in engines.status(each)["message"], "the engine to be away")
@@ -250,7 +246,7 @@ def test_what_was_not_submitted_yet_is_not_submitted_after_a_stop(engines, batch
 
 def test_tasks_wait_for_an_engine_that_does_not_answer(engines, batch):
     batch.fail("away")
-    session = begin(engines, os_task("true"))
+    session = begin_there(engines, os_task("true"))
     row = wait_for(lambda: engines.status(session)["waits_for"] == "engine" and engines.status(session), "it to wait")
     wait_for(lambda: "the batch system is away" in engines.status(session)["message"], "the words")
     assert (row["status"], "engine HPC does not answer: exit code 1" in engines.log()) == ("RUNNING", True)
@@ -266,12 +262,12 @@ def test_patience_has_an_end_where_it_was_given_one(make_inside, batch, is_there
     agent.agent.settings.engine_look_s = 0.15
     add_engine(agent, batch)
     if is_there:
-        session = begin(agent, os_task("sleep 300"))
-        wait_running(agent, batch, session)
+        session = begin_there(agent, os_task("sleep 300"))
+        wait_job(agent, batch, session)
     batch.fail("away")
     if not is_there:
-        session = begin(agent, os_task("true"))
-        begin(agent, os_task("true"))
+        session = begin_there(agent, os_task("true"))
+        begin_there(agent, os_task("true"))
     wait_for(lambda: "has not answered since" in agent.status(session)["message"], "the engine to be away")
     assert agent.status(session)["status"] == "RUNNING"
     agent.let_pass(3601)
@@ -283,7 +279,7 @@ def test_patience_has_an_end_where_it_was_given_one(make_inside, batch, is_there
 def test_a_call_that_hangs_is_ended(engines, batch, monkeypatch):
     monkeypatch.setattr(program, "ENGINE_CALL_S", 1.0)
     batch.fail("hang")
-    session = begin(engines, os_task("true"))
+    session = begin_there(engines, os_task("true"))
     wait_for(lambda: "took over 1 s" in engines.status(session)["message"], "the call to be ended")
     batch.fail("")
     assert engines.ok("WAIT %s" % session)["status"] == "DONE"
@@ -293,7 +289,7 @@ def test_a_call_that_hangs_is_ended(engines, batch, monkeypatch):
 def test_a_submission_that_was_taken_without_an_answer_is_found(engines, batch, monkeypatch):
     monkeypatch.setattr(program, "ENGINE_CALL_S", 1.0)
     batch.fail("mute")
-    session = begin(engines, os_task("echo once; sleep 1"))
+    session = begin_there(engines, os_task("echo once; sleep 1"))
     assert engines.ok("WAIT %s" % session)["status"] == "DONE"
     assert (len(batch.jobs()), engines.log_texts(session)) == (1, ["once"])
 
@@ -308,7 +304,7 @@ def test_a_spool_that_others_may_change_is_not_used(engines, batch):
 
 def test_a_spool_that_is_away_makes_tasks_wait(engines, batch, tmp_path):
     engines.import_document({"engines": [batch.definition(spool=str(tmp_path / "not" / "mounted"))]})
-    session = begin(engines, os_task("true"))
+    session = begin_there(engines, os_task("true"))
     wait_for(lambda: "No such file or directory" in engines.status(session)["message"], "it to wait")
     assert engines.status(session)["waits_for"] == "engine"
     (tmp_path / "not").mkdir()

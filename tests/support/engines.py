@@ -1,9 +1,9 @@
 """An agent with the engine HPC: the batch system of batch.py."""
-import pathlib
 import sys
 
 import pytest
 
+from conftest import wait_for
 from support import batch as system
 
 LOOK_S = 0.15           # between two looks of an agent inside
@@ -53,7 +53,7 @@ def batch(tmp_path):
     return Batch(tmp_path)
 
 
-def scenario_of(name, *tasks, **fields):
+def engine_scenario(name, *tasks, **fields):
     """A scenario whose tasks run on HPC."""
     return dict({"name": name, "version": "1", "engine": "HPC", "steps": [{"name": "main", "tasks": list(tasks)}]},
                 **fields)
@@ -75,11 +75,19 @@ def engines(make_inside, batch):
 
 def exec_sync(agent, *tasks, options="", **fields):
     """Runs a scenario of these tasks on HPC to its end -> its last line."""
-    agent.import_document({"scenarios": [scenario_of("A", *tasks, **fields)]}, "-REPLACE")
+    agent.import_document({"scenarios": [engine_scenario("A", *tasks, **fields)]}, "-REPLACE")
     return agent.ok("EXEC A -SYNC=50 " + options)
 
 
-def begin(agent, *tasks, options="", **fields):
+def begin_there(agent, *tasks, options="", **fields):
     """Asks for such a session -> its number."""
-    agent.import_document({"scenarios": [scenario_of("A", *tasks, **fields)]}, "-REPLACE")
+    agent.import_document({"scenarios": [engine_scenario("A", *tasks, **fields)]}, "-REPLACE")
     return agent.ok("EXEC A " + options)["session"]
+
+
+def wait_there(agent, session):
+    """Waits until a task of a session runs on an engine -> its id there."""
+    def find():
+        message = agent.status(session)["message"]
+        return message.startswith("runs on engine ") and message
+    return wait_for(find, "the task to run there").rpartition(" ")[2]

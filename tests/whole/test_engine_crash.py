@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from conftest import is_alive, wait_for
-from support.engines import add_engine, batch, scenario_of     # noqa: F401 (a fixture)
+from support.engines import add_engine, batch, engine_scenario     # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.once
 
@@ -16,12 +16,12 @@ def hpc(make_agent, batch):
     agent = make_agent("--engine-look", "1").start()
     command = "echo ran >> '%s/ran'; echo early; until [ -e '%s/go' ]; do sleep 0.05; done; echo late; exit 3" % (
         batch.folder, batch.folder)
-    add_engine(agent, batch, scenario_of("A", {"type": "os", "command": command, "capture": "got"}, variables={"got": ""},
+    add_engine(agent, batch, engine_scenario("A", {"type": "os", "command": command, "capture": "got"}, variables={"got": ""},
                                          on_stale="error"))
     return agent
 
 
-def go(batch):
+def let_go(batch):
     (batch.folder / "go").touch()
 
 
@@ -44,7 +44,7 @@ def test_killed_between_the_submission_and_its_record(hpc, batch):
     batch.fail("")
     hpc.start()
     wait_for(lambda: batch.calls("find"), "a look for its marker")
-    go(batch)
+    let_go(batch)
     ended_well(hpc, batch)
     assert (len(batch.jobs()), len(batch.calls("submit"))) == (1, 1)
 
@@ -56,7 +56,7 @@ def test_killed_before_anything_was_submitted(hpc, batch):
     hpc.kill()
     batch.fail("")
     hpc.start()
-    go(batch)
+    let_go(batch)
     ended_well(hpc, batch)
     assert len(batch.jobs()) == 1
 
@@ -71,12 +71,12 @@ def test_it_goes_on_without_the_agent(hpc, batch, how):
     else:
         hpc.kill()
     if "meanwhile" in how:
-        go(batch)
+        let_go(batch)
         wait_for((batch.jobs()[0] / "state").exists, "its end")
     if how.startswith("forgotten"):
         batch.jobs()[0].rename(batch.spool.parent / "forgotten")
     hpc.start()
-    go(batch)
+    let_go(batch)
     ended_well(hpc, batch)
     assert len(batch.calls("submit")) == 1 and not batch.calls("cancel")
 
@@ -107,7 +107,7 @@ def test_a_stop_that_a_crash_cut_short_goes_on(hpc, batch):
 
 def test_killed_at_any_moment_each_ran_once(make_agent, batch):
     agent = make_agent("--engine-look", "1").start()
-    add_engine(agent, batch, scenario_of("A", {"type": "os", "command": "echo ${SESSION} >> '%s/ran'" % batch.folder}))
+    add_engine(agent, batch, engine_scenario("A", {"type": "os", "command": "echo ${SESSION} >> '%s/ran'" % batch.folder}))
     for number in range(8):
         agent.ok("EXEC A")
     for number in range(4):
@@ -127,7 +127,7 @@ def test_as_another_user(make_agent, batch):
     batch.folder.chmod(0o777)
     batch.spool.mkdir()
     os.chown(str(batch.spool), 65534, -1)
-    add_engine(agent, batch, scenario_of("A", {"type": "os", "command": "id -un"}))
+    add_engine(agent, batch, engine_scenario("A", {"type": "os", "command": "id -un"}))
     assert agent.ok("EXEC A -SYNC")["status"] == "DONE"
     assert agent.log_texts("1001") == ["nobody"]
     wait_for(lambda: not list(batch.spool.iterdir()), "the spool to be cleared")

@@ -1,5 +1,6 @@
 """Engines in a document: their fields, which task runs on which, and what it cannot have then."""
 import re
+import shutil
 
 from ..base.vocabulary import LOCAL
 from ..base.words import check_name, tell_near
@@ -158,3 +159,10 @@ def list_task_engines(path, scenario):
             engine = task.fields.get("engine")
             if is_remote(engine) and engine != own:
                 yield "%s.steps[%d].tasks[%d].engine" % (path, index, number), engine
+
+
+def list_missing(engine):
+    """The programs that an engine's driver calls and this host does not have."""
+    programs = ["sbatch", "squeue", "scontrol", "scancel"] if engine["driver"] == SLURM else \
+        sorted({template[0] for template in engine["options"].values()})
+    return [program for program in programs if "${" not in program and not shutil.which(program)]

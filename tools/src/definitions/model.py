@@ -11,7 +11,7 @@ from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
 from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
-from .engines import list_task_engines
+from .engines import list_missing, list_task_engines
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
 
@@ -239,6 +239,9 @@ class Document(NamedTuple):
         warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        warnings += [("engines[%d].driver" % index, "this host has no program %s" % program)
+                     for index, engine in enumerate(self.engines)
+                     for program in list_missing(engine)]
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]

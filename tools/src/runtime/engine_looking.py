@@ -4,7 +4,6 @@ import functools
 
 from ..base.program import log
 from ..base.vocabulary import QUEUED, RUNNING
-from ..processes.calls import NoAnswer
 from ..tasks.engines import HAS_ENDED, JobState, IS_LOST
 from .engine_asking import ENGINE, SPOOL
 from .engine_task import EngineEnd, READY, THERE, UNSURE
@@ -119,9 +118,7 @@ class Looking:
             if not is_answered:
                 return
         task.say(base64.b64decode(report.get("engine", "")))
-        if task.id:
-            try:
-                task.say(self._driver.output(task.id))
-            except NoAnswer as error:
-                self._asking.tell("output", "has no output of %s: %s" % (task.id, error))
+        if task.id and not self._asking.is_away:        # or it is done without
+            output, _ = self._asking.attempt(ENGINE, [task], self._driver.output, task.id)
+            task.say(output or b"")
         task.finish(task.find_end(report, final))

@@ -71,7 +71,7 @@ class Submitting:
         tasks = [task for task in tasks if task.is_cancelled and task.phase == THERE
                  and not task.is_over and not task.is_cancel_sent]
         if tasks:
-            _, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.cancel,
-                                                  [task.id for task in tasks])
-            for task in tasks:
-                task.sent_cancel(is_answered)
+            refused, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.cancel,
+                                                        [task.id for task in tasks])
+            for task in tasks:          # one that could not be told is told again
+                task.sent_cancel(is_answered and task.id not in refused)

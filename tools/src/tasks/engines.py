@@ -5,7 +5,7 @@ A driver gets call(words) -> Answer at its construction, which raises NoAnswer, 
     find(markers) -> {marker: [ids]}    those that have not ended first
     states(ids) -> {id: JobState}       in one call for all
     end_of(id, state) -> JobState       all that is known of one that has ended
-    cancel(ids)
+    cancel(ids) -> [ids that could not be told]
     output(id) -> bytes                 what the engine itself has of what it printed
 """
 import re
@@ -43,8 +43,11 @@ def tell_answer(answer):
 
 
 def as_signal(rc):
-    """The exit code of a shell as one of a process: over 128 it was a signal."""
-    return 128 - rc if 128 < rc <= 192 else rc
+    """The exit code of a shell as one of a process: over 128 it was a signal (PBS: over 256)."""
+    for base in (128, 256):
+        if base < rc <= base + 64:
+            return base - rc
+    return rc
 
 
 class CommandEngine:
@@ -97,9 +100,8 @@ class CommandEngine:
         return state
 
     def cancel(self, ids):
-        """Nobody waits for what comes of it: its state tells."""
-        for each in ids:
-            self._ask("cancel", ID=[each])
+        """One call for each. What comes of it, its state tells."""
+        return [each for each in ids if self._ask("cancel", ID=[each]).rc]
 
     def output(self, each):
         """Nothing without a template."""
@@ -240,6 +242,7 @@ class SlurmEngine:
             answer = self._call(["scancel"] + ids[start:start + IDS_AT_ONCE], _without(_FILTERS))
             if answer.rc and not _GONE.search(answer.err):
                 raise NoAnswer("scancel: " + tell_answer(answer))
+        return []
 
     def output(self, _):
         """It has written that into the spool."""

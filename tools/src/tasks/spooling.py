@@ -143,19 +143,16 @@ def look_spool_alone():
             return b"", False
         with open(fd, "rb") as file:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return b"", False
             file.seek(max(0, status.st_size + start) if start < 0 else start)
-            data = file.read(size)
+            data = file.read(size) if stat.S_ISREG(status.st_mode) else b""
             return data, file.tell() < status.st_size
 
     for task in order["tasks"]:
         folder, size = task["folder"], max(65536, limit // (2 * len(order["tasks"])))
-        try:
-            names = os.listdir(folder)      # so that a file system of the network looks anew
-        except FileNotFoundError:
+        if not os.path.isdir(folder):
             answers.append({"is_gone": True})
             continue
+        names = os.listdir(folder)      # so that a file system of the network looks anew
         end, _ = read(folder, "end", 0, 20) if "end" in names else (b"", False)
         has_end = end.strip().isdigit()
         is_last = task["is_last"] or has_end
