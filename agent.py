@@ -12892,9 +12892,9 @@ def write_spool_alone():
 
 def look_spool_alone():
     """In a process by itself: reads what tasks have written. The order, as JSON on standard input,
-    is {"limit": bytes of all, "tasks": [{"folder", "out", "err": bytes read before, "is_last"}]};
-    the answer is a list, in their order: {"is_gone"} or {"has_begun", "end", "out", "err",
-    "has_more"}, and of what has ended {"captured", "tail", "engine"}; bytes in base64."""
+    is {"limit": bytes of all, "tasks": [{"folder", "out", "err": bytes read before, "is_last",
+    "is_captured"}]}; the answer is a list, in their order: {"is_gone"} or {"has_begun", "end",
+    "out", "err", "has_more"}, and of what has ended {"captured", "tail", "engine"}, in base64."""
     import base64
     import json
     import os
@@ -12903,8 +12903,9 @@ def look_spool_alone():
     order, answers = json.loads(sys.stdin.buffer.read().decode()), []
     limit = order["limit"]
 
-    def read(folder, name, start, size):
-        """(bytes from there on, whether there are more)."""
+    def read(name, start, size):
+        """(bytes of a file of the folder from there on, whether there are more)."""
+        nonlocal limit
         try:
             fd = os.open(folder + "/" + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -12912,30 +12913,30 @@ def look_spool_alone():
         with open(fd, "rb") as file:
             status = os.fstat(fd)
             file.seek(max(0, status.st_size + start) if start < 0 else start)
-            data = file.read(size) if stat.S_ISREG(status.st_mode) else b""
+            data = file.read(min(size, limit)) if stat.S_ISREG(status.st_mode) else b""
+            limit -= len(data)
             return data, file.tell() < status.st_size
-
     for task in order["tasks"]:
-        folder, size = task["folder"], max(65536, limit // (2 * len(order["tasks"])))
+        folder = task["folder"]
         if not os.path.isdir(folder):
             answers.append({"is_gone": True})
             continue
         names = os.listdir(folder)      # so that a file system of the network looks anew
-        end, _ = read(folder, "end", 0, 20) if "end" in names else (b"", False)
-        has_end = end.strip().isdigit()
-        is_last = task["is_last"] or has_end
-        answer = {"has_begun": "begin" in names, "has_more": False,
-                  "end": int(end) if has_end else None}
+        end = read("end", 0, 20)[0].strip() if "end" in names else b""
+        is_last = task["is_last"] or end.isdigit()
+        answer = {"has_begun": "begin" in names, "end": int(end) if end.isdigit() else None,
+                  "has_more": limit < 300000}
         for name in ("out", "err"):
-            data, has_more = read(folder, name, task[name], size)
-            if not (is_last and not has_more):      # whole lines, where there are any
-                data = data[:data.rfind(b"\n") + 1] or (data if len(data) == size else b"")
+            data, has_more = read(name, task[name], 1 << 20) if limit else (b"", True)
+            if has_more or not is_last:     # whole lines, where there are any
+                data = data[:data.rfind(b"\n") + 1] or (data if len(data) > 65536 else b"")
             answer[name] = base64.b64encode(data).decode()
-            answer["has_more"] = answer["has_more"] or has_more and bool(data)
+            answer["has_more"] |= has_more and bool(data)
         if is_last and not answer["has_more"]:
             for key, name, start in (("captured", "out", 0), ("tail", "err", -4096),
                                      ("engine", "engine.log", 0)):
-                data, _ = read(folder, name, start, 65537)
+                data, _ = read(name, start, 65537) if key != "captured" or task["is_captured"] \
+                    else (b"", False)
                 answer[key] = base64.b64encode(data).decode()
         answers.append(answer)
     print(json.dumps(answers))
@@ -15461,7 +15462,7 @@ class EngineTask:
     disk what has to outlive the agent, `on_news()` is called when something is new.
     """
 
-    def __init__(self, marker, folder, order, records, capture, on_news, home, engine):
+    def __init__(self, marker, folder, order, records, capture, is_captured, on_news, home, engine):
         self.marker, self.folder, self.records = marker, folder, records
         self.engine = engine                # its name
         self.phase, self.id, self.state = FRESH, None, JobState(IS_LOST)
@@ -15470,9 +15471,10 @@ class EngineTask:
         self._silences = {}                 # what does not answer -> in which words
         self._silent_since, self._silent_clock = None, 0.0      # monotonic, of day
         self._order, self._home = order, home
-        self._capture, self._on_news = capture, on_news
+        self._capture, self._is_captured, self._on_news = capture, is_captured, on_news
         self._read = {OUT: 0, ERR: 0}       # bytes of its output that were taken
-        self._is_storing = False            # rows of its log are on their way
+        self._is_stored = threading.Event()     # no rows of its log are on their way
+        self._is_stored.set()
         self._looks = 0                     # one after the other that gave nothing
         self._lock = threading.Lock()
 
@@ -15574,11 +15576,12 @@ class EngineTask:
 
     # -- its output --------------------------------------------------------------------
 
-    def make_order(self, is_last):
-        """What a look into the spool is to read of it; None while rows are on their way."""
-        return None if self._is_storing else {
-            "folder": self.folder, "out": self._read[OUT], "err": self._read[ERR],
-            "is_last": is_last}
+    def make_order(self, is_last, timeout_s=0.0):
+        """What a look into the spool is to read of it; None where rows are still on their way when
+        they had so long."""
+        return {"folder": self.folder, "out": self._read[OUT], "err": self._read[ERR],
+                "is_last": is_last, "is_captured": self._is_captured
+                } if self._is_stored.wait(timeout_s) else None
 
     def take_output(self, report):
         """Hands over what was read of it -> whether there was any."""
@@ -15598,13 +15601,10 @@ class EngineTask:
         if not (rows or omitted):
             return
         position, carried = self._capture.tell_place()
-        self._is_storing = True
+        self._is_stored.clear()
         self.records.log(rows, omitted, [self._read[OUT] - carried.get(OUT, 0),
                                          self._read[ERR] - carried.get(ERR, 0), position],
-                         self._stored)
-
-    def _stored(self):
-        self._is_storing = False
+                         self._is_stored.set)
 
     def say(self, data):
         """What the engine itself has printed of it goes to its log."""
@@ -16093,8 +16093,8 @@ class EngineExecution(Execution):
         folder = watch.folder_of(marker) if row is None else row["engine_folder"]
         task = EngineTask(
             marker, folder, order._replace(environment=plain, secrets=secret),
-            EngineRecords(journal, self._run, around.clock), self._capture, self._control.wake,
-            os.getcwd(), watch.name)
+            EngineRecords(journal, self._run, around.clock), self._capture,
+            fields["capture"] is not None, self._control.wake, os.getcwd(), watch.name)
         if row is not None:
             task.take_up(row)
             if row["engine_read"]:
@@ -16498,6 +16498,7 @@ class Asking:
 # Looks at the tasks of an engine: what they print, and how they end.
 # ======================================================================================
 
+STORE_S = 1.0           # how long what was read may take to get on disk, before more is read
 AGAIN = 10              # so many looks after the last one a cancellation is sent again
 
 
@@ -16509,8 +16510,9 @@ class Looking:
         self._asking, self._driver, self._spool = asking, driver, spool
         self._count = 0
 
-    def see(self, tasks):
-        """One look at all that may be there -> whether something is to be submitted again."""
+    def see(self, tasks, until):
+        """One look at all that may be there -> whether there is more to do at once. `until`,
+        monotonic seconds, it may go on to read."""
         self._count += 1
         tasks = [task for task in tasks if task.phase in (UNSURE, THERE) and not task.is_over]
         self._find([task for task in tasks if task.phase == UNSURE])
@@ -16521,8 +16523,8 @@ class Looking:
             task.note_state(states.get(task.id, JobState(IS_LOST)))
             if self._count % AGAIN == 0:
                 task.sent_cancel(False)
-        self._read(tasks, there if is_answered else [])
-        return any(task.phase == READY for task in tasks)
+        has_more = self._read(tasks, there if is_answered else [], until)
+        return has_more or any(task.phase == READY for task in tasks)
 
     def _find(self, tasks):
         """Those of which it is not known whether they were submitted."""
@@ -16535,25 +16537,28 @@ class Looking:
                 task.move(THERE, jobs[task.marker][0])
                 task.records.take_id(task.id)
 
-    def _read(self, tasks, asked):
-        """Looks into the spool, again while there is more to read, and judges each task. `asked`
-        are those of which the engine has just told the state."""
-        while tasks:
+    def _read(self, tasks, asked, until):
+        """Looks into the spool, again while there is more to read and time, and judges each task ->
+        whether there is still more. `asked` are those of which the engine has told the state."""
+        wait_s = 0.0
+        while tasks and self._asking.now() < until:
             orders = [(task, task.make_order(
-                task in asked and task.state.word in (HAS_ENDED, IS_LOST))) for task in tasks]
+                task in asked and task.state.word in (HAS_ENDED, IS_LOST), wait_s))
+                      for task in tasks]
             orders = [(task, order) for task, order in orders if order is not None]
             reports, is_answered = self._asking.attempt(
                 SPOOL, [task for task, _ in orders], self._spool.read,
                 [order for _, order in orders]) if orders else ([], True)
             if not is_answered:
-                return
-            tasks = []
+                return False
+            tasks, wait_s = [], STORE_S
             for (task, _), report in zip(orders, reports):
                 task.take_output(report)
                 if report.get("has_more"):
                     tasks.append(task)
                 else:
                     self._judge(task, report, task in asked)
+        return bool(tasks)
 
     def _judge(self, task, report, is_asked):
         """What follows from a report on one task: it goes on, or is over."""
@@ -16840,9 +16845,10 @@ class EngineWatch:
             tasks, max(self._look_due, self._asking.now() + self._look_s))
         self._submitting.cancel(tasks)
         if self._asking.now() >= self._look_due:
-            is_unfinished = self._looking.see(tasks) or is_unfinished
+            has_more = self._looking.see(tasks, self._asking.now() + self._look_s)
             self._clear()
-            self._look_due = self._asking.now() + self._look_s
+            self._look_due = self._asking.now() + (0.0 if has_more else self._look_s)
+            is_unfinished = has_more or is_unfinished
         self._give_up(tasks)
         with self._changed:
             self._tasks = [task for task in self._tasks if not task.is_over]

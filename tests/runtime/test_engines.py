@@ -97,6 +97,15 @@ def test_much_output_is_kept_within_its_limit(make_inside, batch):
     assert sum(len(text) + 40 for text in texts) < 25000
 
 
+def test_output_of_many_megabytes_is_read_in_pieces(engines, batch):
+    begin_there(engines, os_task("yes 0123456789 | head -c 9000000; printf end >&2; exit 3"))
+    end = engines.ok("WAIT 1001")
+    assert end["status"] == "ERROR" and "exit code 3: end" in end["message"]
+    texts = engines.log_texts(1001)
+    count, = [text for text in texts if "are left out here" in text]
+    assert int(count.split()[1]) + len(texts) - 2 == 818182
+
+
 # -- where it runs -----------------------------------------------------------------------------------------------------
 
 def test_local_by_word_and_by_context(engines, batch):
@@ -221,7 +230,7 @@ def test_a_stop_while_the_engine_is_away_waits_for_it(engines, batch):
     session = begin_there(engines, os_task("sleep 300"))
     job = wait_job(engines, batch, session)
     batch.fail("away")
-    engines.send("STOP %s -IMMEDIATE" % session)
+    engines.agent.queue.find(int(session)).stop(program.IMMEDIATE, "stopped by test")
     wait_for(lambda: "has not answered since" in engines.status(session)["message"], "the engine to be away")
     assert (engines.status(session)["status"], is_alive(int((job / "pid").read_text()))) == ("RUNNING", True)
     batch.fail("")
@@ -235,7 +244,7 @@ def test_what_was_not_submitted_yet_is_not_submitted_after_a_stop(engines, batch
     other = engines.ok("EXEC A")["session"]
     for each in (session, other):
         wait_for(lambda: "has not answered since" in engines.status(each)["message"], "the engine to be away")
-    engines.send("STOP %s -IMMEDIATE" % other)
+    engines.agent.queue.find(int(other)).stop(program.IMMEDIATE, "stopped by test")
     assert engines.ok("WAIT %s" % other)["status"] == "STOPPED"
     batch.fail("")
     assert engines.ok("WAIT %s" % session)["status"] == "DONE"

@@ -12,14 +12,15 @@ LOOK_S = 0.15           # between two looks of an agent inside
 class Batch:
     """The batch system of a test, and its engine."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, python=sys.executable, program=system.__file__):
         self.folder, self.spool = folder / "batch", folder / "spool"
+        self._words = [python, "-S", str(program)]
         self.folder.mkdir(parents=True)
 
     def definition(self, **fields):
         """The engine HPC of a document."""
         def template(verb, *words):
-            return [sys.executable, "-S", system.__file__, str(self.folder), verb] + list(words)
+            return self._words + [str(self.folder), verb] + list(words)
         options = {"submit": template("submit", "${SCRIPT}", "${MARKER}"), "find": template("find", "${MARKER}"),
                    "state": template("state", "${ID}"), "cancel": template("cancel", "${ID}"),
                    "output": template("output", "${ID}")}

@@ -1,7 +1,4 @@
 """Tasks on an engine live through crashes, restarts and upgrades of the agent: found again, never made twice."""
-import os
-import signal
-
 import pytest
 
 from conftest import is_alive, wait_for
@@ -119,15 +116,9 @@ def test_killed_at_any_moment_each_ran_once(make_agent, batch):
     assert sorted((batch.folder / "ran").read_text().split()) == sessions
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_as_another_user(make_agent, batch):
-    agent = make_agent("--engine-look", "1", "--run-as", "nobody").start()
-    for folder in [batch.folder] + list(batch.folder.parents)[:3]:
-        folder.chmod(0o755)
-    batch.folder.chmod(0o777)
-    batch.spool.mkdir()
-    os.chown(str(batch.spool), 65534, -1)
-    add_engine(agent, batch, engine_scenario("A", {"type": "os", "command": "id -un"}))
-    assert agent.ok("EXEC A -SYNC")["status"] == "DONE"
-    assert agent.log_texts("1001") == ["nobody"]
+def test_a_folder_that_a_crash_has_left_is_deleted(hpc, batch):
+    let_go(batch)
+    hpc.ok("EXEC A -SYNC")
+    hpc.kill()
+    hpc.start()
     wait_for(lambda: not list(batch.spool.iterdir()), "the spool to be cleared")

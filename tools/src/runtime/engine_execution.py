@@ -178,8 +178,8 @@ class EngineExecution(Execution):
         folder = watch.folder_of(marker) if row is None else row["engine_folder"]
         task = EngineTask(
             marker, folder, order._replace(environment=plain, secrets=secret),
-            EngineRecords(journal, self._run, around.clock), self._capture, self._control.wake,
-            os.getcwd(), watch.name)
+            EngineRecords(journal, self._run, around.clock), self._capture,
+            fields["capture"] is not None, self._control.wake, os.getcwd(), watch.name)
         if row is not None:
             task.take_up(row)
             if row["engine_read"]:

@@ -8,6 +8,7 @@ from ..tasks.engines import HAS_ENDED, JobState, IS_LOST
 from .engine_asking import ENGINE, SPOOL
 from .engine_task import EngineEnd, READY, THERE, UNSURE
 
+STORE_S = 1.0           # how long what was read may take to get on disk, before more is read
 AGAIN = 10              # so many looks after the last one a cancellation is sent again
 
 
@@ -19,8 +20,9 @@ class Looking:
         self._asking, self._driver, self._spool = asking, driver, spool
         self._count = 0
 
-    def see(self, tasks):
-        """One look at all that may be there -> whether something is to be submitted again."""
+    def see(self, tasks, until):
+        """One look at all that may be there -> whether there is more to do at once. `until`,
+        monotonic seconds, it may go on to read."""
         self._count += 1
         tasks = [task for task in tasks if task.phase in (UNSURE, THERE) and not task.is_over]
         self._find([task for task in tasks if task.phase == UNSURE])
@@ -31,8 +33,8 @@ class Looking:
             task.note_state(states.get(task.id, JobState(IS_LOST)))
             if self._count % AGAIN == 0:
                 task.sent_cancel(False)
-        self._read(tasks, there if is_answered else [])
-        return any(task.phase == READY for task in tasks)
+        has_more = self._read(tasks, there if is_answered else [], until)
+        return has_more or any(task.phase == READY for task in tasks)
 
     def _find(self, tasks):
         """Those of which it is not known whether they were submitted."""
@@ -45,25 +47,28 @@ class Looking:
                 task.move(THERE, jobs[task.marker][0])
                 task.records.take_id(task.id)
 
-    def _read(self, tasks, asked):
-        """Looks into the spool, again while there is more to read, and judges each task. `asked`
-        are those of which the engine has just told the state."""
-        while tasks:
+    def _read(self, tasks, asked, until):
+        """Looks into the spool, again while there is more to read and time, and judges each task ->
+        whether there is still more. `asked` are those of which the engine has told the state."""
+        wait_s = 0.0
+        while tasks and self._asking.now() < until:
             orders = [(task, task.make_order(
-                task in asked and task.state.word in (HAS_ENDED, IS_LOST))) for task in tasks]
+                task in asked and task.state.word in (HAS_ENDED, IS_LOST), wait_s))
+                      for task in tasks]
             orders = [(task, order) for task, order in orders if order is not None]
             reports, is_answered = self._asking.attempt(
                 SPOOL, [task for task, _ in orders], self._spool.read,
                 [order for _, order in orders]) if orders else ([], True)
             if not is_answered:
-                return
-            tasks = []
+                return False
+            tasks, wait_s = [], STORE_S
             for (task, _), report in zip(orders, reports):
                 task.take_output(report)
                 if report.get("has_more"):
                     tasks.append(task)
                 else:
                     self._judge(task, report, task in asked)
+        return bool(tasks)
 
     def _judge(self, task, report, is_asked):
         """What follows from a report on one task: it goes on, or is over."""

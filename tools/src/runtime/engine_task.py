@@ -36,7 +36,7 @@ class EngineTask:
     disk what has to outlive the agent, `on_news()` is called when something is new.
     """
 
-    def __init__(self, marker, folder, order, records, capture, on_news, home, engine):
+    def __init__(self, marker, folder, order, records, capture, is_captured, on_news, home, engine):
         self.marker, self.folder, self.records = marker, folder, records
         self.engine = engine                # its name
         self.phase, self.id, self.state = FRESH, None, JobState(IS_LOST)
@@ -45,9 +45,10 @@ class EngineTask:
         self._silences = {}                 # what does not answer -> in which words
         self._silent_since, self._silent_clock = None, 0.0      # monotonic, of day
         self._order, self._home = order, home
-        self._capture, self._on_news = capture, on_news
+        self._capture, self._is_captured, self._on_news = capture, is_captured, on_news
         self._read = {OUT: 0, ERR: 0}       # bytes of its output that were taken
-        self._is_storing = False            # rows of its log are on their way
+        self._is_stored = threading.Event()     # no rows of its log are on their way
+        self._is_stored.set()
         self._looks = 0                     # one after the other that gave nothing
         self._lock = threading.Lock()
 
@@ -149,11 +150,12 @@ class EngineTask:
 
     # -- its output --------------------------------------------------------------------
 
-    def make_order(self, is_last):
-        """What a look into the spool is to read of it; None while rows are on their way."""
-        return None if self._is_storing else {
-            "folder": self.folder, "out": self._read[OUT], "err": self._read[ERR],
-            "is_last": is_last}
+    def make_order(self, is_last, timeout_s=0.0):
+        """What a look into the spool is to read of it; None where rows are still on their way when
+        they had so long."""
+        return {"folder": self.folder, "out": self._read[OUT], "err": self._read[ERR],
+                "is_last": is_last, "is_captured": self._is_captured
+                } if self._is_stored.wait(timeout_s) else None
 
     def take_output(self, report):
         """Hands over what was read of it -> whether there was any."""
@@ -173,13 +175,10 @@ class EngineTask:
         if not (rows or omitted):
             return
         position, carried = self._capture.tell_place()
-        self._is_storing = True
+        self._is_stored.clear()
         self.records.log(rows, omitted, [self._read[OUT] - carried.get(OUT, 0),
                                          self._read[ERR] - carried.get(ERR, 0), position],
-                         self._stored)
-
-    def _stored(self):
-        self._is_storing = False
+                         self._is_stored.set)
 
     def say(self, data):
         """What the engine itself has printed of it goes to its log."""

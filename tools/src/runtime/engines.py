@@ -159,9 +159,10 @@ class EngineWatch:
             tasks, max(self._look_due, self._asking.now() + self._look_s))
         self._submitting.cancel(tasks)
         if self._asking.now() >= self._look_due:
-            is_unfinished = self._looking.see(tasks) or is_unfinished
+            has_more = self._looking.see(tasks, self._asking.now() + self._look_s)
             self._clear()
-            self._look_due = self._asking.now() + self._look_s
+            self._look_due = self._asking.now() + (0.0 if has_more else self._look_s)
+            is_unfinished = has_more or is_unfinished
         self._give_up(tasks)
         with self._changed:
             self._tasks = [task for task in self._tasks if not task.is_over]

@@ -124,9 +124,9 @@ def write_spool_alone():
 
 def look_spool_alone():
     """In a process by itself: reads what tasks have written. The order, as JSON on standard input,
-    is {"limit": bytes of all, "tasks": [{"folder", "out", "err": bytes read before, "is_last"}]};
-    the answer is a list, in their order: {"is_gone"} or {"has_begun", "end", "out", "err",
-    "has_more"}, and of what has ended {"captured", "tail", "engine"}; bytes in base64."""
+    is {"limit": bytes of all, "tasks": [{"folder", "out", "err": bytes read before, "is_last",
+    "is_captured"}]}; the answer is a list, in their order: {"is_gone"} or {"has_begun", "end",
+    "out", "err", "has_more"}, and of what has ended {"captured", "tail", "engine"}, in base64."""
     import base64
     import json
     import os
@@ -135,8 +135,9 @@ def look_spool_alone():
     order, answers = json.loads(sys.stdin.buffer.read().decode()), []
     limit = order["limit"]
 
-    def read(folder, name, start, size):
-        """(bytes from there on, whether there are more)."""
+    def read(name, start, size):
+        """(bytes of a file of the folder from there on, whether there are more)."""
+        nonlocal limit
         try:
             fd = os.open(folder + "/" + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -144,30 +145,30 @@ def look_spool_alone():
         with open(fd, "rb") as file:
             status = os.fstat(fd)
             file.seek(max(0, status.st_size + start) if start < 0 else start)
-            data = file.read(size) if stat.S_ISREG(status.st_mode) else b""
+            data = file.read(min(size, limit)) if stat.S_ISREG(status.st_mode) else b""
+            limit -= len(data)
             return data, file.tell() < status.st_size
-
     for task in order["tasks"]:
-        folder, size = task["folder"], max(65536, limit // (2 * len(order["tasks"])))
+        folder = task["folder"]
         if not os.path.isdir(folder):
             answers.append({"is_gone": True})
             continue
         names = os.listdir(folder)      # so that a file system of the network looks anew
-        end, _ = read(folder, "end", 0, 20) if "end" in names else (b"", False)
-        has_end = end.strip().isdigit()
-        is_last = task["is_last"] or has_end
-        answer = {"has_begun": "begin" in names, "has_more": False,
-                  "end": int(end) if has_end else None}
+        end = read("end", 0, 20)[0].strip() if "end" in names else b""
+        is_last = task["is_last"] or end.isdigit()
+        answer = {"has_begun": "begin" in names, "end": int(end) if end.isdigit() else None,
+                  "has_more": limit < 300000}
         for name in ("out", "err"):
-            data, has_more = read(folder, name, task[name], size)
-            if not (is_last and not has_more):      # whole lines, where there are any
-                data = data[:data.rfind(b"\n") + 1] or (data if len(data) == size else b"")
+            data, has_more = read(name, task[name], 1 << 20) if limit else (b"", True)
+            if has_more or not is_last:     # whole lines, where there are any
+                data = data[:data.rfind(b"\n") + 1] or (data if len(data) > 65536 else b"")
             answer[name] = base64.b64encode(data).decode()
-            answer["has_more"] = answer["has_more"] or has_more and bool(data)
+            answer["has_more"] |= has_more and bool(data)
         if is_last and not answer["has_more"]:
             for key, name, start in (("captured", "out", 0), ("tail", "err", -4096),
                                      ("engine", "engine.log", 0)):
-                data, _ = read(folder, name, start, 65537)
+                data, _ = read(name, start, 65537) if key != "captured" or task["is_captured"] \
+                    else (b"", False)
                 answer[key] = base64.b64encode(data).decode()
         answers.append(answer)
     print(json.dumps(answers))
