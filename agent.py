@@ -10,336 +10,365 @@ acknowledged, and can say afterwards what ran, what did not, and why.
 This file is built: tools/build.py joins the modules of tools/src, which are what people change.
 Sections, each using only those above it:
 
-    base/replies              The lines of replies, as data: their fields in order, and what each
-                              holds, in which unit.
-    base/form                 What a form of a request is: its words, their kinds and meanings, its
-                              role, and its reply.
-    base/vocabulary           The words and limits of the contract, as data: states, transitions,
-                              roles, sizes, times.
-    base/audit_forms          The form of AUDIT, and the lines of the audit in replies, as data.
-    base/backup_forms         The form of BACKUP.
-    base/patterns             Patterns of names: `*` stands for any text, `?` for one character, and
-                              nothing else does.
-    base/clients              Who is at the other end of a connection, and what he may do.
-    base/controls             What may drive a terminal, imitate a reply or turn a text around,
-                              shown as what it is.
-    base/encoding             Names of files are UTF-8, whatever the locale says: what a process
-                              needs for it.
-    base/errors               What can go wrong, one class for each code that a user is told.
-    base/files                Files that are made, opened and replaced where others may write: under
-                              names and checks of ours.
-    base/notice_forms         The forms of NOTICE, and the lines of its replies, as data.
-    base/user_forms           The forms of the requests about users, and the lines of their replies.
-    base/forms                The forms of all requests, as data: words, kinds, roles, help, and the
-                              lines of their replies.
-    base/hashes               Passwords as they are stored: hashes that cost time and memory, with
-                              what is needed to compare.
-    base/histogram            Counts of what took how long, for METRICS.
-    base/options              The options of the agent's command line, as data.
-    base/program              What this program is: its own file, its code and its own log.
-    base/times                The clock, instants as text, and the one parser of durations.
-    base/usage                What agent.py --help says beside the options: first steps, and which
-                              options belong together.
-    base/words                Words of requests and replies: names, splitting, quoting, and what
-                              makes a text one line.
-    base/workers              Threads that begin, or are given up: nobody waits for ever for their
-                              begin.
-    timetable/days            Days and times of day as bit masks and lists, and the zones that place
-                              them in time.
-    timetable/rules           A rule of a schedule, from its text to days and times of day.
-    timetable/windows         What restricts a rule: hours, dates, weekdays, and repetitions.
-    timetable/firings         When a rule fires in its zone and window: next and count, by
-                              arithmetic on local time.
-    timetable/moments         A time as people write it, placed in a zone: the one parser of times.
-    timetable/timetable       The due times of a rule in its window and zone: next, last, count, and
-                              what is excluded.
-    definitions/kinds         What a field of a definition may hold: each kind checks a JSON value
-                              or the text of an option.
-    definitions/fields        The fields of every definition, as tables, and the checks that belong
-                              to one field alone.
-    definitions/references    References to variables in texts: found, replaced, and handed to a
-                              shell.
-    definitions/plan          Load plans as values: the tree of nodes, its strings with their
-                              values, the values of loops.
-    definitions/model         Scenarios, schedules and documents as values that are checked already.
-    definitions/notices       What a notice is: its fields, the ways in which it is sent, and the
-                              checks of both.
-    definitions/objects       What reads objects of a document: fields by their tables, and every
-                              fault with its path.
-    definitions/plan_fields   The fields of the nodes of a load plan, as tables.
-    definitions/plan_reader   From the JSON of a load plan to its nodes, with every fault and its
-                              path.
-    definitions/reader        From the JSON of a document to its definitions, with every fault and
-                              its path.
-    store/admission           Who may come to be, and who may begin: the ledger, the queue and SCHED
-                              PLAN decide it here.
-    store/pending             What goes on in another thread, for who waits for it: a write, a call.
-    store/records             What goes into the store and comes out of it, as values.
-    store/arrivals            How a session comes to be: EXEC, schedules and tasks, with all that is
-                              checked of them.
-    store/chain               The audit in the master: a chain of rows for each agent, each with the
-                              hash of the one before.
-    store/beside              What SQLite keeps beside a file that is open: whether that is still
-                              what its connections use.
-    store/files               Repository files as a whole: made, migrated after a copy, told of when
-                              others may write there.
-    store/connections         Connections to one SQLite file: one that writes, those that read, and
-                              whether it is the same.
-    store/backup              A backup: whole copies of the repositories in a folder, with a
-                              manifest that tells what they are.
-    store/checkup             Looking at a repository file as it lies there, whoever uses it:
-                              nothing is written or made.
-    store/circles             Load plans that would come to start themselves, by what an import
-                              knows.
-    store/writer              The one writer of a file: what is waiting shares a transaction, and is
-                              answered after the commit.
-    store/database            The one door to SQLite: a file with its writer and its readers.
-    store/endings             The end of a session, whoever ends it: one update, and all that
-                              follows from it.
-    store/decisions           What is decided of due times, and the sessions that are made by it.
-    store/happenings          What notices have to tell: noted by a work repository itself, with the
-                              change that it is about.
-    store/imports             A document of definitions put into a work repository, all of it or
-                              nothing.
-    store/seen                Rows of scenarios that are there for who asks, as a condition in SQL.
-    store/ledger              The ledger of due times: what was decided of each, with the session it
-                              started.
-    store/locks               Locks that the kernel holds on files beside a master: the one live
-                              agent of a name.
-    store/notices             The notices of a master: their definitions, and what waits to be sent
-                              of each.
-    store/master              The master repository: agents, what is attached, contexts, data
-                              servers, calendars, holds.
-    store/parts               Notes of what a task is writing beside its target: so it goes when the
-                              process was killed.
-    store/plans               The nodes of load plans as they were reached: where they change, with
-                              their sessions.
-    store/planrestarts        What a RESTART makes of a load plan: which of its nodes begin anew,
-                              and which are passed over.
-    store/plantables          The tables of load plans: a migration of a work repository.
-    store/progress            What a session records as it goes: steps, tasks, output, variables.
-    store/restarts            How a session that ended badly is opened again: RESTART, at which
-                              task, with which variables.
-    store/sessions            Sessions of a work repository, one by one: their rows, their states,
-                              their tickets.
-    store/scenarios           Scenario versions of a work repository, and their definitions.
-    store/schedules           Schedules of a work repository, their holds and what they run after.
-    store/secrets             Secrets that came with EXEC or RESTART: files beside a repository,
-                              never in it.
-    store/spool               What the process of an adoptable task leaves for whoever takes it up:
-                              a small file of its own.
-    store/views               What is read of sessions: listings, history, logs, durations, and what
-                              is purged.
-    store/whereabouts         Where the file of a work repository lies, whether it is a copy there,
-                              and its hold.
-    store/work                A work repository: its tables, and all that is kept in them behind one
-                              name.
-    store/restore             --restore: puts a backup where nothing runs, as a timeline of its own.
-    store/users               The users of the agents of a master: their rows, and how these change.
-    processes/alive           Who is alive: processes, and the marker of those that a task has
-                              started.
-    processes/looks           Looks at the process table, shared by all who want one at the same
-                              time.
-    processes/tree            The tree of a task's processes: found, and ended as a whole.
-    processes/stages          What a process is before it is the program that a task wants: limit,
-                              umask and user are set then.
-    processes/process         One process of a task, from its start to its exit code.
-    processes/errand          A process beside all sessions that is given something, and has a limit
-                              in time.
-    processes/limits          How many files may be open: as the host has it for what the agent
-                              starts, more for itself.
-    processes/starters        Threads that start processes: what hangs on a mount hangs one of them,
-                              and the others go on.
-    processes/output          What the processes of tasks print: read, cut into lines, masked,
-                              limited, captured.
-    processes/minder          The minder: agent.py in the role that keeps an adoptable task alive
-                              beside the agent.
-    processes/orphans         Processes that have lost their parent: they become this one's
-                              children, and are reaped.
-    processes/remains         What a task was writing when its process was killed: deleted, by the
-                              notes that were taken of it.
-    processes/users           Another user, as whom the processes of tasks run; what the agent has
-                              done as that user.
-    tasks/task                What all task types share: their table, results, texts, and work done
-                              in a helper process.
-    tasks/answers             What an answer of HTTP holds: past what only announces it, without
-                              codings, in a charset.
-    tasks/roots               The folder that the files of tasks must lie in, by --root.
-    tasks/files               Files copied, moved, deleted and made: copy, move, delete, mkdir.
-    tasks/archives            Files packed and unpacked: zip and unzip.
-    tasks/commands            Commands, code and the small types: os, set, sleep, wait_file, python,
-                              scenario.
-    tasks/guards              What SQL may reach of the files of this host, where --root bounds
-                              them.
-    tasks/statements          SQL taken apart: its statements and the variables it binds, in time
-                              that grows as its length.
-    tasks/data                Statements on data servers: sql and refresh.
-    tasks/csvfiles            CSV files into tables and out of queries: load_csv and unload_csv.
-    tasks/evaluate            The type evaluate: comparisons, and expressions searched where they
-                              can be ended.
-    tasks/loops               The values of a for_each that lie outside the agent: those of a query,
-                              and names of files.
-    tasks/sendmail            Mail by the host's own program, where no server is named.
-    tasks/network             What speaks to other hosts: the type http, and what mail shares with
-                              it.
-    tasks/mail                Mail by SMTP.
-    tasks/notify              How a notice is sent: the order for the process that does it, of each
-                              type.
-    runtime/control           What reaches a session while it runs: a stop, time-outs, that it is
-                              left, ends of its processes.
-    runtime/awaiting          How a session waits for one that it has started: without a thread
-                              meanwhile.
-    runtime/sources           Secrets that are read when they are needed, from the environment or
-                              from files.
-    runtime/bounds            What tasks may do on this host, as the options of the agent say:
-                              types, files, and as whom.
-    runtime/execution         One task under way: how it reaches its process, its data servers, and
-                              its session's values.
-    runtime/course            The course of a session, from its ticket to its end: steps, attempts,
-                              tasks.
-    runtime/delays            Sessions that could not begin, and what goes wrong while one is
-                              served.
-    runtime/journal           What a session has to record: collected, masked, and handed to its
-                              repository in order.
-    runtime/openlist          The sessions that are open in an agent: those that run, those that
-                              wait, those of later.
-    runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
-    runtime/plannodes         The nodes of a load plan that were reached: what is known of each, and
-                              what it does next.
-    runtime/plantimes         When nodes of a load plan are due: their time-outs, and their next
-                              attempts.
-    runtime/plansteps         What follows in a load plan from what has happened: attempts of nodes
-                              begin, nodes end.
-    runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
-                              it, and what is to do next.
-    runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
-                              that are handed to them.
-    runtime/planrecords       What a load plan has to record, on its way to the repository, with the
-                              sessions of its runs.
-    runtime/planquestions     What a load plan has to find out before it can go on: values of a
-                              for_each, branches of a case.
-    runtime/plancourse        The course of a load plan: does what its tree says, and tells it what
-                              happens.
-    runtime/session           A session as the queue and the desk know it: it begins, waits without
-                              a thread, and ends.
-    runtime/slots             The queue of sessions and the slots that run them.
-    scheduling/entry          A schedule in memory: what is decided, what comes next, and what of
-                              its past may still run.
-    scheduling/changes        Changes of schedules and calendars, effective at once.
-    scheduling/preview        What is told of a schedule: why, what stands in its way, and what
-                              comes.
-    scheduling/visits         Due times as a plan sees them: estimated, held, outstanding, and what
-                              became of each.
-    scheduling/play           Sessions played on a clock of its own, by the decisions that the
-                              ledger and the queue make.
-    scheduling/forecast       A period played against the limits: what would overlap, queue, be
-                              skipped, never fit.
-    scheduling/listing        What is shown of schedules: how they stand, what comes, what was, and
-                              what a plan foresees.
-    scheduling/scheduler      What is due now, and the seconds until something is due again.
-    scheduling/schedules      The schedules of an agent's name in all repositories: loaded, armed,
-                              fired.
-    agent/guesses             Wrong passwords: what they cost those who give them, and in which
-                              thread they are found out.
-    agent/logins              Logins by password that went well lately, for those who say theirs
-                              with every request.
-    agent/token               How the agent's own OS user is known where the host does not tell who
-                              is at the other end.
-    agent/access              Who may ask the agent: its owner, and the users of the master.
-    agent/opening             Opening the master repository, and making what is not there yet.
-    agent/audit               What was done, and what was refused, on its way to the audit in the
-                              master.
-    agent/place               An attached work repository and its owner.
-    agent/places              The attached work repositories: found, attached and detached.
-    agent/waits               What a session waits for: in a word, and in words.
-    agent/holds               The holds of work repositories: HOLD -REPO, and those of copies.
-    agent/housekeeping        What is done from time to time: cleaning, the heartbeat, purging.
-    agent/watch               What other sessions, clients and tasks may see: topology, ends of
-                              sessions, logs, children.
-    agent/tally               What is counted from the start of the agent on, for METRICS.
-    agent/desk                Where sessions are asked for: EXEC, STOP, RESTART, and what follows
-                              the end of each.
-    agent/families            The children of load plans: what their plan asks of the agent for
-                              them.
-    agent/reached             How often each limit on connections was reached.
-    agent/inbox               What is to be done after commits, done by a thread of its own: a
-                              writer only puts it here.
-    agent/letters             What a notice says: its events as JSON, and as a mail that can be
-                              read.
-    agent/events              From what work repositories note to the events of notices.
-    agent/notices             The notices of an agent: what has gone wrong is taken from the
-                              repositories, and sent.
-    agent/exchange            Definitions in and out: import with all its checks, and export.
-    agent/agent               The agent: its life cycle, and what it can do in domain words.
-    agent/backups             BACKUP: the master and all that is attached to it.
-    agent/finding             What --doctor finds.
-    agent/contents            What --doctor finds in the rows of a work repository, and in the files
-                              that belong to them.
-    agent/doctor              --doctor: what is wrong with the repositories as they lie there, and
-                              what to do about it.
-    agent/figures             How the agent is, in figures: PING and METRICS.
-    agent/logfile             The file of --log: made 0600, rotated at a size, opened anew when that
-                              is asked for.
-    agent/logwriter           The agent's own log, which stops nothing: whoever logs hands a line
-                              over and goes on.
-    agent/service             The systemd unit that runs the agent on this host.
-    agent/verifying           --verify-audit: whether the chains of the audit are whole; beside a
-                              running agent, too.
-    protocol/table            The verb table: a function for each form of a request, and the check
-                              of one against it.
-    protocol/narrow           What a client may ask for whom some scenarios are not there: checked
-                              by what his words name.
-    protocol/lines            The lines of replies, filled by the table of their fields.
-    protocol/audit_verbs      The verb AUDIT, the purge of the audit, and what the audit notes of
-                              requests.
-    protocol/backup_verbs     The verb BACKUP.
-    protocol/user_verbs       The verbs on users, and the one by which they say who they are.
-    protocol/conversation     The requests of one connection in order, and their replies; knows no
-                              sockets.
-    protocol/manual           The manual: prose, with what follows from the program's tables put in
-                              between.
-    protocol/notice_verbs     The verbs on notices.
-    protocol/schedule_verbs   The verbs on schedules and calendars.
-    protocol/verbs            The verbs on sessions, definitions, repositories and the agent itself.
-    page/asking               What a page asks of the agent, by the verbs of the protocol.
-    page/markup               HTML that is put together from templates: what is put in is escaped,
-                              and once.
-    page/instants             Times as people read them: of the day, from now, and how long.
-    page/drawing              Timelines as SVG that fits every width: times are shares of it,
-                              nothing but bars stretches.
-    page/view                 A page as its parts, whatever it shows: drawn whole, or told one by
-                              one to one that is open.
-    page/now                  The first page: what runs, what waits, what ran, what comes, and what
-                              did not run.
-    page/requests             HTTP as far as the operator page speaks it: a GET with its headers,
-                              and one answer.
-    page/schedules            The page of schedules: their rules, what comes next, and what became
-                              of their due times.
-    page/session              The page of a session: how it stands, its steps and tasks, its tree,
-                              its log.
-    page/page                 The operator page: which address shows what, in a frame, or as JSON
-                              for a page that is open.
-    server/incoming           A connection as its server sees it: the lines that come in, bounded,
-                              and the replies it owes.
-    server/peer               Who is at the other end of a loopback connection, as the kernel knows
-                              it.
-    server/tls                TLS at the agent's end: its certificate, which is read again, and
-                              connections sealed by it.
-    server/front              The connections that have asked for nothing yet but EXEC and PING, all
-                              in one thread.
-    server/handler            One connection in a thread of its own, by plain lines or TLS, to its
-                              end.
-    server/limits             Who may connect, how many at once, and how long each is waited for.
-    server/pages              The operator page at the port: the headers of a request, who asks, and
-                              the answer.
-    server/port               Whose the port is, from before the agent begins anything until it
-                              listens.
-    server/unix               The UNIX socket that the agent listens on, too, and who is at its
-                              other end.
-    server/server             The port: who comes in, and by what he is served.
-    server/systemd            What systemd is told of the agent by the socket that it asks for it
-                              (sd_notify(3)).
-    main                      The command line, signals, and the order of start and stop.
+    base/replies                The lines of replies, as data: their fields in order, and what each
+                                holds, in which unit.
+    base/form                   What a form of a request is: its words, their kinds and meanings,
+                                its role, and its reply.
+    base/vocabulary             The words and limits of the contract, as data: states, transitions,
+                                roles, sizes, times.
+    base/audit_forms            The form of AUDIT, and the lines of the audit in replies, as data.
+    base/backup_forms           The form of BACKUP.
+    base/patterns               Patterns of names: `*` stands for any text, `?` for one character,
+                                and nothing else does.
+    base/clients                Who is at the other end of a connection, and what he may do.
+    base/controls               What may drive a terminal, imitate a reply or turn a text around,
+                                shown as what it is.
+    base/encoding               Names of files are UTF-8, whatever the locale says: what a process
+                                needs for it.
+    base/errors                 What can go wrong, one class for each code that a user is told.
+    base/files                  Files that are made, opened and replaced where others may write:
+                                under names and checks of ours.
+    base/notice_forms           The forms of NOTICE, and the lines of its replies, as data.
+    base/user_forms             The forms of the requests about users, and the lines of their
+                                replies.
+    base/forms                  The forms of all requests, as data: words, kinds, roles, help, and
+                                the lines of their replies.
+    base/hashes                 Passwords as they are stored: hashes that cost time and memory, with
+                                what is needed to compare.
+    base/histogram              Counts of what took how long, for METRICS.
+    base/options                The options of the agent's command line, as data.
+    base/program                What this program is: its own file, its code and its own log.
+    base/times                  The clock, instants as text, and the one parser of durations.
+    base/usage                  What agent.py --help says beside the options: first steps, and which
+                                options belong together.
+    base/words                  Words of requests and replies: names, splitting, quoting, and what
+                                makes a text one line.
+    base/workers                Threads that begin, or are given up: nobody waits for ever for their
+                                begin.
+    timetable/days              Days and times of day as bit masks and lists, and the zones that
+                                place them in time.
+    timetable/rules             A rule of a schedule, from its text to days and times of day.
+    timetable/windows           What restricts a rule: hours, dates, weekdays, and repetitions.
+    timetable/firings           When a rule fires in its zone and window: next and count, by
+                                arithmetic on local time.
+    timetable/moments           A time as people write it, placed in a zone: the one parser of
+                                times.
+    timetable/timetable         The due times of a rule in its window and zone: next, last, count,
+                                and what is excluded.
+    definitions/kinds           What a field of a definition may hold: each kind checks a JSON value
+                                or the text of an option.
+    definitions/references      References to variables in texts: found, replaced, and handed to a
+                                shell.
+    definitions/engines         Engines in a document: their fields, which task runs on which, and
+                                what it cannot have then.
+    definitions/fields          The fields of every definition, as tables, and the checks that
+                                belong to one field alone.
+    definitions/plan            Load plans as values: the tree of nodes, its strings with their
+                                values, the values of loops.
+    definitions/model           Scenarios, schedules and documents as values that are checked
+                                already.
+    definitions/notices         What a notice is: its fields, the ways in which it is sent, and the
+                                checks of both.
+    definitions/objects         What reads objects of a document: fields by their tables, and every
+                                fault with its path.
+    definitions/plan_fields     The fields of the nodes of a load plan, as tables.
+    definitions/plan_reader     From the JSON of a load plan to its nodes, with every fault and its
+                                path.
+    definitions/reader          From the JSON of a document to its definitions, with every fault and
+                                its path.
+    store/admission             Who may come to be, and who may begin: the ledger, the queue and
+                                SCHED PLAN decide it here.
+    store/pending               What goes on in another thread, for who waits for it: a write, a
+                                call.
+    store/records               What goes into the store and comes out of it, as values.
+    store/arrivals              How a session comes to be: EXEC, schedules and tasks, with all that
+                                is checked of them.
+    store/chain                 The audit in the master: a chain of rows for each agent, each with
+                                the hash of the one before.
+    store/beside                What SQLite keeps beside a file that is open: whether that is still
+                                what its connections use.
+    store/files                 Repository files as a whole: made, migrated after a copy, told of
+                                when others may write there.
+    store/connections           Connections to one SQLite file: one that writes, those that read,
+                                and whether it is the same.
+    store/backup                A backup: whole copies of the repositories in a folder, with a
+                                manifest that tells what they are.
+    store/checkup               Looking at a repository file as it lies there, whoever uses it:
+                                nothing is written or made.
+    store/circles               Load plans that would come to start themselves, by what an import
+                                knows.
+    store/writer                The one writer of a file: what is waiting shares a transaction, and
+                                is answered after the commit.
+    store/database              The one door to SQLite: a file with its writer and its readers.
+    store/endings               The end of a session, whoever ends it: one update, and all that
+                                follows from it.
+    store/decisions             What is decided of due times, and the sessions that are made by it.
+    store/progress              What a session records as it goes: steps, tasks, output, variables.
+    store/engine_runs           What is recorded of the runs of tasks that are on an engine.
+    store/happenings            What notices have to tell: noted by a work repository itself, with
+                                the change that it is about.
+    store/hello                 The scenario that a new work repository has, to try.
+    store/imports               A document of definitions put into a work repository, all of it or
+                                nothing.
+    store/seen                  Rows of scenarios that are there for who asks, as a condition in
+                                SQL.
+    store/ledger                The ledger of due times: what was decided of each, with the session
+                                it started.
+    store/locks                 Locks that the kernel holds on files beside a master: the one live
+                                agent of a name.
+    store/notices               The notices of a master: their definitions, and what waits to be
+                                sent of each.
+    store/master                The master repository: agents, what is attached, contexts, data
+                                servers, calendars, holds.
+    store/parts                 Notes of what a task is writing beside its target: so it goes when
+                                the process was killed.
+    store/plans                 The nodes of load plans as they were reached: where they change,
+                                with their sessions.
+    store/planrestarts          What a RESTART makes of a load plan: which of its nodes begin anew,
+                                and which are passed over.
+    store/plantables            The tables of load plans: a migration of a work repository.
+    store/restarts              How a session that ended badly is opened again: RESTART, at which
+                                task, with which variables.
+    store/sessions              Sessions of a work repository, one by one: their rows, their states,
+                                their tickets.
+    store/scenarios             Scenario versions of a work repository, and their definitions.
+    store/schedules             Schedules of a work repository, their holds and what they run after.
+    store/secrets               Secrets that came with EXEC or RESTART: files beside a repository,
+                                never in it.
+    store/spool                 What the process of an adoptable task leaves for whoever takes it
+                                up: a small file of its own.
+    store/views                 What is read of sessions: listings, history, logs, durations, and
+                                what is purged.
+    store/whereabouts           Where the file of a work repository lies, whether it is a copy
+                                there, and its hold.
+    store/work                  A work repository: its tables, and all that is kept in them behind
+                                one name.
+    store/restore               --restore: puts a backup where nothing runs, as a timeline of its
+                                own.
+    store/users                 The users of the agents of a master: their rows, and how these
+                                change.
+    processes/alive             Who is alive: processes, and the marker of those that a task has
+                                started.
+    processes/looks             Looks at the process table, shared by all who want one at the same
+                                time.
+    processes/tree              The tree of a task's processes: found, and ended as a whole.
+    processes/stages            What a process is before it is the program that a task wants: limit,
+                                umask and user are set then.
+    processes/process           One process of a task, from its start to its exit code.
+    processes/calls             Calls of other programs for the agent itself: each a process of its
+                                own with a limit in time.
+    processes/errand            A process beside all sessions that is given something, and has a
+                                limit in time.
+    processes/limits            How many files may be open: as the host has it for what the agent
+                                starts, more for itself.
+    processes/starters          Threads that start processes: what hangs on a mount hangs one of
+                                them, and the others go on.
+    processes/output            What the processes of tasks print: read, cut into lines, masked,
+                                limited, captured.
+    processes/minder            The minder: agent.py in the role that keeps an adoptable task alive
+                                beside the agent.
+    processes/orphans           Processes that have lost their parent: they become this one's
+                                children, and are reaped.
+    processes/remains           What a task was writing when its process was killed: deleted, by the
+                                notes that were taken of it.
+    processes/users             Another user, as whom the processes of tasks run; what the agent has
+                                done as that user.
+    tasks/task                  What all task types share: their table, results, texts, and work
+                                done in a helper process.
+    tasks/answers               What an answer of HTTP holds: past what only announces it, without
+                                codings, in a charset.
+    tasks/roots                 The folder that the files of tasks must lie in, by --root.
+    tasks/files                 Files copied, moved, deleted and made: copy, move, delete, mkdir.
+    tasks/archives              Files packed and unpacked: zip and unzip.
+    tasks/spooling              The spool of an engine: what a task finds there, and how the agent
+                                writes, reads and clears it.
+    tasks/commands              Commands, code and the small types: os, set, sleep, wait_file,
+                                python, scenario.
+    tasks/guards                What SQL may reach of the files of this host, where --root bounds
+                                them.
+    tasks/statements            SQL taken apart: its statements and the variables it binds, in time
+                                that grows as its length.
+    tasks/data                  Statements on data servers: sql and refresh.
+    tasks/csvfiles              CSV files into tables and out of queries: load_csv and unload_csv.
+    tasks/engines               The drivers of engines: how a batch system is asked, and what its
+                                answers mean.
+    tasks/evaluate              The type evaluate: comparisons, and expressions searched where they
+                                can be ended.
+    tasks/loops                 The values of a for_each that lie outside the agent: those of a
+                                query, and names of files.
+    tasks/sendmail              Mail by the host's own program, where no server is named.
+    tasks/network               What speaks to other hosts: the type http, and what mail shares with
+                                it.
+    tasks/mail                  Mail by SMTP.
+    tasks/notify                How a notice is sent: the order for the process that does it, of
+                                each type.
+    runtime/control             What reaches a session while it runs: a stop, time-outs, that it is
+                                left, ends of its processes.
+    runtime/awaiting            How a session waits for one that it has started: without a thread
+                                meanwhile.
+    runtime/sources             Secrets that are read when they are needed, from the environment or
+                                from files.
+    runtime/bounds              What tasks may do on this host, as the options of the agent say:
+                                types, files, and as whom.
+    runtime/engine_task         A task on an engine: how far it has come, for its session and for
+                                who watches it there.
+    runtime/execution           One task under way: how it reaches its process, its data servers,
+                                and its session's values.
+    runtime/engine_execution    One task under way on an engine, for the session that it is of.
+    runtime/course              The course of a session, from its ticket to its end: steps,
+                                attempts, tasks.
+    runtime/delays              Sessions that could not begin, and what goes wrong while one is
+                                served.
+    runtime/engine_asking       Asking an engine, or its spool: what comes of no answer.
+    runtime/engine_looking      Looks at the tasks of an engine: what they print, and how they end.
+    runtime/engine_submitting   How tasks get to an engine, and how they are cancelled there.
+    runtime/engines             The watch over the tasks of an engine: it submits, looks, reads what
+                                they print, and cancels.
+    runtime/journal             What a session has to record: collected, masked, and handed to its
+                                repository in order.
+    runtime/openlist            The sessions that are open in an agent: those that run, those that
+                                wait, those of later.
+    runtime/parking             Sessions that wait for the end of a child, without a thread or a
+                                slot.
+    runtime/plannodes           The nodes of a load plan that were reached: what is known of each,
+                                and what it does next.
+    runtime/plantimes           When nodes of a load plan are due: their time-outs, and their next
+                                attempts.
+    runtime/plansteps           What follows in a load plan from what has happened: attempts of
+                                nodes begin, nodes end.
+    runtime/plantree            A load plan under way, as a tree in memory: what has been reached of
+                                it, and what is to do next.
+    runtime/planrequests        What the runs of a load plan ask for: sessions, with the variables
+                                that are handed to them.
+    runtime/planrecords         What a load plan has to record, on its way to the repository, with
+                                the sessions of its runs.
+    runtime/planquestions       What a load plan has to find out before it can go on: values of a
+                                for_each, branches of a case.
+    runtime/plancourse          The course of a load plan: does what its tree says, and tells it
+                                what happens.
+    runtime/session             A session as the queue and the desk know it: it begins, waits
+                                without a thread, and ends.
+    runtime/slots               The queue of sessions and the slots that run them.
+    scheduling/entry            A schedule in memory: what is decided, what comes next, and what of
+                                its past may still run.
+    scheduling/changes          Changes of schedules and calendars, effective at once.
+    scheduling/preview          What is told of a schedule: why, what stands in its way, and what
+                                comes.
+    scheduling/visits           Due times as a plan sees them: estimated, held, outstanding, and
+                                what became of each.
+    scheduling/play             Sessions played on a clock of its own, by the decisions that the
+                                ledger and the queue make.
+    scheduling/forecast         A period played against the limits: what would overlap, queue, be
+                                skipped, never fit.
+    scheduling/listing          What is shown of schedules: how they stand, what comes, what was,
+                                and what a plan foresees.
+    scheduling/scheduler        What is due now, and the seconds until something is due again.
+    scheduling/schedules        The schedules of an agent's name in all repositories: loaded, armed,
+                                fired.
+    agent/guesses               Wrong passwords: what they cost those who give them, and in which
+                                thread they are found out.
+    agent/logins                Logins by password that went well lately, for those who say theirs
+                                with every request.
+    agent/token                 How the agent's own OS user is known where the host does not tell
+                                who is at the other end.
+    agent/access                Who may ask the agent: its owner, and the users of the master.
+    agent/opening               Opening the master repository, and making what is not there yet.
+    agent/audit                 What was done, and what was refused, on its way to the audit in the
+                                master.
+    agent/place                 An attached work repository and its owner.
+    agent/places                The attached work repositories: found, attached and detached.
+    agent/waits                 What a session waits for: in a word, and in words.
+    agent/holds                 The holds of work repositories: HOLD -REPO, and those of copies.
+    agent/housekeeping          What is done from time to time: cleaning, the heartbeat, purging.
+    agent/leftovers             Folders in the spools of engines whose tasks have ended, and that a
+                                crash has left there.
+    agent/watch                 What other sessions, clients and tasks may see: topology, ends of
+                                sessions, logs, children.
+    agent/tally                 What is counted from the start of the agent on, for METRICS.
+    agent/desk                  Where sessions are asked for: EXEC, STOP, RESTART, and what follows
+                                the end of each.
+    agent/families              The children of load plans: what their plan asks of the agent for
+                                them.
+    agent/reached               How often each limit on connections was reached.
+    agent/inbox                 What is to be done after commits, done by a thread of its own: a
+                                writer only puts it here.
+    agent/letters               What a notice says: its events as JSON, and as a mail that can be
+                                read.
+    agent/events                From what work repositories note to the events of notices.
+    agent/notices               The notices of an agent: what has gone wrong is taken from the
+                                repositories, and sent.
+    agent/exchange              Definitions in and out: import with all its checks, and export.
+    agent/agent                 The agent: its life cycle, and what it can do in domain words.
+    agent/backups               BACKUP: the master and all that is attached to it.
+    agent/finding               What --doctor finds.
+    agent/contents              What --doctor finds in the rows of a work repository, and in the
+                                files that belong to them.
+    agent/doctor                --doctor: what is wrong with the repositories as they lie there, and
+                                what to do about it.
+    agent/figures               How the agent is, in figures: PING and METRICS.
+    agent/logfile               The file of --log: made 0600, rotated at a size, opened anew when
+                                that is asked for.
+    agent/logwriter             The agent's own log, which stops nothing: whoever logs hands a line
+                                over and goes on.
+    agent/service               The systemd unit that runs the agent on this host.
+    agent/verifying             --verify-audit: whether the chains of the audit are whole; beside a
+                                running agent, too.
+    protocol/table              The verb table: a function for each form of a request, and the check
+                                of one against it.
+    protocol/narrow             What a client may ask for whom some scenarios are not there: checked
+                                by what his words name.
+    protocol/lines              The lines of replies, filled by the table of their fields.
+    protocol/audit_verbs        The verb AUDIT, the purge of the audit, and what the audit notes of
+                                requests.
+    protocol/backup_verbs       The verb BACKUP.
+    protocol/user_verbs         The verbs on users, and the one by which they say who they are.
+    protocol/conversation       The requests of one connection in order, and their replies; knows no
+                                sockets.
+    protocol/manual             The manual: prose, with what follows from the program's tables put
+                                in between.
+    protocol/notice_verbs       The verbs on notices.
+    protocol/schedule_verbs     The verbs on schedules and calendars.
+    protocol/verbs              The verbs on sessions, definitions, repositories and the agent
+                                itself.
+    page/asking                 What a page asks of the agent, by the verbs of the protocol.
+    page/markup                 HTML that is put together from templates: what is put in is escaped,
+                                and once.
+    page/instants               Times as people read them: of the day, from now, and how long.
+    page/drawing                Timelines as SVG that fits every width: times are shares of it,
+                                nothing but bars stretches.
+    page/view                   A page as its parts, whatever it shows: drawn whole, or told one by
+                                one to one that is open.
+    page/now                    The first page: what runs, what waits, what ran, what comes, and
+                                what did not run.
+    page/requests               HTTP as far as the operator page speaks it: a GET with its headers,
+                                and one answer.
+    page/schedules              The page of schedules: their rules, what comes next, and what became
+                                of their due times.
+    page/session                The page of a session: how it stands, its steps and tasks, its tree,
+                                its log.
+    page/page                   The operator page: which address shows what, in a frame, or as JSON
+                                for a page that is open.
+    server/incoming             A connection as its server sees it: the lines that come in, bounded,
+                                and the replies it owes.
+    server/peer                 Who is at the other end of a loopback connection, as the kernel
+                                knows it.
+    server/tls                  TLS at the agent's end: its certificate, which is read again, and
+                                connections sealed by it.
+    server/front                The connections that have asked for nothing yet but EXEC and PING,
+                                all in one thread.
+    server/handler              One connection in a thread of its own, by plain lines or TLS, to its
+                                end.
+    server/limits               Who may connect, how many at once, and how long each is waited for.
+    server/pages                The operator page at the port: the headers of a request, who asks,
+                                and the answer.
+    server/port                 Whose the port is, from before the agent begins anything until it
+                                listens.
+    server/unix                 The UNIX socket that the agent listens on, too, and who is at its
+                                other end.
+    server/server               The port: who comes in, and by what he is served.
+    server/systemd              What systemd is told of the agent by the socket that it asks for it
+                                (sd_notify(3)).
+    main                        The command line, signals, and the order of start and stop.
 
 Threads, and what ends each:
 
@@ -353,6 +382,7 @@ Threads, and what ends each:
                       not
     call N            one call for session N that may block, such as a statement of SQL or the
                       reading of
+    engine NAME       does all that for one engine, one call after the other, so that five hundred
     parking           has those go on that are called, or whose time is over; ends at
                       Parking.close().
     parent N          runs sessions whose child has ended, each until it is over or waits again;
@@ -422,6 +452,7 @@ import resource
 import sched
 import select
 import selectors
+import shlex
 import shutil
 import signal
 import socket
@@ -553,7 +584,7 @@ SESSION_LINE = ReplyLine("a session", (
     time_key("begun", "when its newest start began"), _ENDED, _TOOK,
     number_key("parent", "the session whose task has started it"),
     text_key("waits_for", "what one that has not begun waits for: time, hold, limit, slot or "
-             "repository; one that has: children"), _MESSAGE,
+             "repository; one that has: children, engine"), _MESSAGE,
     text_key("by", "in STATUS: who has asked for it by EXEC; empty: a schedule or a task", True)))
 STEP_LINE = ReplyLine("an attempt of a step, in order", (
     number_key("step", "place of the step in the scenario, from 1"),
@@ -801,7 +832,8 @@ STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
 # what a session waits for, beside a hold, a limit and a repository
-AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
+AT_TIME, FOR_SLOT, FOR_CHILDREN, FOR_ENGINE = "time", "slot", "children", "engine"
+LOCAL = "LOCAL"                     # instead of an engine: this host
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
@@ -860,6 +892,8 @@ FLOOD_S = 0.05          # and so long after they did
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
 CLEAN_S = 60.0          # between two cleanings
+ENGINE_LOOK_S = 3.0     # between two looks at the tasks of an engine
+ENGINE_CALL_S = 30.0    # that a command of an engine, or a look into its spool, may take
 BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
 
 # what an import makes of a definition
@@ -2004,6 +2038,11 @@ COMMAND_OPTIONS = (
                   (1, 100000)),
     CommandOption("--clean-every", "SECONDS", "between two looks for stale sessions", int(CLEAN_S),
                   (1, 86400), attribute="clean_every_s"),
+    CommandOption("--engine-look", "SECONDS", "between two looks at the tasks of an engine",
+                  int(ENGINE_LOOK_S), (1, 3600), attribute="engine_look_s"),
+    CommandOption("--engine-patience", "SECONDS", "how long tasks wait for an engine that does not "
+                  "answer, until they end in ERROR (default for ever)", limits=(1, 10 ** 8),
+                  attribute="engine_patience_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "
@@ -3914,6 +3953,230 @@ def check_dates(text):
 
 
 # ======================================================================================
+# definitions/references.py
+# References to variables in texts: found, replaced, and handed to a shell.
+# ======================================================================================
+
+_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def substitute(text, values):
+    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
+    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
+                           if match.group(1))
+    if size > MAX_TEXT:
+        raise TooLong("a text would have over %d characters with the values of its variables"
+                      % MAX_TEXT)
+    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
+
+
+def list_references(text):
+    """The names of the variables that a text has references to."""
+    return [match.group(1) for match in _REFERENCE.finditer(text) if match.group(1)]
+
+
+def shell_command(text):
+    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
+    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
+                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def find_code_fault(code):
+    """Why code of a program cannot be run: it has a reference,
+    by which a value would become code. None when it has none."""
+    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
+    if not names:
+        return None
+    return ("${%s} is not replaced in code, for a value must never become code: write "
+            "os.environ[\"%s\"]"
+            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
+                                                     names[0]))
+
+
+def environment_name(name):
+    """The environment variable that holds a variable."""
+    return name if name in RESERVED_VARIABLES else "VAR_" + name
+
+
+def strings_in(value, path=""):
+    """Every (path, text) inside a JSON value."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings_in(item, "%s[%d]" % (path, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings_in(item, "%s.%s" % (path, key))
+
+
+# ======================================================================================
+# definitions/engines.py
+# Engines in a document: their fields, which task runs on which, and what it cannot have then.
+# ======================================================================================
+
+SLURM, COMMAND = "slurm", "command"
+# templates of the driver `command` -> the names of which each has one, at least
+TEMPLATES = {"submit": ("SCRIPT",), "find": ("MARKER",), "state": (), "cancel": ("ID", "MARKER"),
+             "output": ()}
+TEMPLATE_NAMES = ("MARKER", "ID", "SCRIPT")
+_OPTION = re.compile("[a-z][a-z0-9-]*")
+# of sbatch: the agent's own, and what would make another kind of job of it
+OWN_OPTIONS = ("job-name", "output", "error", "input", "open-mode", "parsable", "wrap", "array",
+               "export", "export-file", "get-user-env", "requeue", "no-requeue", "wait",
+               "test-only", "clusters", "cluster-constraint", "help", "usage", "version")
+# fields of a task that an engine cannot give it
+LOCAL_FIELDS = ("stdin", "nice", "umask")
+_ENVIRONMENT_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _check_spool(value):
+    FILLED.check(value)
+    if not value.startswith("/") or any(ord(char) < 32 for char in value):
+        raise ValueError("must be the absolute path of a folder, without control characters")
+    return value
+
+
+def _check_engine_contexts(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object of contexts and engines")
+    check_each([("." + context, check_name, context) for context in value]
+               + [("." + context, NAMED.check, target) for context, target in value.items()])
+    return value
+
+
+def _check_options(value):
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")
+    return value
+
+
+ENGINE_FIELDS = {
+    "name": Field(NAMED, required=True, meaning="its name, which tasks use; not LOCAL"),
+    "driver": Field(choice(SLURM, COMMAND), required=True,
+                    meaning="slurm, or command: what is in options is called"),
+    "options": Field(Kind(_check_options, _refuse, "an object"), default={},
+                     meaning="of slurm: options of sbatch; of command: its templates"),
+    "spool": Field(Kind(_check_spool, _refuse, "a folder"), required=True,
+                   meaning="a folder that this host and the engine's have under the same path, "
+                   "made with mode 0700 when it is missing"),
+    "contexts": Field(Kind(_check_engine_contexts, _refuse,
+                           "an object: context to LOCAL or to another engine"), default={},
+                      meaning="where its tasks run instead in a context: LOCAL, this host, or "
+                      "another engine"),
+}
+ENGINE_FIELD = Field(NAMED, meaning="the engine that it runs on, or LOCAL: this host (the "
+                     "scenario's engine, else this host)")
+
+
+def check_engine(fields):
+    """The options of an engine's driver. InnerFaults, with paths below the engine."""
+    check = _check_slurm if fields["driver"] == SLURM else _check_templates
+    parts = [(".name", _check_no_local, fields["name"])] if fields["name"] else []
+    if fields["driver"] and fields["options"] is not None:
+        parts += [(".options" + place, function, value)
+                  for place, function, value in check(fields["options"])]
+    check_each(parts)
+
+
+def _check_no_local(name):
+    if name == LOCAL:
+        raise ValueError("LOCAL is this host, which is no engine")
+
+
+def _check_slurm(options):
+    """[(place, check, value)] of options of sbatch."""
+    def check(item):
+        name, value = item
+        if not _OPTION.fullmatch(name):
+            raise ValueError("is no long option of sbatch, such as partition")
+        if name in OWN_OPTIONS:
+            raise ValueError("is the agent's own to give")
+        if value is not True and (isinstance(value, bool) or not isinstance(value, (str, int))):
+            raise ValueError("must be text, a whole number, or true for an option without a value")
+        TEXT.check(str(value))
+    return [("." + name, check, (name, value)) for name, value in options.items()]
+
+
+def _check_templates(options):
+    """[(place, check, value)] of templates."""
+    def unknown(name):
+        raise ValueError("unknown field" + tell_near(name, TEMPLATES))
+
+    def missing(_):
+        raise ValueError("missing")
+    parts = [("." + name, unknown, name) for name in options if name not in TEMPLATES]
+    for name, needs in TEMPLATES.items():
+        if name in options:
+            parts.append(("." + name, lambda value, needs=needs: _check_template(value, needs),
+                          options[name]))
+        elif name != "output":
+            parts.append(("." + name, missing, name))
+    return parts
+
+
+def _check_template(value, needs):
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be a list of a program and its arguments")
+    check_items(FILLED.check, value)
+    names = {match.group(1) for word in value for match in _REFERENCE.finditer(word)} - {None}
+    for name in sorted(names.difference(TEMPLATE_NAMES)):
+        raise ValueError("${%s} is not known here; there are %s" % (
+            name, ", ".join("${%s}" % each for each in TEMPLATE_NAMES)))
+    if needs and not names.intersection(needs):
+        raise ValueError("must have %s" % " or ".join("${%s}" % each for each in needs))
+
+
+def is_remote(engine):
+    """Whether the engine that a task names is one: not this host."""
+    return engine not in (None, LOCAL)
+
+
+def settle_engines(engine, steps):
+    """Gives each task of these steps {field: value} that can run on an engine that of its
+    scenario, where it names none -> [(place, reason)] of what cannot be there."""
+    faults = []
+    for index, step in enumerate(steps):
+        for number, task in enumerate(step["tasks"]):
+            if task is None or "engine" not in task.fields:
+                continue
+            task.fields["engine"] = task.fields["engine"] or engine
+            if is_remote(task.fields["engine"]):
+                faults += [(".steps[%d].tasks[%d].%s" % (index, number, name), reason)
+                           for name, reason in _list_local(task.fields)]
+    return faults
+
+
+def _list_local(fields):
+    """[(field, reason)] of what a task on an engine cannot have."""
+    for name in LOCAL_FIELDS:
+        if fields.get(name) is not None:
+            yield name, "is for a task on this host; this one runs on engine %s" % fields["engine"]
+    for name in fields["env"] or ():
+        if not _ENVIRONMENT_NAME.fullmatch(name):
+            yield "env.%s" % name, "is no name that a shell can hand to a task on an engine"
+
+
+def list_task_engines(path, scenario):
+    """[(path, engine)] that a scenario and its tasks name, where that is no word for this host."""
+    own = scenario.document.get("engine")
+    if is_remote(own):
+        yield path + ".engine", own
+    for index, step in enumerate(scenario.steps):
+        for number, task in enumerate(step.tasks):
+            engine = task.fields.get("engine")
+            if is_remote(engine) and engine != own:
+                yield "%s.steps[%d].tasks[%d].engine" % (path, index, number), engine
+
+
+def list_missing(engine):
+    """The programs that an engine's driver calls and this host does not have."""
+    programs = ["sbatch", "squeue", "scontrol", "scancel"] if engine["driver"] == SLURM else \
+        sorted({template[0] for template in engine["options"].values()})
+    return [program for program in programs if "${" not in program and not shutil.which(program)]
+
+
+# ======================================================================================
 # definitions/fields.py
 # The fields of every definition, as tables, and the checks that belong to one field alone.
 # ======================================================================================
@@ -4035,6 +4298,7 @@ SCENARIO_FIELDS = {
                       meaning="what becomes of a session that a crash of the agent interrupted"),
     "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
                       "no on_error (FAIL)"),
+    "engine": Field(NAMED, meaning="the engine that its os and python tasks run on (this host)"),
     "steps": Field(_of_type((list,), "a list"),
                    meaning="its steps, at least one; a session begins with the first"),
     "plan": Field(_of_type((dict,), "an object"),
@@ -4122,65 +4386,7 @@ LOGICAL_SCHEMA_FIELDS = {
                       meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
-                   "calendars", "notices")
-
-
-# ======================================================================================
-# definitions/references.py
-# References to variables in texts: found, replaced, and handed to a shell.
-# ======================================================================================
-
-_REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def substitute(text, values):
-    """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
-    size = len(text) + sum(len(values[match.group(1)]) for match in _REFERENCE.finditer(text)
-                           if match.group(1))
-    if size > MAX_TEXT:
-        raise TooLong("a text would have over %d characters with the values of its variables"
-                      % MAX_TEXT)
-    return _REFERENCE.sub(lambda match: values[match.group(1)] if match.group(1) else "$", text)
-
-
-def list_references(text):
-    """The names of the variables that a text has references to."""
-    return [match.group(1) for match in _REFERENCE.finditer(text) if match.group(1)]
-
-
-def shell_command(text):
-    """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
-    return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
-                          "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
-
-
-def find_code_fault(code):
-    """Why code of a program cannot be run: it has a reference,
-    by which a value would become code. None when it has none."""
-    names = [match.group(1) for match in _REFERENCE.finditer(code) if match.group(1)]
-    if not names:
-        return None
-    return ("${%s} is not replaced in code, for a value must never become code: write "
-            "os.environ[\"%s\"]"
-            " (for a literal ${%s} write $${%s})" % (names[0], environment_name(names[0]), names[0],
-                                                     names[0]))
-
-
-def environment_name(name):
-    """The environment variable that holds a variable."""
-    return name if name in RESERVED_VARIABLES else "VAR_" + name
-
-
-def strings_in(value, path=""):
-    """Every (path, text) inside a JSON value."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from strings_in(item, "%s[%d]" % (path, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from strings_in(item, "%s.%s" % (path, key))
+                   "calendars", "notices", "engines")
 
 
 # ======================================================================================
@@ -4690,12 +4896,13 @@ class Document(NamedTuple):
     logical_schemas: List[dict]
     calendars: List[dict]
     notices: List[dict] = []
+    engines: List[dict] = []
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars
-                    or self.notices)
+                    or self.notices or self.engines)
 
     def list_warnings(self):
         """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
@@ -4704,6 +4911,9 @@ class Document(NamedTuple):
         warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        warnings += [("engines[%d].driver" % index, "this host has no program %s" % program)
+                     for index, engine in enumerate(self.engines)
+                     for program in list_missing(engine)]
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]
@@ -4730,6 +4940,11 @@ class Document(NamedTuple):
                     ("scenarios[%d].%s" % (index, path), schema)
                     for index, scenario in enumerate(self.scenarios) if scenario
                     for path, schema in scenario.list_loop_schemas()]
+
+    def list_engines(self):
+        """[(path, engine)] that its scenarios and their tasks name."""
+        return [each for index, scenario in enumerate(self.scenarios) if scenario
+                for each in list_task_engines("scenarios[%d]" % index, scenario)]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""
@@ -5378,13 +5593,18 @@ class Definitions(ObjectReader):
                      for index, value in enumerate(lists.get("calendars", []))]
         notices = [self.read_notice(value, "notices[%d]" % index)
                    for index, value in enumerate(lists.get("notices", []))]
+        engines = [self._object("engines[%d]" % index, value, ENGINE_FIELDS)
+                   for index, value in enumerate(lists.get("engines", []))]
+        for index, engine in enumerate(engines):
+            self._try("engines[%d]" % index, check_engine, engine)
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
         for key, items in (("data_servers", servers), ("logical_schemas", schemas),
-                           ("calendars", calendars), ("notices", notices)):
+                           ("calendars", calendars), ("notices", notices), ("engines", engines)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         self._judge_costly()
-        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices,
+                        engines)
 
     def read_notice(self, value, path="notice"):
         """The values of a notice by name; its faults are noted."""
@@ -5435,6 +5655,8 @@ class Definitions(ObjectReader):
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
+        for place, reason in settle_engines(fields["engine"], steps):
+            self._fault(path + place, reason)
         if len(self.faults) > before:
             return None
         plain, secrets = {}, {}
@@ -8127,6 +8349,210 @@ class Decisions:
 
 
 # ======================================================================================
+# store/progress.py
+# What a session records as it goes: steps, tasks, output, variables.
+# ======================================================================================
+
+class Progress:
+    """Rows below a session. All take the session's number behind the connection."""
+
+    @staticmethod
+    def begin_step(connection, session, run, step, name, attempt, now):
+        """The attempt of a step begins; `run` counts the attempts of all steps in the session."""
+        connection.execute("insert into session_step(session, run, step, name, attempt, status,"
+                           " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
+                           (session, run, step, name, attempt, to_text(now)))
+
+    @staticmethod
+    def end_step(connection, session, run, status, message, now):
+        """The attempt `run` of a step ends with a status and a message."""
+        connection.execute("update session_step set status=?, message=?, ended=? where session=?"
+                           " and run=?", (status, message, to_text(now), session, run))
+
+    @staticmethod
+    def begin_task(connection, session, run, step_run, step, task, name, kind, attempt, now):
+        """A task begins: on disk before its process starts."""
+        connection.execute(
+            "insert into session_task(session, run, step_run, step, task, name, type, attempt,"
+            " status, begun) values (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)",
+            (session, run, step_run, step, task, name, kind, attempt, to_text(now)))
+
+    @staticmethod
+    def note_process(connection, session, run, pid, pid_started):
+        """A task's process has started: its id, and its start time as the kernel tells it."""
+        connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
+                           (pid, pid_started, session, run))
+
+    @staticmethod
+    def end_task(connection, session, run, status, rc, rows, former, message, now):
+        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. `former`
+        has {variable: its value before}, as JSON, of those that it has changed, or None. What it
+        has started and could not end stays its own, for a RESTART."""
+        connection.execute(
+            "update session_task set status=?1, rc=?, row_count=?, former=?, message=?, ended=?,"
+            " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
+            " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
+            (status, rc, rows, former, message, to_text(now), session, run))
+
+    @staticmethod
+    def take_child(connection, session, run):
+        """The session that a task has started before a crash cut its run short -> its number: it is
+        this run's now. None: it has started none, or that is purged."""
+        row = connection.execute(
+            "select old.run, old.child from session_task new join session_task old on"
+            " old.session=new.session and old.step=new.step and old.task=new.task"
+            " and old.run<new.run join session on session.id=old.child"
+            " where new.session=? and new.run=? order by old.run desc limit 1",
+            (session, run)).fetchone()
+        if row is None:
+            return None
+        connection.executemany("update session_task set child=? where session=? and run=?",
+                               [(None, session, row["run"]), (row["child"], session, run)])
+        return row["child"]
+
+    @staticmethod
+    def set_restart(connection, session, step, task, run):
+        """Where a RESTART of the session goes on: the run of this task, None if it has not
+        begun."""
+        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?"
+                           " where id=?", (step, task, run, session))
+
+    @staticmethod
+    def set_variables(connection, session, values):
+        """The values of a session's variables as they stand."""
+        connection.execute("update session set variables=? where id=?",
+                           (json.dumps(values), session))
+
+    @staticmethod
+    def add_log(connection, session, task_run, lines, omitted=None):
+        """Lines [(position, time, stream, text)]; `omitted` is the range (first, end) left out."""
+        if omitted:
+            connection.execute("delete from session_log where session=? and task_run=?"
+                               " and position>=? and position<?", (session, task_run) + omitted)
+        connection.executemany("replace into session_log values (?, ?, ?, ?, ?, ?)",
+                               [(session, task_run) + line for line in lines])
+
+    @staticmethod
+    def find_interrupted(connection, session):
+        """(step row, task row) of what ran when the agent was lost, or None."""
+        task = connection.execute("select * from session_task where session=? and"
+                                  " status='RUNNING' order by run desc limit 1",
+                                  (session,)).fetchone()
+        step = task and connection.execute("select * from session_step where session=? and run=?",
+                                           (session, task["step_run"])).fetchone()
+        return (step, task) if step else None
+
+    @staticmethod
+    def record(connection, session, records):
+        """What a session has noted, [(method, arguments)], in order -> what the last one gives."""
+        value = None
+        for method, arguments in records:
+            value = method(connection, session, *arguments)
+        return value
+
+    @lazy
+    def record_later(self, connection, session, records):
+        """`record`, for which nobody waits."""
+        self.record(connection, session, records)
+
+    @lazy
+    def add_log_later(self, connection, session, task_run, lines, omitted):
+        """`add_log`, for which nobody waits."""
+        self.add_log(connection, session, task_run, lines, omitted)
+
+
+# ======================================================================================
+# store/engine_runs.py
+# What is recorded of the runs of tasks that are on an engine.
+# ======================================================================================
+
+ENGINE_TABLES = """
+create table engine (
+    name text primary key,
+    driver text not null,               -- slurm, command
+    options text not null,              -- JSON: options of sbatch, or the templates of command
+    spool text not null,                -- a folder that the hosts of the engine have, too
+    contexts text not null              -- JSON: context to LOCAL, or to another engine
+);
+"""
+ENGINE_COLUMNS = """
+-- the engine that a task runs on; null: this host. Its folder in the spool, until that is gone
+alter table session_task add column engine text;
+alter table session_task add column engine_folder text;
+-- since when it may be there, and the id that the engine gave it
+alter table session_task add column engine_submitted text;
+alter table session_task add column engine_id text;
+-- JSON: how much of its output is in the log; why it is cancelled
+alter table session_task add column engine_read text;
+alter table session_task add column engine_stop text;
+create index session_task_folder on session_task(engine_folder) where engine_folder is not null;
+"""
+
+
+class EngineRuns:
+    """The columns engine, engine_... of session_task. All take the session's number behind the
+    connection.
+
+    noted ──> submitted: from then on it may be there ──> its id ──> ended ──> forgotten
+    """
+
+    @staticmethod
+    def note(connection, session, run, engine, folder):
+        """A run is for an engine, with this folder in its spool: before anything is there."""
+        connection.execute("update session_task set engine=?, engine_folder=? where session=? and"
+                           " run=?", (engine, folder, session, run))
+
+    @staticmethod
+    def submit(connection, session, run, now):
+        """A run is about to be submitted."""
+        connection.execute("update session_task set engine_submitted=? where session=? and run=?",
+                           (to_text(now), session, run))
+
+    @staticmethod
+    def take_id(connection, session, run, engine_id):
+        """The engine has given it this id."""
+        connection.execute("update session_task set engine_id=? where session=? and run=?",
+                           (engine_id, session, run))
+
+    @staticmethod
+    def stop(connection, session, run, scope, status, reason):
+        """It is to be cancelled: `scope`, `status` and `reason` of what interrupts it."""
+        connection.execute("update session_task set engine_stop=? where session=? and run=?",
+                           (json.dumps([scope, status, reason]), session, run))
+
+    @lazy
+    def add_log(self, connection, session, run, rows, omitted, reading):
+        """Rows of its log, and how much of its output was read with them: [out, err] bytes and
+        the position of the next row."""
+        Progress.add_log(connection, session, run, rows, omitted)
+        connection.execute("update session_task set engine_read=? where session=? and run=?",
+                           (json.dumps(reading), session, run))
+
+    @staticmethod
+    def get(connection, session, run):
+        """The row of a run, and the `log_size` that its log has taken so far."""
+        return connection.execute(
+            "select *, (select coalesce(sum(length(line) + 40), 0) from session_log where"
+            " session=?1 and task_run=?2) as log_size from session_task where session=?1"
+            " and run=?2",
+            (session, run)).fetchone()
+
+    @staticmethod
+    def forget_folder(connection, folder):
+        """The folder of a run is gone."""
+        connection.execute("update session_task set engine_folder=null where engine_folder=?",
+                           (folder,))
+
+    @staticmethod
+    def list_spent(connection, agent):
+        """[(engine, folder)] of runs that have ended, in sessions of an agent."""
+        return [tuple(row) for row in connection.execute(
+            "select t.engine, t.engine_folder from session_task t join session s on"
+            " s.id = t.session where t.engine_folder is not null and t.status <> 'RUNNING'"
+            " and s.agent=?", (agent,))]
+
+
+# ======================================================================================
 # store/happenings.py
 # What notices have to tell: noted by a work repository itself, with the change that it is about.
 #
@@ -8248,6 +8674,17 @@ def read_last_lines(connection, session):
         " limit ?", (session, EVENT_LINES)).fetchall()
     return [line if len(line) <= LINE_CHARACTERS else line[:LINE_CHARACTERS] + "..."
             for line, in reversed(rows)]
+
+
+# ======================================================================================
+# store/hello.py
+# The scenario that a new work repository has, to try.
+# ======================================================================================
+
+HELLO = {"scenarios": [{
+    "name": "HELLO", "version": "001", "variables": {"who": "world"},
+    "steps": [{"name": "greet", "tasks": [
+        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
 
 
 # ======================================================================================
@@ -8810,7 +9247,7 @@ create table audit (
     primary key (agent, n)
 ) without rowid;
 create index audit_time on audit(time, agent, n);
-""", NOTICE_TABLES)
+""", NOTICE_TABLES, ENGINE_TABLES)
 
 
 class Master:
@@ -8897,9 +9334,11 @@ class Master:
                 dict(each, dates=each["dates"].split(",")) for each in document.calendars],
             "data_servers": [_without_nothing(server) for server in document.data_servers],
             "logical_schemas": document.logical_schemas,
-            "notices": [notice["document"] for notice in document.notices]}
+            "notices": [notice["document"] for notice in document.notices],
+            "engines": [_without_nothing(engine) for engine in document.engines]}
         changes = []
-        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices"):
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices",
+                     "engines"):
             there = {_name_of(each): each for each in before[part]}
             for each in after[part]:
                 name = _name_of(each)
@@ -8926,6 +9365,9 @@ class Master:
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
         for notice in document.notices:
             put_notice(connection, notice["document"], now)
+        connection.executemany("replace into engine values (?, ?, ?, ?, ?)", [
+            (engine["name"], engine["driver"], json.dumps(engine["options"]), engine["spool"],
+             json.dumps(engine["contexts"])) for engine in document.engines])
         return changes
 
     def topology_faults(self, document):
@@ -8937,6 +9379,7 @@ class Master:
             servers = names("data_server") | {item["name"] for item in document.data_servers}
             schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
             calendars = names("calendar") | {item["name"] for item in document.calendars}
+            engines = names("engine") | {item["name"] for item in document.engines}
         faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
                   for index, schedule in enumerate(document.schedules)
                   if schedule and schedule.context not in contexts]
@@ -8952,7 +9395,7 @@ class Master:
                     faults.append((path, "no context %s" % context))
                 if target.split(".")[0] not in servers:
                     faults.append((path, "no data server %s" % target.split(".")[0]))
-        return faults
+        return faults + _engine_faults(document, contexts, engines | {LOCAL})
 
     def find_data_server(self, name):
         """{name, driver, database, connect} as it was defined, or None."""
@@ -8971,6 +9414,12 @@ class Master:
                 " and context in (?, ?) order by context=? desc limit 1",
                 (schema, context, DEFAULT_CONTEXT, context)).fetchone()
         return row and tuple(row)
+
+    def find_engine(self, name):
+        """{name, driver, options, spool, contexts} as it was defined, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select * from engine where name=?", (name,)).fetchone()
+        return row and _read_engine(row)
 
     def topology(self):
         """Contexts, data servers, logical schemas, calendars and notices as a document has them."""
@@ -8995,7 +9444,9 @@ class Master:
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()],
-                "notices": list_documents(connection)}
+                "notices": list_documents(connection),
+                "engines": [_without_nothing(_read_engine(row)) for row in connection.execute(
+                    "select * from engine order by name").fetchall()]}
 
     def calendars(self):
         """{name: dates} of the calendars."""
@@ -9033,6 +9484,25 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _engine_faults(document, contexts, engines):
+    """[(path, reason)] of engines and contexts that a document names and nobody has."""
+    faults = [(path, "no engine %s%s" % (name, tell_near(name, engines)))
+              for path, name in document.list_engines() if name not in engines]
+    for index, engine in enumerate(document.engines):
+        for context, target in (engine["contexts"] or {}).items():
+            path = "engines[%d].contexts.%s" % (index, context)
+            if context not in contexts:
+                faults.append((path, "no context %s" % context))
+            if target not in engines:
+                faults.append((path, "no engine %s" % target))
+    return faults
+
+
+def _read_engine(row):
+    """The definition of a row of engine."""
+    return dict(row, options=json.loads(row["options"]), contexts=json.loads(row["contexts"]))
 
 
 def _without_nothing(fields):
@@ -9536,119 +10006,6 @@ create table plan_value (               -- what a for_each runs over, as it was 
 -- of a child of a plan: the run of its node
 alter table session add column node integer;
 """
-
-
-# ======================================================================================
-# store/progress.py
-# What a session records as it goes: steps, tasks, output, variables.
-# ======================================================================================
-
-class Progress:
-    """Rows below a session. All take the session's number behind the connection."""
-
-    @staticmethod
-    def begin_step(connection, session, run, step, name, attempt, now):
-        """The attempt of a step begins; `run` counts the attempts of all steps in the session."""
-        connection.execute("insert into session_step(session, run, step, name, attempt, status,"
-                           " begun) values (?, ?, ?, ?, ?, 'RUNNING', ?)",
-                           (session, run, step, name, attempt, to_text(now)))
-
-    @staticmethod
-    def end_step(connection, session, run, status, message, now):
-        """The attempt `run` of a step ends with a status and a message."""
-        connection.execute("update session_step set status=?, message=?, ended=? where session=?"
-                           " and run=?", (status, message, to_text(now), session, run))
-
-    @staticmethod
-    def begin_task(connection, session, run, step_run, step, task, name, kind, attempt, now):
-        """A task begins: on disk before its process starts."""
-        connection.execute(
-            "insert into session_task(session, run, step_run, step, task, name, type, attempt,"
-            " status, begun) values (?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?)",
-            (session, run, step_run, step, task, name, kind, attempt, to_text(now)))
-
-    @staticmethod
-    def note_process(connection, session, run, pid, pid_started):
-        """A task's process has started: its id, and its start time as the kernel tells it."""
-        connection.execute("update session_task set pid=?, pid_started=? where session=? and run=?",
-                           (pid, pid_started, session, run))
-
-    @staticmethod
-    def end_task(connection, session, run, status, rc, rows, former, message, now):
-        """The attempt `run` of a task ends; `rc` and `rows` are None where it has none. `former`
-        has {variable: its value before}, as JSON, of those that it has changed, or None. What it
-        has started and could not end stays its own, for a RESTART."""
-        connection.execute(
-            "update session_task set status=?1, rc=?, row_count=?, former=?, message=?, ended=?,"
-            " child=(select id from session where id=child and ?1 in ('ERROR', 'STOPPED')"
-            " and status in ('WAITING', 'QUEUED', 'RUNNING')) where session=? and run=?",
-            (status, rc, rows, former, message, to_text(now), session, run))
-
-    @staticmethod
-    def take_child(connection, session, run):
-        """The session that a task has started before a crash cut its run short -> its number: it is
-        this run's now. None: it has started none, or that is purged."""
-        row = connection.execute(
-            "select old.run, old.child from session_task new join session_task old on"
-            " old.session=new.session and old.step=new.step and old.task=new.task"
-            " and old.run<new.run join session on session.id=old.child"
-            " where new.session=? and new.run=? order by old.run desc limit 1",
-            (session, run)).fetchone()
-        if row is None:
-            return None
-        connection.executemany("update session_task set child=? where session=? and run=?",
-                               [(None, session, row["run"]), (row["child"], session, run)])
-        return row["child"]
-
-    @staticmethod
-    def set_restart(connection, session, step, task, run):
-        """Where a RESTART of the session goes on: the run of this task, None if it has not
-        begun."""
-        connection.execute("update session set restart_step=?, restart_task=?, restart_run=?"
-                           " where id=?", (step, task, run, session))
-
-    @staticmethod
-    def set_variables(connection, session, values):
-        """The values of a session's variables as they stand."""
-        connection.execute("update session set variables=? where id=?",
-                           (json.dumps(values), session))
-
-    @staticmethod
-    def add_log(connection, session, task_run, lines, omitted=None):
-        """Lines [(position, time, stream, text)]; `omitted` is the range (first, end) left out."""
-        if omitted:
-            connection.execute("delete from session_log where session=? and task_run=?"
-                               " and position>=? and position<?", (session, task_run) + omitted)
-        connection.executemany("replace into session_log values (?, ?, ?, ?, ?, ?)",
-                               [(session, task_run) + line for line in lines])
-
-    @staticmethod
-    def find_interrupted(connection, session):
-        """(step row, task row) of what ran when the agent was lost, or None."""
-        task = connection.execute("select * from session_task where session=? and"
-                                  " status='RUNNING' order by run desc limit 1",
-                                  (session,)).fetchone()
-        step = task and connection.execute("select * from session_step where session=? and run=?",
-                                           (session, task["step_run"])).fetchone()
-        return (step, task) if step else None
-
-    @staticmethod
-    def record(connection, session, records):
-        """What a session has noted, [(method, arguments)], in order -> what the last one gives."""
-        value = None
-        for method, arguments in records:
-            value = method(connection, session, *arguments)
-        return value
-
-    @lazy
-    def record_later(self, connection, session, records):
-        """`record`, for which nobody waits."""
-        self.record(connection, session, records)
-
-    @lazy
-    def add_log_later(self, connection, session, task_run, lines, omitted):
-        """`add_log`, for which nobody waits."""
-        self.add_log(connection, session, task_run, lines, omitted)
 
 
 # ======================================================================================
@@ -11332,12 +11689,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", HAPPENING_TABLES, PLAN_TABLES)
-
-HELLO = {"scenarios": [{
-    "name": "HELLO", "version": "001", "variables": {"who": "world"},
-    "steps": [{"name": "greet", "tasks": [
-        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
+""", HAPPENING_TABLES, PLAN_TABLES, ENGINE_COLUMNS)
 
 
 class WorkRepository:
@@ -11353,6 +11705,7 @@ class WorkRepository:
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
+        self.engine_runs = EngineRuns()
         self.sessions = Sessions(name, self.scenarios)
         self.views = Views(self.scenarios, self.sessions)
         self.schedules = StoredSchedules(name, self.scenarios, self.ledger)
@@ -11470,9 +11823,11 @@ class WorkRepository:
         on_stale = self.db.read(self._get_on_stale, row)
         if on_stale == PLAN:            # it goes on, whatever became of its children
             return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
+        if interrupted and interrupted[1]["engine"]:    # it goes on there, whatever becomes of us
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
         if on_stale != ADOPT:
             return None
-        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
         if not state:
             return None
@@ -12721,6 +13076,74 @@ def exit_text(rc):
 
 
 # ======================================================================================
+# processes/calls.py
+# Calls of other programs for the agent itself: each a process of its own with a limit in time.
+# ======================================================================================
+
+MAX_ANSWER = 16 << 20       # bytes that are taken of what a program prints
+LEAVE_S = 1.0               # how long the end of one that was killed is waited for
+
+
+class NoAnswer(Exception):
+    """A program has not answered: it could not be started, took too long, or says so itself."""
+
+
+class Answer(NamedTuple):
+    """What a program that has ended printed."""
+    rc: int
+    out: bytes
+    err: str
+
+
+def call_program(words, environment, bounds, limit_s, data=b""):
+    """Runs a program to its end, within the Bounds of tasks -> Answer; what it has started itself
+    is not waited for. NoAnswer."""
+    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, \
+            tempfile.TemporaryFile() as err:
+        stdin.write(data)
+        stdin.seek(0)
+        try:
+            process = _start(bounds.bounded(Command(words, environment, cwd="/")),
+                             (stdin, out, err))
+        except (OSError, ValueError, MemoryError) as error:
+            raise NoAnswer(start_error(error)) from None
+        rc = _await_end(process, words[0], limit_s)
+        return Answer(rc, _read_back(out, words[0]),
+                      _read_back(err, words[0]).decode("utf-8", "replace").strip())
+
+
+def _start(command, streams):
+    """A Popen of a Command with these files as its standard streams. OSError, ValueError."""
+    program = open_program(command)
+    with staged(command, program) as (command, program):
+        keywords = {"umask": command.umask} if HAS_UMASK and command.umask is not None else {}
+        return subprocess.Popen(
+            [to_bytes(word) for word in command.words], executable=program,
+            cwd=command.cwd and to_bytes(command.cwd),
+            env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
+            stdin=streams[0], stdout=streams[1], stderr=streams[2], start_new_session=True,
+            pass_fds=command.pass_fds, **keywords)
+
+
+def _await_end(process, name, limit_s):
+    """The exit code of a Popen. NoAnswer after so long: it is killed with its group."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(limit_s)
+    signal_group(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):    # a mount that hangs: it is left behind
+        process.wait(LEAVE_S)
+    raise NoAnswer("%s took over %g s" % (os.path.basename(name), limit_s))
+
+
+def _read_back(file, name):
+    file.seek(0)
+    data = file.read(MAX_ANSWER + 1)
+    if len(data) > MAX_ANSWER:
+        raise NoAnswer("%s printed over %d bytes" % (os.path.basename(name), MAX_ANSWER))
+    return data
+
+
+# ======================================================================================
 # processes/errand.py
 # A process beside all sessions that is given something, and has a limit in time.
 #
@@ -13056,6 +13479,16 @@ class Capture:
                                  self._lines_after - sum(block.lines for block in self._tail),
                                  self._bytes_after - sum(block.size for block in self._tail))))
             return rows, omitted
+
+    def go_on(self, position, size):
+        """Goes on at a position, behind rows that took so many bytes: what is fed was printed after
+        them."""
+        self._position, self._head_left = position, max(0, self._half - size)
+
+    def tell_place(self):
+        """(position of the next row, {stream: bytes of a line that has no end yet})."""
+        with self._lock:
+            return self._position, {stream: len(data) for stream, data in self._carry.items()}
 
     def flush(self):
         """Hands what is new to the store, unless the last rows are still on their way."""
@@ -14366,6 +14799,230 @@ def _find_time(member):
 
 
 # ======================================================================================
+# tasks/spooling.py
+# The spool of an engine: what a task finds there, and how the agent writes, reads and clears it.
+#
+# A task has a folder of its own in it, which bears its marker as name:
+#
+#     script      what is submitted; it has no value of any variable, for an engine may show it
+#     task        what that runs: it makes `begin`, runs the command, and writes its exit code
+#     values      the environment of the command; secrets are in `secrets`, which is gone once read
+#     code        of a python task
+#     begin       a folder: who makes it may run the command, so it is run once at most
+#     out, err    what the command prints; engine.log: what the engine says of it
+#     end         the exit code, by one rename
+#
+# What reads and writes there is done in processes by themselves, as the user of tasks: a file system
+# that does not answer keeps such a process alone.
+# ======================================================================================
+
+READ_AT_ONCE = 1 << 22      # bytes of all tasks of an engine that one look takes
+
+
+class EngineOrder(NamedTuple):
+    """What is to run on an engine."""
+    words: list
+    environment: dict           # variables, and what `env` says
+    secrets: dict               # likewise
+    cwd: Optional[str] = None
+    code: Optional[str] = None  # which a Python reads from descriptor 3
+    is_python: bool = False     # words[0] is this host's Python: else the first in the PATH
+
+
+def _exports(environment):
+    return "".join("export %s=%s\n" % (name, shlex.quote(text))
+                   for name, text in sorted(environment.items()))
+
+
+def make_files(order, folder, home):
+    """{name: text} of a task's folder; `home` is the agent's working folder."""
+    quoted = shlex.quote(folder)
+    lines = ["#!/bin/sh", "agent_mask=$(umask)", "umask 077",
+             "mkdir %s/begin 2>/dev/null || exit 75    # it has begun before" % quoted,
+             "exec >>%s/out 2>>%s/err </dev/null" % (quoted, quoted),
+             "(", "umask \"$agent_mask\"", "unset agent_mask"]
+    if order.secrets:
+        lines += [". %s/secrets" % quoted, "rm -f %s/secrets" % quoted]
+    lines += [". %s/values" % quoted]
+    if order.cwd:
+        lines.append("cd %s || exit 127" % shlex.quote(order.cwd))
+    else:
+        lines.append("cd %s 2>/dev/null || cd /" % shlex.quote(home))
+    lines.append("set -- %s" % " ".join(map(shlex.quote, order.words)))
+    if order.is_python:
+        lines.append("[ -x \"$1\" ] || { shift; set -- python3 \"$@\"; }")
+    lines += ["exec \"$@\"" + (" 3<%s/code" % quoted if order.code is not None else ""), ")",
+              "agent_rc=$?",
+              "echo \"$agent_rc\" >%s/end.part && mv -f %s/end.part %s/end" % (
+                  quoted, quoted, quoted), "exit \"$agent_rc\"", ""]
+    files = {"script": "#!/bin/sh\nexec /bin/sh %s/task\n" % quoted, "task": "\n".join(lines),
+             "values": _exports(order.environment)}
+    if order.secrets:
+        files["secrets"] = _exports(order.secrets)
+    if order.code is not None:
+        files["code"] = order.code
+    return files
+
+
+def write_spool_alone():
+    """In a process by itself: makes the folders of tasks. The order, as JSON on standard input, is
+    {"spool": folder, "tasks": {name: {file: text}}}; the answer has {name: why not, or nothing}."""
+    import json
+    import os
+    import stat
+    import sys
+    order = json.loads(sys.stdin.buffer.read().decode())
+    spool, own, answer = order["spool"], os.geteuid(), {}
+
+    def judge(path):
+        """Why nothing is made in a folder that others may change."""
+        status = os.stat(path)
+        if status.st_uid not in (own, 0):
+            return "%s belongs to another user (uid %d)" % (path, status.st_uid)
+        if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+            return "%s may be written by others (chmod go-w %s)" % (path, path)
+        return ""
+
+    def make(folder, files):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            status = os.lstat(folder)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != own or status.st_mode & 0o077:
+                return "%s is there and is not this agent's: delete it" % folder
+            if os.path.exists(folder + "/begin"):
+                return ""                   # it runs, or has run
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            for name in os.listdir(place):
+                os.unlink(name, dir_fd=place)
+            for name, text in files.items():
+                mode = 0o700 if name == "script" else 0o600
+                fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode,
+                             dir_fd=place)
+                with open(fd, "wb") as file:
+                    file.write(text.encode("utf-8", "surrogateescape"))
+                    file.flush()
+                    os.fsync(file.fileno())
+        finally:
+            os.close(place)
+        return ""
+    if not os.path.isdir(spool):
+        os.mkdir(spool, 0o700)
+    fault = judge(spool)
+    for name, files in order["tasks"].items():
+        answer[name] = fault or make(os.path.join(spool, name), files)
+    print(json.dumps(answer))
+
+
+def look_spool_alone():
+    """In a process by itself: reads what tasks have written. The order, as JSON on standard input,
+    is {"limit": bytes of all, "tasks": [{"folder", "out", "err": bytes read before, "is_last",
+    "is_captured"}]}; the answer is a list, in their order: {"is_gone"} or {"has_begun", "end",
+    "out", "err", "has_more"}, and of what has ended {"captured", "tail", "engine"}, in base64."""
+    import base64
+    import json
+    import os
+    import stat
+    import sys
+    order, answers = json.loads(sys.stdin.buffer.read().decode()), []
+    limit = order["limit"]
+
+    def read(name, start, size):
+        """(bytes of a file of the folder from there on, whether there are more)."""
+        nonlocal limit
+        try:
+            fd = os.open(folder + "/" + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return b"", False
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            file.seek(max(0, status.st_size + start) if start < 0 else start)
+            data = file.read(min(size, limit)) if stat.S_ISREG(status.st_mode) else b""
+            limit -= len(data)
+            return data, file.tell() < status.st_size
+    for task in order["tasks"]:
+        folder = task["folder"]
+        if not os.path.isdir(folder):
+            answers.append({"is_gone": True})
+            continue
+        names = os.listdir(folder)      # so that a file system of the network looks anew
+        end = read("end", 0, 20)[0].strip() if "end" in names else b""
+        is_last = task["is_last"] or end.isdigit()
+        answer = {"has_begun": "begin" in names, "end": int(end) if end.isdigit() else None,
+                  "has_more": limit < 300000}
+        for name in ("out", "err"):
+            data, has_more = read(name, task[name], 1 << 20) if limit else (b"", True)
+            if has_more or not is_last:     # whole lines, where there are any
+                data = data[:data.rfind(b"\n") + 1] or (data if len(data) > 65536 else b"")
+            answer[name] = base64.b64encode(data).decode()
+            answer["has_more"] |= has_more and bool(data)
+        if is_last and not answer["has_more"]:
+            for key, name, start in (("captured", "out", 0), ("tail", "err", -4096),
+                                     ("engine", "engine.log", 0)):
+                data, _ = read(name, start, 65537) if key != "captured" or task["is_captured"] \
+                    else (b"", False)
+                answer[key] = base64.b64encode(data).decode()
+        answers.append(answer)
+    print(json.dumps(answers))
+
+
+def clear_spool_alone():
+    """In a process by itself: the order, as JSON on standard input, is {"claim": [folders],
+    "remove": [folders]}. Makes `begin` in the first, so that no command runs there any more, and
+    deletes the others; the answer has those of the first in which that was not there before."""
+    import json
+    import os
+    import shutil
+    import sys
+    order, claimed = json.loads(sys.stdin.buffer.read().decode()), []
+    for folder in order["claim"]:
+        try:
+            os.mkdir(folder + "/begin", 0o700)
+            claimed.append(folder)
+        except (FileExistsError, FileNotFoundError):
+            pass
+    for folder in order["remove"]:
+        if os.path.isdir(folder) and not os.path.islink(folder) \
+                and os.lstat(folder).st_uid == os.geteuid():
+            shutil.rmtree(folder)
+    print(json.dumps(claimed))
+
+
+class EngineSpool:
+    """The spool of one engine, by processes by themselves; call(words, data=bytes) -> Answer."""
+
+    def __init__(self, folder, call):
+        self.folder, self._call = folder, call
+
+    def _do(self, function, order):
+        """What a function that runs by itself answers. NoAnswer."""
+        answer = self._call(alone_command(function), data=json.dumps(order).encode())
+        try:
+            return json.loads(answer.out.decode())
+        except ValueError:
+            raise NoAnswer("spool %s: %s" % (self.folder, one_line(
+                answer.err.rpartition("\n")[2] or exit_text(answer.rc)))) from None
+
+    def folder_of(self, marker):
+        """The path of a task's folder."""
+        return os.path.join(self.folder, marker)
+
+    def write(self, tasks):
+        """{name: {file: text}} -> {name: why it cannot be made for good, or nothing}."""
+        return self._do(write_spool_alone, {"spool": self.folder, "tasks": tasks})
+
+    def read(self, tasks):
+        """As look_spool_alone."""
+        return self._do(look_spool_alone, {"limit": READ_AT_ONCE, "tasks": tasks})
+
+    def clear(self, claim=(), **folders):
+        """As clear_spool_alone."""
+        return self._do(clear_spool_alone, {
+            "claim": list(claim), "remove": folders.get("remove", [])})
+
+
+# ======================================================================================
 # tasks/commands.py
 # Commands, code and the small types: os, set, sleep, wait_file, python, scenario.
 # ======================================================================================
@@ -14407,6 +15064,7 @@ class OsTask:
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
                        meaning="umask of the process (what the agent was started with)"),
+        "engine": ENGINE_FIELD,
     }
 
     @staticmethod
@@ -14427,7 +15085,12 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self._result(fields, execution.adopt(), execution)
+        return self.result(fields, execution.adopt(), execution)
+
+    def order(self, fields, values):
+        """What is to run on an engine, with the environment that `env` says -> EngineOrder."""
+        return EngineOrder(self._words(fields, values), substitute_all(fields["env"], values), {},
+                           substitute_all(fields["cwd"], values))
 
     @staticmethod
     def _words(fields, values):
@@ -14447,7 +15110,7 @@ class OsTask:
             words, dict(self._surround(execution.environment()), **surroundings["env"]),
             surroundings["cwd"], surroundings["stdin"], pass_fds,
             is_captured=fields["capture"] is not None), is_adoptable=True)
-        return self._result(fields, rc, execution)
+        return self.result(fields, rc, execution)
 
     @staticmethod
     def _surround(environment):
@@ -14455,7 +15118,7 @@ class OsTask:
         return environment
 
     @staticmethod
-    def _result(fields, rc, execution):
+    def result(fields, rc, execution):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
@@ -14594,28 +15257,46 @@ class PythonTask(OsTask):
         "code": Field(FILLED, meaning="the code itself; give either this or file"),
         "file": Field(FILLED, meaning="a file with the code"),
         "args": Field(list_of(TEXT), default=[], meaning="what is in sys.argv behind the program"),
-        "cwd": CWD, "env": ENV, "capture": CAPTURE,
+        "cwd": CWD, "env": ENV, "capture": CAPTURE, "engine": ENGINE_FIELD,
     }
     one_of = ("code", "file")
     literal = ("code",)                 # in which nothing is replaced
 
     def run(self, fields, execution):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
-        values = execution.values
-        reason = find_code_fault(fields["code"] or "")
-        if reason:                      # an earlier version took it
-            raise TaskError("code: %s" % reason)
-        words = [sys.executable] + PYTHON_FLAGS
-        args = substitute_all(fields["args"], values)
-        if fields["file"]:
-            return self._process(
-                fields, execution, words + [substitute(fields["file"], values)] + args)
+        code = self._code(fields)
+        if code is None:
+            return self._process(fields, execution, self._python_words(fields, execution.values))
         with tempfile.TemporaryFile() as source:
-            source.write(substitute(fields["code"], {}).encode())
+            source.write(code.encode())
             source.seek(0)
             fd = source.fileno()
-            return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args,
-                                 (fd,))
+            return self._process(fields, execution,
+                                 self._python_words(fields, execution.values, fd), (fd,))
+
+    def order(self, fields, values):
+        """As of `os`; the code is read from descriptor 3."""
+        code = self._code(fields)
+        return EngineOrder(self._python_words(fields, values, 3),
+                           substitute_all(fields["env"], values), {},
+                           substitute_all(fields["cwd"], values), code, is_python=True)
+
+    @staticmethod
+    def _code(fields):
+        """The code itself, None where it is a file of its own. TaskError."""
+        if fields["file"]:
+            return None
+        reason = find_code_fault(fields["code"])
+        if reason:                      # an earlier version took it
+            raise TaskError("code: %s" % reason)
+        return substitute(fields["code"], {})
+
+    @staticmethod
+    def _python_words(fields, values, fd=None):
+        """The words that start it; its code comes from this descriptor."""
+        program = [substitute(fields["file"], values)] if fields["file"] else \
+            ["-c", PYTHON_BOOT, str(fd)]
+        return [sys.executable] + PYTHON_FLAGS + program + substitute_all(fields["args"], values)
 
     @staticmethod
     def _surround(environment):
@@ -15494,6 +16175,267 @@ class UnloadCsvTask(DatabaseTask):
 
 
 # ======================================================================================
+# tasks/engines.py
+# The drivers of engines: how a batch system is asked, and what its answers mean.
+#
+# A driver gets call(words) -> Answer at its construction, which raises NoAnswer, and has
+#     submit(script, marker) -> id        Refused, NoAnswer: it may have been taken
+#     find(markers) -> {marker: [ids]}    those that have not ended first
+#     states(ids) -> {id: JobState}       in one call for all
+#     end_of(id, state) -> JobState       all that is known of one that has ended
+#     cancel(ids) -> [ids that could not be told]
+#     output(id) -> bytes                 what the engine itself has of what it printed
+# ======================================================================================
+
+HAS_ENDED, IS_LOST = "ENDED", "LOST"
+REFUSED_RC = 65         # exit code of `submit`: refused for good (EX_DATAERR of sysexits.h)
+IDS_AT_ONCE = 1000      # that one call asks for
+ID = re.compile(r"[^\s\x00-\x1f]{1,200}")
+
+
+class Refused(Exception):
+    """An engine does not take a task, and says why."""
+
+
+class JobState(NamedTuple):
+    """What an engine says of a task that it has."""
+    word: str                       # QUEUED, RUNNING, ENDED, LOST: it knows nothing of it
+    rc: Optional[int] = None        # of one that has ended, where it is known; a signal is negative
+    text: str = ""                  # what else there is to say of its end
+    is_plain: bool = True           # its exit code says all
+
+
+def tell_answer(answer):
+    """An Answer that is none, in words."""
+    text = exit_text(answer.rc)
+    return "%s: %s" % (text, one_line(answer.err)) if answer.err else text
+
+
+def as_signal(rc):
+    """The exit code of a shell as one of a process: over 128 it was a signal (PBS: over 256)."""
+    for base in (128, 256):
+        if base < rc <= base + 64:
+            return base - rc
+    return rc
+
+
+class CommandEngine:
+    """Calls what the definition says, one call of `state` for all tasks."""
+
+    def __init__(self, options, call):
+        self._options, self._call = options, call
+
+    def _ask(self, template, **values):
+        """Calls a template -> Answer. A word that is `${ID}` alone becomes one for each id."""
+        ids = values.get("ID", [])
+        texts = {"MARKER": values.get("MARKER", ""), "SCRIPT": values.get("SCRIPT", ""),
+                 "ID": " ".join(ids)}
+        words = []
+        for word in self._options[template]:
+            words += ids if word == "${ID}" else [substitute(word, texts)]
+        return self._call(words)
+
+    def _get(self, template, **values):
+        """What a template prints, as text. NoAnswer."""
+        answer = self._ask(template, **values)
+        if answer.rc:
+            raise NoAnswer(tell_answer(answer))
+        return answer.out.decode("utf-8", "replace")
+
+    def submit(self, script, marker):
+        """The id is the last line that is printed."""
+        answer = self._ask("submit", SCRIPT=script, MARKER=marker)
+        if answer.rc == REFUSED_RC:
+            raise Refused(one_line(answer.err) or tell_answer(answer))
+        if answer.rc:
+            raise NoAnswer(tell_answer(answer))
+        return _last_id(answer.out)
+
+    def find(self, markers):
+        """One call for each: it is asked where a submission was cut short alone."""
+        return {marker: [line.strip() for line in self._get("find", MARKER=marker).split("\n")
+                         if ID.fullmatch(line.strip())] for marker in markers}
+
+    def states(self, ids):
+        """In calls of so many at once."""
+        states = {}
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            part = ids[start:start + IDS_AT_ONCE]
+            states.update(read_states(self._get("state", ID=part), part))
+        return states
+
+    def end_of(self, _, state):
+        """It has said all."""
+        return state
+
+    def cancel(self, ids):
+        """One call for each. What comes of it, its state tells."""
+        return [each for each in ids if self._ask("cancel", ID=[each]).rc]
+
+    def output(self, each):
+        """Nothing without a template."""
+        return self._ask("output", ID=[each]).out if "output" in self._options else b""
+
+
+def _last_id(out):
+    lines = out.decode("utf-8", "replace").split()
+    if not lines or not ID.fullmatch(lines[-1]):
+        raise NoAnswer("printed no id")
+    return lines[-1]
+
+
+def read_states(text, ids):
+    """{id: JobState} of what `state` prints: a line for each id, in their order, or, in any order,
+    behind the id. One that is not named then is LOST. NoAnswer for what is neither."""
+    lines = [line.split(None, 1) for line in text.split("\n") if line.strip()]
+    if lines and lines[0][0] in ids:
+        named = {words[0]: words[1] if len(words) > 1 else "" for words in lines}
+        return {each: read_state_line(named[each]) if each in named else JobState(IS_LOST)
+                for each in ids}
+    if len(lines) != len(ids):
+        raise NoAnswer("printed %d states for %d ids" % (len(lines), len(ids)))
+    return {each: read_state_line(" ".join(words)) for each, words in zip(ids, lines)}
+
+
+def read_state_line(text):
+    """`QUEUED`, `RUNNING`, `LOST`, or `ENDED`, its exit code, and maybe words -> JobState."""
+    match = re.fullmatch(r"(QUEUED|RUNNING|LOST)\b.*|ENDED(?:\s+(-?[0-9]{1,5}))?(?:\s+(.*?))?\s*",
+                         text, re.S)
+    if not match:
+        raise NoAnswer("printed no state: %s" % text[:60])
+    if match.group(1):
+        return JobState(match.group(1))
+    rc, words = match.group(2), match.group(3) or ""
+    return JobState(HAS_ENDED, rc and as_signal(int(rc)), words, not words)
+
+
+# what sbatch, squeue, scontrol and scancel say where the controller cannot be asked
+_AWAY = re.compile("unable to contact|socket timed out|zero bytes|connect|communication|temporar|"
+                   "backup controller|authentication|munge|dns srv|transport|time.?d? ?out|"
+                   "host is down|configuration source|config source|slurmctld", re.I)
+_REFUSAL = re.compile(r"submission failed: |unrecognized option|invalid|unable to open file|"
+                      r"ambiguous|requires an argument", re.I)
+# the environment that sbatch hands on to a task; what has a purpose here alone stays here
+_KEPT = re.compile("PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|"
+                   "MODULEPATH|KRB5CCNAME|SLURM_.*|SBATCH_.*")
+_FILTERS = re.compile("SQUEUE_.*|SCANCEL_.*|SCONTROL_.*")       # would hide tasks
+_WORDS = {
+    "CANCELLED": "cancelled there", "TIMEOUT": "out of time", "DEADLINE": "out of time",
+    "OUT_OF_MEMORY": "out of memory", "NODE_FAIL": "its node was lost",
+    "BOOT_FAIL": "its node was lost", "PREEMPTED": "preempted", "REVOKED": "revoked there",
+}
+_GONE = re.compile("invalid job id", re.I)
+_ENDINGS = ("COMPLETED", "FAILED", "SPECIAL_EXIT", "LAUNCH_FAILED") + tuple(_WORDS)
+
+
+class SlurmEngine:
+    """Slurm by its own commands."""
+
+    def __init__(self, options, call):
+        self._options, self._call = options, call
+
+    def _get(self, words):
+        """What a command prints. NoAnswer."""
+        answer = self._call(words, _without(_FILTERS))
+        if answer.rc:
+            raise NoAnswer("%s: %s" % (words[0], tell_answer(answer)))
+        return answer.out.decode("utf-8", "replace")
+
+    def submit(self, script, marker):
+        """What the engine itself says of it goes to a file beside the script."""
+        answer = self._call(
+            ["sbatch", "--parsable", "--no-requeue", "--job-name=" + marker, "--open-mode=append",
+             "--output=%s/engine.log" % script.rpartition("/")[0].replace("%", "%%")]
+            + ["--%s" % name if value is True else "--%s=%s" % (name, value)
+               for name, value in sorted(self._options.items())] + [script], _only(_KEPT))
+        if answer.rc and _REFUSAL.search(answer.err) and not _AWAY.search(answer.err):
+            raise Refused(one_line(answer.err))
+        if answer.rc:
+            raise NoAnswer("sbatch: " + tell_answer(answer))
+        return _last_id(answer.out.split(b";")[0])
+
+    def find(self, markers):
+        """In one call, by their names."""
+        out, jobs = "", {marker: [] for marker in markers}
+        if markers:
+            out = self._get(["squeue", "--noheader", "--states=all", "--format=%i|%T|%j",
+                             "--name=" + ",".join(markers)])
+        for line in out.split("\n"):
+            job, _, rest = line.strip().partition("|")
+            state, _, name = rest.partition("|")
+            if name in jobs:
+                jobs[name].insert(0 if state not in _ENDINGS else len(jobs[name]), job)
+        return jobs
+
+    def states(self, ids):
+        """In one squeue for all; what it does not know any more is LOST."""
+        states = {each: JobState(IS_LOST) for each in ids}
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            try:
+                out = self._get(["squeue", "--noheader", "--states=all", "--format=%i|%T",
+                                 "--jobs=" + ",".join(ids[start:start + IDS_AT_ONCE])])
+            except NoAnswer as error:
+                if not _GONE.search(str(error)):
+                    raise
+                continue
+            for line in out.split("\n"):
+                job, _, state = line.strip().partition("|")
+                if job in states:
+                    states[job] = JobState(
+                        HAS_ENDED if state in _ENDINGS else
+                        QUEUED if state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD",
+                                            "RESV_DEL_HOLD", "REQUEUE_FED") else RUNNING,
+                        None, _WORDS.get(state, ""), state not in _WORDS)
+        return states
+
+    def end_of(self, each, state):
+        """By scontrol, which has its exit code."""
+        try:
+            out = self._get(["scontrol", "--oneliner", "show", "job", each])
+        except NoAnswer as error:
+            if not _GONE.search(str(error)):
+                raise
+            return state
+        fields = dict(part.split("=", 1) for part in out.split() if "=" in part)
+        rc, _, number = fields.get("ExitCode", "0:0").partition(":")
+        word, reason = fields.get("JobState", ""), fields.get("Reason", "None")
+        text = ", ".join(filter(None, (word, reason if reason != "None" else "")))
+        text = "%s (%s)" % (_WORDS[word], text) if word in _WORDS else "(%s)" % text
+        has_signal = number.isdigit() and int(number)
+        return JobState(HAS_ENDED, -int(number) if has_signal else int(rc), text,
+                        word not in _WORDS)
+
+    def cancel(self, ids):
+        """In one call for all, of those that it still knows."""
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            answer = self._call(["scancel"] + ids[start:start + IDS_AT_ONCE], _without(_FILTERS))
+            if answer.rc and not _GONE.search(answer.err):
+                raise NoAnswer("scancel: " + tell_answer(answer))
+        return []
+
+    def output(self, _):
+        """It has written that into the spool."""
+        return b""
+
+
+def _only(pattern):
+    return lambda environment: {name: text for name, text in environment.items()
+                                if pattern.fullmatch(name)}
+
+
+def _without(pattern):
+    return lambda environment: {name: text for name, text in environment.items()
+                                if not pattern.fullmatch(name)}
+
+
+def make_driver(engine, call):
+    """The driver of an engine's definition; call(words, choose=None) -> Answer, where choose takes
+    the environment of the agent and gives that of the call. NoAnswer."""
+    kind = SlurmEngine if engine["driver"] == SLURM else CommandEngine
+    return kind(engine["options"], call)
+
+
+# ======================================================================================
 # tasks/evaluate.py
 # The type evaluate: comparisons, and expressions searched where they can be ended.
 #
@@ -16310,6 +17252,7 @@ class Control:
 
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
+        self.is_parting = False         # so does what is on an engine
         self._clock, self._on_change = clock, on_change
         self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
@@ -16333,10 +17276,12 @@ class Control:
                 self._mode, self._message = mode, message
         self.wake()
 
-    def leave(self):
-        """A process that can be adopted, the one waited for or the next, goes on by itself."""
+    def leave(self, is_engine_alone=False):
+        """A process that can be adopted, the one waited for or the next, goes on by itself; or that
+        alone which is on an engine."""
         with self._changed:
-            self.is_leaving = True
+            self.is_parting = True
+            self.is_leaving = self.is_leaving or not is_engine_alone
         self.wake()
 
     def wake(self):
@@ -16494,7 +17439,8 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
-    children: Tuple[int, ...]       # the sessions whose end it waits for
+    children: Tuple[int, ...] = ()  # the sessions whose end it waits for
+    engine_task: Any = None         # or the EngineTask
     is_deaf: bool = False           # stops and time-outs are not its business now
 
 
@@ -16731,6 +17677,212 @@ def has_root_tasks(settings):
 
 
 # ======================================================================================
+# runtime/engine_task.py
+# A task on an engine: how far it has come, for its session and for who watches it there.
+# ======================================================================================
+
+UNKNOWN = "outcome unknown"
+LOOKS = 2               # so many say the same before it is believed: a file system may lag behind
+
+FRESH, SUBMITTABLE, UNSURE, THERE = "fresh", "ready", "unsure", "there"
+
+
+class EngineEnd(NamedTuple):
+    """How a task on an engine has ended."""
+    rc: Optional[int] = None            # a signal is negative
+    words: str = ""                     # what the engine says of it
+    error: str = ""                     # why it has no exit code that counts
+    captured: bytes = b""               # the beginning of its standard output
+    tail: bytes = b""                   # the end of its standard error
+    is_given_up: bool = False           # nobody has waited for its end
+
+
+class EngineTask:
+    """One run of a task on an engine.
+
+      fresh ──> ready ──> there ──> its EngineEnd
+                  │  ^      ^
+                  v  │      │       a submission without an answer is looked for by the marker;
+                unsure ─────┘       it is made again when nobody has it and it has not begun
+
+    Its watch alone leads it; the session that it is of reads, and calls cancel(). `records` keep on
+    disk what has to outlive the agent, `on_news()` is called when something is new.
+    """
+
+    def __init__(self, marker, folder, order, records, capture, is_captured, on_news, home, engine):
+        self.marker, self.folder, self.records = marker, folder, records
+        self.engine = engine                # its name
+        self.phase, self.id, self.state = FRESH, None, JobState(IS_LOST)
+        self.end = None
+        self.is_cancelled = self.is_cancel_sent = False
+        self._silences = {}                 # what does not answer -> in which words
+        self._silent_since, self._silent_clock = None, 0.0      # monotonic, of day
+        self._order, self._home = order, home
+        self._capture, self._is_captured, self._on_news = capture, is_captured, on_news
+        self._read = {OUT: 0, ERR: 0}       # bytes of its output that were taken
+        self._is_stored = threading.Event()     # no rows of its log are on their way
+        self._is_stored.set()
+        self._looks = 0                     # one after the other that gave nothing
+        self._lock = threading.Lock()
+
+    def take_up(self, row):
+        """It was under way when an agent was lost: as the row of session_task has it."""
+        if row["engine_id"] or row["engine_submitted"]:
+            self.phase, self.id = (THERE if row["engine_id"] else UNSURE), row["engine_id"]
+
+    def skip(self, out, err):
+        """So many bytes of its output are in the log already."""
+        self._read = {OUT: out, ERR: err}
+
+    # -- for its session ---------------------------------------------------------------
+
+    @property
+    def is_over(self):
+        """Whether nothing of it is left on the engine, or nobody waits for that any more."""
+        return self.end is not None
+
+    def cancel(self):
+        """It is no more wanted: the engine is to end it."""
+        self.is_cancelled = True
+
+    def tell_wait(self):
+        """(word, text) of what it waits for, as SESSIONS shows it."""
+        engine = self.engine
+        if self.silence:
+            return FOR_ENGINE, "engine %s has not answered since %s: %s" % (
+                engine, time.strftime("%H:%M:%S", time.localtime(self._silent_clock)),
+                self.silence)
+        name = " as %s" % self.id if self.id else ""
+        if self.is_cancelled:
+            return FOR_ENGINE, "is being cancelled on engine %s%s" % (engine, name)
+        if self.phase == THERE and self.state.word == RUNNING:
+            return "", "runs on engine %s%s" % (engine, name)
+        if self.phase == THERE and self.state.word == QUEUED:
+            return FOR_ENGINE, "is queued on engine %s%s" % (engine, name)
+        return FOR_ENGINE, "is being handed to engine %s" % engine
+
+    # -- for its watch -----------------------------------------------------------------
+
+    @property
+    def silence(self):
+        """What does not answer for it, in words, or nothing."""
+        return "; ".join(sorted(set(self._silences.values())))
+
+    def fall_silent(self, kind, text, now, steady):
+        """One of `engine`, `submit` and `spool` did not answer for it. `now` is epoch seconds,
+        `steady` monotonic ones."""
+        if self._silent_since is None:
+            self._silent_since, self._silent_clock = steady, now
+        self._silences = dict(self._silences, **{kind: text})
+
+    def note_answer(self, kind):
+        """It did."""
+        self._silences = {key: text for key, text in self._silences.items() if key != kind}
+        if not self._silences:
+            self._silent_since = None
+
+    def is_silent(self, kind):
+        """Whether it did not answer when it was asked last."""
+        return kind in self._silences
+
+    def note_state(self, state):
+        """The engine says so of it."""
+        self.state = state
+        if state.word in (QUEUED, RUNNING):
+            self._looks = 0
+
+    def has_waited(self, patience_s, steady):
+        """Whether the engine has not answered for so long."""
+        return patience_s is not None and self._silent_since is not None \
+            and steady - self._silent_since >= patience_s
+
+    def make_files(self):
+        """{name: text} for its folder."""
+        return make_files(self._order, self.folder, self._home)
+
+    def move(self, phase, engine_id=None):
+        """It has come so far."""
+        self.phase, self.id, self._looks = phase, engine_id or self.id, 0
+
+    def sent_cancel(self, is_sent=True):
+        """The engine was told to cancel it; False: it is to be told again."""
+        self.is_cancel_sent = is_sent
+
+    def finish(self, end):
+        """It is over. No second end counts."""
+        with self._lock:
+            if self.end is not None:
+                return
+            self.end = end
+        self._on_news()
+
+    def is_settled(self):
+        """Counts a look that gave nothing of it -> whether that is to be believed."""
+        self._looks += 1
+        return self._looks >= LOOKS
+
+    # -- its output --------------------------------------------------------------------
+
+    def make_order(self, is_last, timeout_s=0.0):
+        """What a look into the spool is to read of it; None where rows are still on their way when
+        they had so long."""
+        return {"folder": self.folder, "out": self._read[OUT], "err": self._read[ERR],
+                "is_last": is_last, "is_captured": self._is_captured
+                } if self._is_stored.wait(timeout_s) else None
+
+    def take_output(self, report):
+        """Hands over what was read of it -> whether there was any."""
+        has_any = False
+        for stream, name in ((OUT, "out"), (ERR, "err")):
+            data = base64.b64decode(report.get(name, ""))
+            if data:
+                self._read[stream] += len(data)
+                self._capture.feed(stream, data)
+                has_any = True
+        if has_any:
+            self._store()
+        return has_any
+
+    def _store(self):
+        rows, omitted = self._capture.take()
+        if not (rows or omitted):
+            return
+        position, carried = self._capture.tell_place()
+        self._is_stored.clear()
+        self.records.log(rows, omitted, [self._read[OUT] - carried.get(OUT, 0),
+                                         self._read[ERR] - carried.get(ERR, 0), position],
+                         self._is_stored.set)
+
+    def say(self, data):
+        """What the engine itself has printed of it goes to its log."""
+        if data.strip():
+            self._capture.feed(ERR, data if data.endswith(b"\n") else data + b"\n")
+
+    # -- its end -----------------------------------------------------------------------
+
+    def find_end(self, report, final):
+        """The EngineEnd that follows from a report of the spool and the last state."""
+        engine = self.engine
+        captured, tail = (base64.b64decode(report.get(name, "")) for name in ("captured", "tail"))
+        rc = report.get("end")
+        if rc is not None:
+            words = "" if final.is_plain or not final.text or rc == 0 else "%s on engine %s" % (
+                final.text, engine)
+            return EngineEnd(rc, words, "", captured, tail)
+        if final.word == HAS_ENDED and (final.rc is not None or not final.is_plain):
+            text = "%s on engine %s" % (final.text, engine) if final.text else ""
+            return EngineEnd(final.rc, text, "" if final.is_plain else text, captured, tail)
+        return EngineEnd(None, "", "%s: engine %s knows nothing of it, and its script has noted "
+                         "no exit code" % (UNKNOWN, engine), captured, tail)
+
+
+def as_exit(rc, codes):
+    """The exit code that a shell has noted, as one of a process: over 128 it was a signal, unless
+    the task itself names it."""
+    return rc if rc in codes else as_signal(rc)
+
+
+# ======================================================================================
 # runtime/execution.py
 # One task under way: how it reaches its process, its data servers, and its session's values.
 # ======================================================================================
@@ -16756,6 +17908,7 @@ class Surroundings(NamedTuple):
     looks: Any                      # the Looks of all sessions
     bounds: Bounds = Bounds()       # of tasks on this host
     plans: Any = None               # the Families: check_context(name), took(repository, ticket)
+    engines: Any = None             # the Engines
 
 
 class Exit(NamedTuple):
@@ -16763,11 +17916,14 @@ class Exit(NamedTuple):
     rc: Optional[int] = None
     captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
     last_error: str = ""            # the last line of its standard error
+    words: str = ""                 # what an engine says of its end
 
     @property
     def text(self):
         """In words: its exit code, and what it said last."""
         text = exit_text(self.rc)
+        if self.words:
+            text = "%s (%s)" % (self.words, text)
         return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
@@ -16791,6 +17947,13 @@ class Execution:
         environment = dict(self._around.environment)
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
+
+    def set_place(self, place, secrets):
+        """Where it runs, if not here, is of no concern to one that runs here."""
+
+    def work(self, kind, fields, is_resumed):
+        """Has a task's type do what it does -> its TaskResult, or a generator of that."""
+        return (kind.resume if is_resumed else kind.run)(fields, self)
 
     # -- processes ---------------------------------------------------------------------
 
@@ -17015,6 +18178,193 @@ class Execution:
 
 
 # ======================================================================================
+# runtime/engine_execution.py
+# One task under way on an engine, for the session that it is of.
+# ======================================================================================
+
+class EnginePlace(NamedTuple):
+    """Where a task runs that names an engine."""
+    definition: Optional[dict] = None   # of the engine; None: on this host
+    fault: str = ""                     # why it can run nowhere
+
+
+def find_engine(fields, context, around):
+    """The EnginePlace of a task with these fields in a context; None: it names no engine."""
+    name = fields.get("engine")
+    if not is_remote(name):
+        return None
+    try:
+        engine = around.topology.engine(name)
+        target = engine["contexts"].get(context, name)
+        if target == LOCAL:
+            return EnginePlace()
+        return EnginePlace(engine if target == name else around.topology.engine(target))
+    except (TaskError, AgentError) as error:
+        return EnginePlace(None, str(error))
+
+
+def tell_marker(journal, run):
+    """The marker of a run as the name of a task on an engine: it may be a file's, too."""
+    return make_marker(journal.repository.mark, journal.session, run).replace("/", ".")
+
+
+def note_engine(journal, run, engine, engines):
+    """Notes, with the begin of a run, that it is for an engine."""
+    journal.note(journal.repository.engine_runs.note, run, engine["name"],
+                 engines.watch(engine).folder_of(tell_marker(journal, run)))
+
+
+class EngineRecords:
+    """What is to be on disk of a run on an engine, for its watch's thread."""
+
+    def __init__(self, journal, run, clock):
+        self._journal, self._run, self._clock = journal, run, clock
+        self._runs, self._db = journal.repository.engine_runs, journal.repository.db
+
+    def submit(self):
+        """It is about to be submitted -> Pending."""
+        return self._db.submit(self._runs.submit, self._journal.session, self._run,
+                               self._clock.now(), within_s=WRITE_S)
+
+    def take_id(self, engine_id):
+        """The engine's id of it; nobody waits for that."""
+        self._db.submit(self._runs.take_id, self._journal.session, self._run, engine_id)
+
+    def log(self, rows, omitted, reading, on_stored):
+        """Lines of its output."""
+        self._journal.add_engine_log(self._run, rows, omitted, reading, on_stored)
+
+
+class SpentFolder:
+    """The folder of a task whose end is noted: it goes once that is on disk."""
+
+    def __init__(self, folder, watch, repository):
+        self._folder, self._watch, self._repository = folder, watch, repository
+
+    def remove(self):
+        """Has it deleted."""
+        self._watch.spend(self._folder, functools.partial(
+            self._repository.db.submit, self._repository.engine_runs.forget_folder, self._folder))
+
+
+class EngineExecution(Execution):
+    """An Execution whose process runs on an engine, unless the context says LOCAL."""
+
+    def set_place(self, place, secrets):
+        """Where it runs: the EnginePlace, None for one that a lost agent has begun; the names of
+        the session's secrets."""
+        self._place, self._secrets = place, secrets
+
+    def work(self, kind, fields, is_resumed):
+        """As of Execution."""
+        row = None
+        if self._place is None:
+            journal = self._journal
+            row = journal.repository.db.read(journal.repository.engine_runs.get, journal.session,
+                                             self._run)
+            if row["engine"] is None:           # its context said LOCAL
+                return super().work(kind, fields, is_resumed)
+            engine = self._around.topology.engine(row["engine"])
+        elif self._place.fault:
+            raise TaskError(self._place.fault)
+        elif self._place.definition is None:
+            return super().work(kind, fields, is_resumed)
+        else:
+            engine = self._place.definition
+        return self._work_there(kind, fields, engine, row)
+
+    def _work_there(self, kind, fields, engine, row):
+        """A generator that waits without a thread until the task is over -> TaskResult. TaskError,
+        Interrupted, Left."""
+        watch = self._around.engines.watch(engine)
+        task = self._make_task(kind, fields, watch, row)
+        if row is not None and row["engine_stop"]:
+            task.cancel()
+        self._leave_if_asked(task)
+        self._once_it_can(functools.partial(self._post, watch, task), is_passing)
+        try:
+            if row is not None and row["engine_stop"]:
+                raise Interrupted(*json.loads(row["engine_stop"]))
+            while not task.is_over:
+                yield Waiting(lambda: task.is_over or self._control.is_parting, None, (), task)
+                self._leave_if_asked(task)
+                self._control.wait(lambda: task.is_over, 0.0)
+        except Interrupted as interrupt:
+            yield from self._cancel(task, watch, interrupt)
+            if task.end.is_given_up:
+                raise Interrupted(interrupt.scope, interrupt.status, "%s; %s" % (
+                    interrupt.reason, task.end.error)) from None
+            raise
+        finally:
+            if task.is_over:
+                self._journal.spend(SpentFolder(task.folder, watch, self._journal.repository))
+        return self._result(kind, fields, task.end)
+
+    @staticmethod
+    def _post(watch, task):
+        try:
+            watch.post(task)
+        except RuntimeError:                    # no thread
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+
+    def _leave_if_asked(self, task):
+        """Left: the agent stops, and what is on the engine goes on."""
+        if self._control.is_parting and not task.is_over:
+            raise Left()
+
+    def _cancel(self, task, watch, interrupt):
+        """A generator that waits until the engine says that it is over, whatever comes; noted is
+        that it is to be, should the agent be lost meanwhile. Left."""
+        journal = self._journal
+        if not task.is_over:
+            journal.note(journal.repository.engine_runs.stop, self._run, interrupt.scope,
+                         interrupt.status, interrupt.reason)
+            journal.flush_later()
+            task.cancel()
+            watch.wake()
+        while not task.is_over:
+            yield Waiting(lambda: task.is_over or self._control.is_parting, None, (), task,
+                          is_deaf=True)
+            self._leave_if_asked(task)
+
+    def _make_task(self, kind, fields, watch, row):
+        """The EngineTask of this run, taken up where a lost agent has left it. TaskError."""
+        journal, around = self._journal, self._around
+        marker = tell_marker(journal, self._run)
+        order = kind.order(fields, self.values)
+        plain, secret = {MARKER: marker}, {}
+        for name, value in self.values.items():
+            (secret if name in self._secrets else plain)[environment_name(name)] = value
+        for name, text in order.environment.items():
+            (secret if self.mask(text) != text else plain)[name] = text
+        self._capture = Capture(around.max_output, None, around.clock, False, journal.secrets)
+        folder = watch.folder_of(marker) if row is None else row["engine_folder"]
+        task = EngineTask(
+            marker, folder, order._replace(environment=plain, secrets=secret),
+            EngineRecords(journal, self._run, around.clock), self._capture,
+            fields["capture"] is not None, self._control.wake, os.getcwd(), watch.name)
+        if row is not None:
+            task.take_up(row)
+            if row["engine_read"]:
+                out, err, position = json.loads(row["engine_read"])
+                task.skip(out, err)
+                self._capture.go_on(position, row["log_size"])
+        return task
+
+    def _result(self, kind, fields, end):
+        """What an EngineEnd makes of the task. TaskError."""
+        if end.rc is None:
+            return TaskResult(ERROR, None, message=end.error or end.words)
+        codes = fields.get("ok_codes", [0]) + fields.get("warning_codes", [])
+        lines = [line for line in end.tail.split(b"\n") if line.strip()]
+        self.exit = Exit(as_exit(end.rc, codes), end.captured,
+                         cut_error(self.mask(visible(lines[-1]))) if lines else "", end.words)
+        if end.error:
+            return TaskResult(ERROR, self.exit.rc, message=self.exit.text)
+        return kind.result(fields, self.exit.rc, self)
+
+
+# ======================================================================================
 # runtime/course.py
 # The course of a session, from its ticket to its end: steps, attempts, tasks.
 #
@@ -17219,11 +18569,14 @@ class Course:
 
     def _task(self, place, task, step_run, attempt):
         """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
-        run = place.task_run
+        run, engine = place.task_run, None
         if run is None:
-            run = self._begin_task(place, task, step_run, attempt)
-        execution = Execution(run, self._values, self._control, self._journal, self._around,
-                              self._scenario.on_stale == ADOPT)
+            engine = find_engine(task.fields, self._values["CONTEXT"], self._around)
+            run = self._begin_task(place, task, step_run, attempt, engine)
+        execution = (EngineExecution if is_remote(task.fields.get("engine")) else Execution)(
+            run, self._values, self._control, self._journal, self._around,
+            self._scenario.on_stale == ADOPT)
+        execution.set_place(engine, self._scenario.secrets)
         result, interrupt = yield from self._work(task, execution,
                                                   is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
@@ -17242,11 +18595,13 @@ class Course:
         return Outcome(result.status, message, place, result.is_false,
                        message if result.status == WARNING else "")
 
-    def _begin_task(self, place, task, step_run, attempt):
+    def _begin_task(self, place, task, step_run, attempt, engine):
         """Notes that a task begins -> the number of its run. That is on disk then, unless the task
         starts no process and can share the commit of the next. RepositoryError."""
         run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
                                        task.name or "", task.type, attempt)
+        if engine is not None and engine.definition is not None:
+            note_engine(self._journal, run, engine.definition, self._around.engines)
         is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
         if not is_instant or self._journal.is_full:
             self._journal.flush()
@@ -17256,12 +18611,11 @@ class Course:
         """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
         None). Left."""
         kind = TASK_TYPES[task.type]()
-        work = kind.resume if is_resumed else kind.run
         try:
             if not is_resumed:          # then it runs already
                 self._around.bounds.check_type(task.type)
             with self._control.deadline(task.timeout, "task"):
-                result = work(task.fields, execution)
+                result = execution.work(kind, task.fields, is_resumed)
                 if isinstance(result, GeneratorType):
                     result = yield from result
                 return with_values_told(bounded(result), execution), None
@@ -17378,6 +18732,444 @@ class Delays:
     def forget(self, number):
         """A session has begun, or will not."""
         self._reasons.pop(number, None)
+
+
+# ======================================================================================
+# runtime/engine_asking.py
+# Asking an engine, or its spool: what comes of no answer.
+# ======================================================================================
+
+SPOOL, SUBMIT, ENGINE = "spool", "submit", "engine"     # what may not answer
+
+
+class Asking:
+    """Asks on behalf of EngineTasks, for the thread of one engine: those wait for which there was
+    no answer, and are told so; it is in the log once."""
+
+    def __init__(self, name, clock):
+        self.name = name                # of the engine
+        self.is_away = False            # it did not answer when it was asked last
+        self._clock, self._told = clock, Told()
+
+    def now(self):
+        """Monotonic seconds."""
+        return self._clock.monotonic()
+
+    def attempt(self, kind, tasks, work, *arguments):
+        """work(*arguments) of a kind for these tasks -> (its value, True), or (None, False) when
+        there is no answer: they wait."""
+        try:
+            value = work(*arguments)
+        except NoAnswer as error:
+            self.fall_silent(kind, tasks, str(error))
+            return None, False
+        for task in tasks:
+            task.note_answer(kind)
+        if kind != SPOOL:
+            self.is_away = False
+        self._told.is_new(kind, "")
+        return value, True
+
+    def fall_silent(self, kind, tasks, text):
+        """There was no answer for these tasks."""
+        for task in tasks:
+            task.fall_silent(kind, text, self._clock.now(), self.now())
+        if kind != SPOOL:
+            self.is_away = True
+        self.tell(kind, "does not answer: " + text)
+
+    def tell(self, key, text):
+        """Says something in the log, if it has not just been said."""
+        if self._told.is_new(key, text):
+            log.warning("engine %s %s", self.name, text)
+
+
+# ======================================================================================
+# runtime/engine_looking.py
+# Looks at the tasks of an engine: what they print, and how they end.
+# ======================================================================================
+
+STORE_S = 1.0           # how long what was read may take to get on disk, before more is read
+AGAIN = 10              # so many looks after the last one a cancellation is sent again
+
+
+class Looking:
+    """Asks the engine for the state of all tasks, then its spool, and ends what is over; for the
+    thread of one engine."""
+
+    def __init__(self, asking, driver, spool):
+        self._asking, self._driver, self._spool = asking, driver, spool
+        self._count = 0
+
+    def see(self, tasks, until):
+        """One look at all that may be there -> whether there is more to do at once. `until`,
+        monotonic seconds, it may go on to read."""
+        self._count += 1
+        tasks = [task for task in tasks if task.phase in (UNSURE, THERE) and not task.is_over]
+        self._find([task for task in tasks if task.phase == UNSURE])
+        there = [task for task in tasks if task.phase == THERE]
+        states, is_answered = self._asking.attempt(
+            ENGINE, there, self._driver.states, [task.id for task in there]) if there else ({}, 0)
+        for task in there if is_answered else ():
+            task.note_state(states.get(task.id, JobState(IS_LOST)))
+            if self._count % AGAIN == 0:
+                task.sent_cancel(False)
+        has_more = self._read(tasks, there if is_answered else [], until)
+        return has_more or any(task.phase == SUBMITTABLE for task in tasks)
+
+    def _find(self, tasks):
+        """Those of which it is not known whether they were submitted."""
+        jobs, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.find, [
+            task.marker for task in tasks]) if tasks else ({}, False)
+        for task in tasks if is_answered else ():
+            if jobs.get(task.marker):
+                log.info("engine %s has %s as %s", self._asking.name, task.marker,
+                         jobs[task.marker][0])
+                task.move(THERE, jobs[task.marker][0])
+                task.records.take_id(task.id)
+
+    def _read(self, tasks, asked, until):
+        """Looks into the spool, again while there is more to read and time, and judges each task ->
+        whether there is still more. `asked` are those of which the engine has told the state."""
+        wait_s = 0.0
+        while tasks and self._asking.now() < until:
+            orders = [(task, task.make_order(
+                task in asked and task.state.word in (HAS_ENDED, IS_LOST), wait_s))
+                      for task in tasks]
+            orders = [(task, order) for task, order in orders if order is not None]
+            reports, is_answered = self._asking.attempt(
+                SPOOL, [task for task, _ in orders], self._spool.read,
+                [order for _, order in orders]) if orders else ([], True)
+            if not is_answered:
+                return False
+            tasks, wait_s = [], STORE_S
+            for (task, _), report in zip(orders, reports):
+                task.take_output(report)
+                if report.get("has_more"):
+                    tasks.append(task)
+                else:
+                    self._judge(task, report, task in asked)
+        return bool(tasks)
+
+    def _judge(self, task, report, is_asked):
+        """What follows from a report on one task: it goes on, or is over."""
+        end, state = report.get("end"), task.state
+        if task.phase == UNSURE and end is None:
+            self._judge_unsure(task, report)
+            return
+        is_alive = state.word in (QUEUED, RUNNING)
+        if end is not None:
+            # a signal: the engine may tell soon why it was sent
+            is_over = end <= 128 or not (is_asked and is_alive) or task.is_cancelled \
+                or task.is_settled()
+        elif not is_asked or is_alive:
+            is_over = False
+        else:
+            is_over = task.is_cancelled or task.is_settled()
+        if is_over:
+            self._end(task, report)
+
+    def _judge_unsure(self, task, report):
+        """Nobody has it by its marker: that is believed at the second look. It is submitted again
+        when its files are there as they were and it has not begun."""
+        if task.is_silent(ENGINE) or not task.is_settled():
+            return
+        if report.get("is_gone") or report.get("has_begun"):
+            self._end(task, report)
+        elif task.is_cancelled:
+            claimed, _ = self._asking.attempt(SPOOL, [task], functools.partial(
+                self._spool.clear, claim=[task.folder]))
+            if claimed:                 # should it still come, it does nothing
+                task.finish(EngineEnd(error="it was not submitted"))
+        else:
+            log.info("engine %s does not have %s: it is submitted again", self._asking.name,
+                     task.marker)
+            task.move(SUBMITTABLE)
+
+    def _end(self, task, report):
+        """A task is over: asks for what the engine knows of its end."""
+        final, end = task.state, report.get("end")
+        if task.id and final.word == IS_LOST and end is None:
+            jobs, is_answered = self._asking.attempt(ENGINE, [task], self._driver.find,
+                                                     [task.marker])
+            others = [job for job in (jobs or {}).get(task.marker, []) if job != task.id]
+            if others:                  # what a cut submission had made before
+                task.move(THERE, others[0])
+                task.records.take_id(others[0])
+            if others or not is_answered:
+                return
+        if task.id and final.word == HAS_ENDED and end != 0:
+            final, is_answered = self._asking.attempt(ENGINE, [task], self._driver.end_of, task.id,
+                                                      final)
+            if not is_answered:
+                return
+        task.say(base64.b64decode(report.get("engine", "")))
+        if task.id and not self._asking.is_away:        # or it is done without
+            output, _ = self._asking.attempt(ENGINE, [task], self._driver.output, task.id)
+            task.say(output or b"")
+        task.finish(task.find_end(report, final))
+
+
+# ======================================================================================
+# runtime/engine_submitting.py
+# How tasks get to an engine, and how they are cancelled there.
+# ======================================================================================
+
+WRITE_AT_ONCE = 200     # tasks whose files are written by one process
+
+
+class Submitting:
+    """Writes the files of new tasks, submits them, and has those cancelled that are no more wanted;
+    for the thread of one engine."""
+
+    def __init__(self, asking, driver, spool):
+        self._asking, self._driver, self._spool = asking, driver, spool
+
+    def hand_over(self, tasks, until):
+        """Submits what is new, until then (monotonic seconds) -> whether there is more to do."""
+        for task in tasks:
+            if task.is_cancelled and task.phase in (FRESH, SUBMITTABLE):
+                task.finish(EngineEnd(error="it was not submitted"))
+        new = [task for task in tasks if task.phase == FRESH and not task.is_over]
+        for start in range(0, len(new), WRITE_AT_ONCE):
+            self._write(new[start:start + WRITE_AT_ONCE])
+        ready = [task for task in tasks if task.phase == SUBMITTABLE and not task.is_over]
+        while ready and not self._asking.is_away:
+            self._submit(ready.pop(0))
+            if self._asking.now() >= until:
+                break
+        if self._asking.is_away and ready:      # a look tells when it is back
+            self._asking.fall_silent(ENGINE, ready, "; ".join(sorted(
+                {task.silence for task in tasks} - {""})) or "it is away")
+        return bool(ready) and not self._asking.is_away
+
+    def _write(self, tasks):
+        """Makes the folders of tasks, and notes that they are about to be submitted."""
+        faults, is_answered = self._asking.attempt(SPOOL, tasks, self._spool.write, {
+            task.marker: task.make_files() for task in tasks})
+        if not is_answered:
+            return
+        for task in tasks:
+            if faults[task.marker]:
+                task.finish(EngineEnd(error="spool of engine %s: %s" % (
+                    self._asking.name, faults[task.marker])))
+        for task, pending in [(task, task.records.submit()) for task in tasks if not task.is_over]:
+            try:
+                pending.result()
+                task.move(SUBMITTABLE)
+            except AgentError as error:         # its repository cannot be written now
+                self._asking.tell(task.marker, "%s waits: %s" % (task.marker, error.message))
+
+    def _submit(self, task):
+        """Submits a task; until it has an id it is not known whether it is there."""
+        task.move(UNSURE)
+        engine_id, _ = self._asking.attempt(SUBMIT, [task], self._get_id, task)
+        if engine_id:
+            task.note_answer(ENGINE)
+            task.move(THERE, engine_id)
+            task.records.take_id(engine_id)
+
+    def _get_id(self, task):
+        """The id of a task that is submitted, or None: it was refused. NoAnswer."""
+        try:
+            return self._driver.submit(task.folder + "/script", task.marker)
+        except Refused as error:
+            task.finish(EngineEnd(error="engine %s refuses it: %s" % (self._asking.name, error)))
+            return None
+
+    def cancel(self, tasks):
+        """Has the engine cancel what is no more wanted."""
+        tasks = [task for task in tasks if task.is_cancelled and task.phase == THERE
+                 and not task.is_over and not task.is_cancel_sent]
+        if tasks:
+            refused, is_answered = self._asking.attempt(ENGINE, tasks, self._driver.cancel,
+                                                        [task.id for task in tasks])
+            for task in tasks:          # one that could not be told is told again
+                task.sent_cancel(is_answered and task.id not in refused)
+
+
+# ======================================================================================
+# runtime/engines.py
+# The watch over the tasks of an engine: it submits, looks, reads what they print, and cancels.
+#
+# Thread engine NAME: does all that for one engine, one call after the other, so that five hundred
+# tasks cost one look every few seconds; ends when there is no task, or at Engines.close().
+# ======================================================================================
+
+class Engines:
+    """The watches of an agent's engines: one for each definition that has tasks."""
+
+    def __init__(self, clock, bounds, settings):
+        self._clock, self._bounds, self._settings = clock, bounds, settings
+        # what a command starts that goes on by itself is none of the agent's processes
+        self._environment = {name: text for name, text in bounds.surround(os.environ).items()
+                             if name != MARKER}
+        self._lock = threading.Lock()
+        self._watches = {}              # JSON of a definition -> EngineWatch
+
+    def watch(self, engine):
+        """The EngineWatch of an engine's definition."""
+        key = json.dumps(engine, sort_keys=True)
+        with self._lock:
+            if key not in self._watches:
+                self._watches[key] = EngineWatch(
+                    engine, self._clock, self._call, self._settings.engine_look_s,
+                    self._settings.engine_patience_s)
+            return self._watches[key]
+
+    def _call(self, words, choose=lambda environment: environment, data=b""):
+        """A call of a program -> Answer. NoAnswer."""
+        return call_program(words, choose(self._environment), self._bounds, ENGINE_CALL_S, data)
+
+    def close(self):
+        """Ends the watches; what they are just asking is not waited for very long."""
+        with self._lock:
+            watches = list(self._watches.values())
+        for each in watches:
+            each.stop()
+        for each in watches:
+            each.join()
+
+
+class EngineWatch:
+    """All tasks of one engine, and its thread. Whatever fails for want of an answer is tried again
+    at the next look."""
+
+    def __init__(self, engine, clock, call, look_s, patience_s):
+        """`patience_s`: how long tasks wait for an answer; None: for ever."""
+        self._look_s, self._patience_s = look_s, patience_s
+        self._asking = Asking(engine["name"], clock)
+        driver, self._spool = make_driver(engine, call), EngineSpool(engine["spool"], call)
+        self._submitting = Submitting(self._asking, driver, self._spool)
+        self._looking = Looking(self._asking, driver, self._spool)
+        self._look_due = 0.0                    # monotonic
+        self._changed = threading.Condition()   # guards all that follows
+        self._tasks, self._spent = [], []       # [EngineTask], [(folder, on_removed)]
+        self._thread, self._has_news, self._is_closing = None, False, False
+
+    @property
+    def name(self):
+        """That of the engine."""
+        return self._asking.name
+
+    # -- for any thread ----------------------------------------------------------------
+
+    def folder_of(self, marker):
+        """The folder of a task in the spool."""
+        return self._spool.folder_of(marker)
+
+    def post(self, task):
+        """Takes a task over. RuntimeError: the host has no thread for it."""
+        with self._changed:
+            self._ensure_thread()
+            self._tasks.append(task)
+
+    def spend(self, folder, on_removed):
+        """A folder of the spool is to be deleted; on_removed() then. Where the host has no thread
+        for it that is done with the next task."""
+        with self._changed:
+            self._spent.append((folder, on_removed))
+            try:
+                self._ensure_thread()
+            except RuntimeError as error:
+                self._asking.tell("thread", "%s stays for now: %s" % (folder, error))
+
+    def _ensure_thread(self):
+        """RuntimeError: the host has none to give."""
+        if self._thread is None and not self._is_closing:
+            thread = Worker(self._run, name="engine " + self.name)
+            self._thread = thread       # it waits for the lock until all is in place
+            try:
+                thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
+        self._has_news = True
+        self._changed.notify()
+
+    def wake(self):
+        """Something has changed that it is to see soon."""
+        with self._changed:
+            self._has_news = True
+            self._changed.notify()
+
+    def stop(self):
+        """Has the thread end."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+
+    def join(self):
+        """Waits for that, but not for a call that hangs."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(KILL_S)
+
+    # -- its thread --------------------------------------------------------------------
+
+    def _run(self):
+        while self._wait():
+            try:
+                self.turn()
+            except Exception:           # a fault of the agent's own, or memory is short
+                log.exception("engine %s", self.name)
+                with self._changed:
+                    self._changed.wait(self._look_s)
+
+    def _wait(self):
+        """Waits until there is something to do; whether the thread is to go on."""
+        with self._changed:
+            wait_s = self._look_due - self._asking.now()
+            if wait_s > 0 and not (self._has_news or self._is_closing):
+                self._changed.wait(wait_s)
+            self._has_news = False
+            is_over = self._is_closing or not (self._tasks or self._spent)
+            if is_over:
+                self._thread = None
+            return not is_over
+
+    def turn(self):
+        """Does all that is due now."""
+        with self._changed:
+            tasks = list(self._tasks)
+        is_unfinished = self._submitting.hand_over(
+            tasks, max(self._look_due, self._asking.now() + self._look_s))
+        self._submitting.cancel(tasks)
+        if self._asking.now() >= self._look_due:
+            has_more = self._looking.see(tasks, self._asking.now() + self._look_s)
+            self._clear()
+            self._look_due = self._asking.now() + (0.0 if has_more else self._look_s)
+            is_unfinished = has_more or is_unfinished
+        self._give_up(tasks)
+        with self._changed:
+            self._tasks = [task for task in self._tasks if not task.is_over]
+            self._has_news = self._has_news or is_unfinished
+
+    def _give_up(self, tasks):
+        """Those for which there was no answer longer than may be end."""
+        for task in tasks:
+            if not task.is_over and task.has_waited(self._patience_s, self._asking.now()):
+                text = "engine %s has not answered for %g s: %s" % (
+                    self.name, self._patience_s, task.silence)
+                is_there = task.phase in (UNSURE, THERE)
+                task.finish(EngineEnd(error="%s: %s" % (UNKNOWN, text) if is_there else text,
+                                      is_given_up=is_there))
+
+    def _clear(self):
+        """Deletes the folders of what is over."""
+        with self._changed:
+            spent = self._spent[:WRITE_AT_ONCE]
+        if not spent:
+            return
+        try:
+            self._spool.clear(remove=[folder for folder, _ in spent])
+        except NoAnswer as error:
+            self._asking.tell("clear", "what is over is not deleted yet: %s" % error)
+            return
+        for _, on_removed in spent:
+            on_removed()
+        with self._changed:
+            self._spent = [each for each in self._spent if each not in spent]
 
 
 # ======================================================================================
@@ -17512,6 +19304,14 @@ class Journal:
         other = Journal(self.repository, self.session, self._scenario, self._clock, self._on_log)
         other.has_begun, other.secrets = True, self.secrets
         return other
+
+    def add_engine_log(self, run, rows, omitted, reading, on_stored):
+        """As add_log, of a task on an engine, with how much of its output was read."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
+        self.repository.db.submit(self.repository.engine_runs.add_log, self.session, run, rows,
+                                  omitted, reading, on_done=follow)
 
     # -- spools ------------------------------------------------------------------------
 
@@ -19086,10 +20886,10 @@ class Session:
         does, and by what."""
         self._control.stop(mode, message)
 
-    def leave(self):
+    def leave(self, is_engine_alone=False):
         """Lets the process that it waits for, or starts next, go on without the agent, if it can
-        be adopted."""
-        self._control.leave()
+        be adopted; or that alone which is on an engine."""
+        self._control.leave(is_engine_alone)
 
     def mask(self, text):
         """A text without its secrets."""
@@ -19122,6 +20922,17 @@ class Session:
             return None
         return self._children
 
+    @property
+    def engine_wait(self):
+        """(word, text) of what its task on an engine does or waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.engine_task and waiting.engine_task.tell_wait()
+
+    @property
+    def has_slot(self):
+        """Whether it needs a slot now: what it waits for elsewhere, if anything, needs none."""
+        return self.children is None
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -19145,7 +20956,7 @@ class Session:
             self._going = self._go()
         self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
-        return self._waiting is None
+        return self.children is None
 
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""
@@ -22472,7 +24283,7 @@ class Places:
 
 class Wait(NamedTuple):
     """What a session waits for, as memory knows it; both empty: nothing that is known."""
-    word: str               # time, hold, limit, slot, repository, children
+    word: str               # time, hold, limit, slot, repository, children, engine
     text: str
 
 
@@ -22492,7 +24303,10 @@ class Waits:
         if row["status"] in OUTSTANDING:
             return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
                               patterns)
-        children = self._find_children(row["id"]) if row["status"] == RUNNING else None
+        session = self._agent.queue.find(row["id"]) if row["status"] == RUNNING else None
+        children, on_engine = session and session.children, session and session.engine_wait
+        if on_engine:
+            return Wait(*on_engine)
         return NO_WAIT if children is None else Wait(FOR_CHILDREN, "waits for " + (
             "%d sessions" % len(children) if len(children) > 1 else
             "what is due next of its plan" if not children else "session %d" % children[0]
@@ -22507,10 +24321,9 @@ class Waits:
         session = patterns and self._agent.queue.find(number)
         return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
-    def _find_children(self, number):
-        """The sessions that a running one waits for, or None."""
+    def _has_slot(self, number):
         session = self._agent.queue.find(number)
-        return session and session.children
+        return session is None or session.has_slot
 
     def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
@@ -22547,8 +24360,8 @@ class Waits:
             name = "schedule " + name if kind == "schedule" else name
             return Wait(LIMIT, tell_limit(obstacle.limit, name, [
                 key for key in obstacle.keys if self._is_seen(key, patterns)]))
-        # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_children(key) is None]
+        # those that wait for a child or an engine, have lent their slot
+        running = [key for key in obstacle.keys if self._has_slot(key)]
         return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
             key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 
@@ -22884,6 +24697,25 @@ class Keeper:
 
 
 # ======================================================================================
+# agent/leftovers.py
+# Folders in the spools of engines whose tasks have ended, and that a crash has left there.
+# ======================================================================================
+
+def spend_folders(repository, agent, topology, engines):
+    """Has those of an agent's sessions deleted, by and by. RepositoryError."""
+    if repository.is_copy:              # they may be another's
+        return
+    runs = repository.engine_runs
+    for name, folder in repository.db.read(runs.list_spent, agent):
+        try:
+            watch = engines.watch(topology.engine(name))
+        except TaskError as error:
+            log.warning("%s stays: %s", folder, error)
+            continue
+        watch.spend(folder, functools.partial(repository.db.submit, runs.forget_folder, folder))
+
+
+# ======================================================================================
 # agent/watch.py
 # What other sessions, clients and tasks may see: topology, ends of sessions, logs, children.
 # ======================================================================================
@@ -22914,6 +24746,13 @@ class Topology:
         if server["driver"] != "smtp":
             raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
         return server
+
+    def engine(self, name):
+        """{name, driver, options, spool, contexts} of an engine. TaskError."""
+        engine = self._master.find_engine(name)
+        if engine is None:
+            raise TaskError("no engine %s" % name)
+        return engine
 
     def _get(self, name):
         """A data server as stored. TaskError."""
@@ -23663,7 +25502,7 @@ def call_after_commit(function, pending):
 TOLD_EVENTS = 20        # of a mail with all that is known of them
 LISTED_EVENTS = 200     # of a mail that have a line
 
-_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "could not start",
+_EVENT_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "could not start",
           "late": "began late", "skipped": "did not run", "long": "takes long",
           "stale": "was interrupted by a crash", "test": "is a test"}
 
@@ -23704,7 +25543,7 @@ def _tell_subject(agent, events, count):
     what = "session %d of %s" % (first["session"], first["scenario"]) if first["session"] \
         else "schedule %s" % first["schedule"] if first["schedule"] else "a notice"
     if count == 1:
-        return "[%s] %s %s" % (agent, what, _WORDS[first["kind"]])
+        return "[%s] %s %s" % (agent, what, _EVENT_WORDS[first["kind"]])
     kinds = collections.Counter(event["kind"] for event in events)
     return "[%s] %d events: %s" % (agent, count, ", ".join(
         "%d %s" % (number, kind) for kind, number in kinds.most_common()))
@@ -23736,7 +25575,7 @@ def _tell_event(event):
     fields = [("scenario", event["scenario"]), ("session", event["session"]),
               ("schedule", event["schedule"]), ("due", event["due"]),
               ("message", event["message"])]
-    lines = ["%s %s" % (event["scenario"] or "This", _WORDS[event["kind"]])]
+    lines = ["%s %s" % (event["scenario"] or "This", _EVENT_WORDS[event["kind"]])]
     lines += ["  %-9s %s" % (name + ":", show_controls(str(value)))
               for name, value in fields if value not in (None, "")]
     if event["lines"]:
@@ -24283,7 +26122,7 @@ class Agent:
         self.access, self.waits, self.families = (
             Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = self._inbox = self.notices = None
+        self._cleaner = self._output = self._inbox = self.notices = self.engines = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -24306,12 +26145,13 @@ class Agent:
         self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
+        self.engines = Engines(clock, self.bounds, settings)
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
                               self.bounds.surround(os.environ), Looks(self.bounds.users),
-                              self.bounds, self.families)
+                              self.bounds, self.families, self.engines)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -24354,6 +26194,7 @@ class Agent:
         self.schedules.load(place)
         self.repository_holds.settle(repository)
         self.families.look(repository)
+        spend_folders(repository, self.name, Topology(self.master), self.engines)
 
     def _clean(self, repository):
         if not repository.is_copy:      # what lies beside it may be another's
@@ -24398,9 +26239,9 @@ class Agent:
         self.families.leave()
         os.set_blocking(wake_fd, False)
         reason = None
-        if self._is_leaving:
+        if self._is_leaving or not self._stop_request.is_immediate:
             for session in self.queue.list_running():
-                session.leave()
+                session.leave(is_engine_alone=not self._is_leaving)
         while reason is None and not self.queue.wait_idle(0.1):
             reap_orphans()
             reason = self._stop_request.tell_end(self.clock.monotonic())
@@ -24435,6 +26276,7 @@ class Agent:
         for thread in self._threads:
             thread.join()
         if self.places:
+            self.engines.close()
             self.places.close()         # what is still recorded by a session ends here
             self._inbox.close()
         if self.queue:
@@ -26805,7 +28647,7 @@ MANUAL_DEFINITIONS = r"""
 Definitions are JSON. A document is one object; each of its parts is a list and may be left out:
 
     {"scenarios": [], "schedules": [], "contexts": [], "data_servers": [], "logical_schemas": [],
-     "calendars": [], "notices": []}
+     "calendars": [], "notices": [], "engines": []}
 
 `python agent.py --import FILE ...` imports documents, also while an agent runs. The verb
 `IMPORT` does it over the port, and `EXPORT` gives a document back.
@@ -26817,9 +28659,10 @@ Definitions are JSON. A document is one object; each of its parts is a list and 
   name and version is `EXISTS`, unless `-REPLACE` (`--replace`) is given.
 - A schedule of the same name is set to what the document says, whatever `SCHED SET`, `ON` or
   `OFF` has made of it since. What became of its due times stays recorded.
-- Contexts, data servers, logical schemas, calendars and notices (topic `notices`) go to the
-  master repository, the others to a work repository. These are two transactions. When only the
-  second fails, `ERR REPOSITORY` says so, and the same import again completes it.
+- Contexts, data servers, logical schemas, calendars, notices (topic `notices`) and engines (topic
+  `engines`) go to the master repository, the others to a work repository. These are two
+  transactions. When only the second fails, `ERR REPOSITORY` says so, and the same import again
+  completes it.
 - What is allowed but looks wrong is told as a warning, and imported.
 
 A **name** has at most <<MAX_NAME>>: letters, digits, `_`, `.` and `-`, not first `.` or `-`. A
@@ -27332,6 +29175,126 @@ Recipients that the server refuses are told, and the task ends in `WARNING`. Wit
 `ssl` the server's certificate is verified before anything is sent; a server without TLS is an
 error then. A mail may take <<MAIL_S>>.
 """
+MANUAL_ENGINES = r"""
+## engines: tasks on a batch system
+
+An engine is a batch system that the host already has: Slurm, PBS, or just another host by `ssh`.
+The agent stays where it is; the processes of tasks run there.
+
+    {"engines": [{"name": "HPC", "driver": "slurm", "spool": "/shared/agent",
+                  "options": {"partition": "night", "time": "02:00:00"},
+                  "contexts": {"DEV": "LOCAL"}}],
+     "scenarios": [{"name": "MODEL", "version": "001", "engine": "HPC", "steps": [
+       {"name": "run", "tasks": [{"type": "os", "command": ["./model", "${DUE}"], "cwd": "/shared"},
+         {"type": "os", "command": "df -h /shared", "engine": "LOCAL"}]}]}]}
+
+`engine` of a scenario is for all its `os` and `python` tasks, that of a task for itself; `LOCAL`
+is this host. In a context that `contexts` names they run elsewhere: on this host, or on another
+engine. Other types of tasks run on this host.
+
+### Fields of an engine
+
+<<fields engine>>
+
+`options` of `slurm` are long options of sbatch: `"time": "02:00:00"` is `--time=02:00:00`, `true`
+an option without a value. Its name, its output, and what would make several jobs of one
+(`array`, `requeue`) are the agent's own.
+
+### The spool
+
+The spool is a folder that this host and the engine's hosts have under the same path, such as one
+of NFS. It belongs to the user as whom tasks run (`--run-as`), or root, and nobody else may write
+to it. Each task has a folder there, 0700, with files 0600, from before its submission until its
+end is recorded. What is submitted is a script that holds no value; it runs another, which
+
+- makes `begin`: whoever comes second does nothing, so a task is run once at most;
+- sets the variables (`VAR_name`, `SESSION`, ...) and `env`, secrets from a file that it deletes at
+  once: an engine shows none of them;
+- runs the command, whose output goes to `out` and `err`, and writes the exit code to `end`.
+
+The environment is the engine's, with these; the agent's own does not go along (of Slurm: `PATH`,
+`HOME`, `LANG` and the like do). The working folder is `cwd`; without one the agent's own where
+the engine's host has it, else `/`. A Python task is run by the Python of the agent where that is
+there too, else by `python3`. `stdin`, `nice` and `umask` are refused.
+
+### What to expect
+
+- The session is `RUNNING`, and takes no place of the agent (`--max-sessions`) while its task is
+  there: thousands may wait in the engine's queue. To have fewer, say `concurrency`.
+- `message` in `SESSIONS` and `STATUS` says where it is: `runs on engine HPC as 4711`. With
+  `waits_for=engine` it is being handed over, is queued there, is being cancelled, or the engine
+  does not answer.
+- The agent looks every <<ENGINE_LOOK_S>> (`--engine-look`): one call for all tasks of an engine,
+  and one look into its spool. So long output may be behind, and an end.
+- `ok_codes`, `warning_codes` and `capture` are as ever. An exit code over 128 that a task does not
+  name itself is told as the signal that it stands for. The message tells what the engine says of
+  a bad end: cancelled there, out of time, out of memory, its node was lost, preempted.
+- `timeout` counts from the begin of the task, its time in the queue included. A time-out and
+  `STOP -IMMEDIATE` cancel it, and the session ends when the engine says that it is over.
+- It lives through a crash, an end and an upgrade of the agent, whatever `on_stale` says: the next
+  start takes it up. `SHUTDOWN` and SIGTERM leave it there and do not wait for it; `SHUTDOWN
+  -IMMEDIATE` cancels it. A stop that is cut short so goes on at the next start.
+- A task bears its marker as its name: UUID of the repository, session, and number of its run,
+  with dots between. Where a crash, or no answer, has cut a submission short, the agent looks for
+  that name, at two looks in a row. Nobody has it, and it has not begun: it is submitted again.
+- Where neither the engine nor the spool knows what has become of it, it ends in ERROR, with the
+  words `outcome unknown`. Look there before you `RESTART` it.
+
+### An engine that does not answer
+
+A call that fails for want of an answer, or takes over <<ENGINE_CALL_S>>, makes its tasks wait, and
+is made again at the next look; so does a spool that cannot be read. `message` says since when,
+and in which words. They wait for ever, or as long as `--engine-patience` says; then they end in
+ERROR. What may run there then is not ended. What an engine refuses (a partition that there is not)
+ends in ERROR at once.
+
+### Commands of your own
+
+The driver `command` calls what `options` say. Each is a list of a program and its arguments, in
+which `${MARKER}`, `${ID}` and `${SCRIPT}` are replaced. Exit code 0 is an answer; any other says
+that the engine does not answer. 65 of `submit` is a refusal.
+
+    submit    submits ${SCRIPT} under the name ${MARKER}; prints the id, as its last word
+    find      prints the ids of the name ${MARKER}, one a line, or nothing
+    state     prints a line for each id: `QUEUED`, `RUNNING`, `ENDED` and its exit code, or `LOST`
+              when it knows nothing of it. Lines stand in the order of the ids, or have the id
+              first. Behind the exit code may stand words for the message. An argument `${ID}`
+              alone becomes one for each id.
+    cancel    ends the id, with all its processes
+    output    may be left out: prints, at the end, what the engine itself has to say of the id
+
+What is submitted has to be run by a shell, once, with all its processes in reach of `cancel`.
+
+PBS, with a file `/usr/local/bin/pbs-state`:
+
+    {"engines": [{"name": "PBS", "driver": "command", "spool": "/shared/agent", "options": {
+      "submit": ["qsub", "-N", "a${MARKER}", "-r", "n", "-j", "oe", "-o", "/dev/null", "${SCRIPT}"],
+      "find": ["qselect", "-x", "-N", "a${MARKER}"],
+      "state": ["sh", "/usr/local/bin/pbs-state", "${ID}"],
+      "cancel": ["qdel", "${ID}"]}}]}
+
+    # pbs-state: what PBS knows of the jobs of these ids
+    qstat -B >/dev/null || exit 1
+    qstat -x -f "$@" 2>/dev/null | awk '
+      function tell() {
+        if (id) print id, (s ~ /[FCX]/ ? "ENDED " e : s ~ /[HQTW]/ ? "QUEUED" : "RUNNING") }
+      /^Job Id:/ { tell(); id = $3; s = e = "" }
+      / job_state = / { s = $3 }
+      / Exit_status = / { e = $3 }
+      END { tell() }'
+
+Another host, by ssh and `setsid`; the id is the number of its process group:
+
+    {"engines": [{"name": "BIG", "driver": "command", "spool": "/shared/agent", "options": {
+      "submit": ["ssh", "-o", "BatchMode=yes", "big",
+        "setsid sh ${SCRIPT} </dev/null >/dev/null 2>&1 & echo $!"],
+      "find": ["ssh", "-o", "BatchMode=yes", "big",
+        "pgrep -o -f '[/]${MARKER}/task$' || [ $? -eq 1 ]"],
+      "state": ["ssh", "-o", "BatchMode=yes", "big",
+        "for id in ${ID}; do kill -s 0 -- -$id 2>/dev/null && echo RUNNING || echo LOST; done"],
+      "cancel": ["ssh", "-o", "BatchMode=yes", "big",
+        "kill -- -${ID}; sleep 2; kill -s KILL -- -${ID} 2>/dev/null; true"]}}]}
+"""
 MANUAL_SCHEDULES = r"""
 ## schedules: starting on time
 
@@ -27717,6 +29680,7 @@ the next start. `SHUTDOWN` again, with other options, hurries one that is under 
     waits_for=slot        limit 4 of the agent: sessions 1001, 2001, 3001 and 4001 run
     waits_for=repository  what is wrong with it
     waits_for=children    waits for session 3002 (of one that runs)
+    waits_for=engine      engine HPC has not answered since 02:11:07: ... (of one that runs)
 
 What waits for the one before it of its schedule (`overlap`) waits for a limit, too. Times are those
 of the agent's host; another day than today's is told with its date. Of a session of another
@@ -28554,7 +30518,8 @@ are left to the next start, which first ends what they have left running.
 
 1. Nothing new begins. EXEC and RESTART are `ERR STOPPING`.
 2. Running sessions may end: for <<STOP_S>>, or as long as `-MAX_WAIT` says. Then they are
-   stopped, and end `STOPPED`. A second signal, or `-IMMEDIATE`, stops them at once.
+   stopped, and end `STOPPED`. A second signal, or `-IMMEDIATE`, stops them at once. What runs on
+   an engine is left there without waiting, for the next start; `-IMMEDIATE` cancels it.
 3. What is outstanding stays so, for the next start.
 4. All is written down, and the files are closed.
 
@@ -29029,6 +30994,8 @@ MANUAL_GUARANTEES = r"""
   What cannot be written within <<WRITE_S>> is `ERR REPOSITORY`, and was not made.
 - **Nothing runs twice in silence.** That a task begins is on disk before its process starts.
   After a crash its leftovers are ended first, then `on_stale` decides.
+- **What runs on an engine is found again**, submitted once, run once at most, and ended there by a
+  stop. It lives through crashes and upgrades of the agent (topic `engines`).
 - **A due time fires once**, and every due time has its record.
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
@@ -29067,8 +31034,8 @@ MANUAL_GUARANTEES = r"""
   between (topic `notices`), and no session waits for that.
 - **Output is kept as it came**, by pipes: also what is printed to `/dev/stderr`. Nothing
   printed can imitate a reply or drive a terminal.
-- **What is asked of the network has a limit in time.** TLS is verified, and no login goes to
-  another place than the one that it was given for.
+- **What is asked of the network, or of another program, has a limit in time.** TLS is verified,
+  and no login goes to another place than the one that it was given for.
 - **One bad client, session, schedule or repository costs the others nothing.**
 """
 MANUAL_TROUBLES = r"""
@@ -29171,6 +31138,10 @@ the line is still in a crontab, or a second agent has the same schedule.
 
 **The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
 zone out, and start the agent with `TZ=Europe/Zurich`.
+
+**A session waits for an engine.** `status N` has in `message` what its commands say. Type them as
+the agent's user (`--run-as`: as that): `squeue`, or what `state` of its definition says. Is the
+spool there? `stop N --immediate` waits, too, until it can be cancelled.
 
 ### When something fails
 
@@ -29408,12 +31379,15 @@ MANUAL_CHANGES = r"""
   with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
   itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
   `WEATHER_YEARS` of the examples is one.
+- Tasks can run on a batch system: `engines` in a document, for Slurm or, by commands of your own,
+  for PBS, `ssh` and others (topic `engines`). They are submitted once, found again after a crash,
+  and go on while the agent is upgraded. `waits_for=engine` and `message` say where they are.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
-                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
-                MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
-                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT,
-                MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,
+                MANUAL_USERS, MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES,
+                MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -29462,6 +31436,10 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("ENGINE_LOOK_S", ENGINE_LOOK_S, "seconds", "between two looks at the tasks of an engine "
+          "(`--engine-look`)"),
+    Limit("ENGINE_CALL_S", ENGINE_CALL_S, "seconds", "that a command of an engine, or a look into "
+          "its spool, may take"),
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
@@ -29518,7 +31496,7 @@ FIELD_TABLES = dict({
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
     "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
     "send os": SEND_FIELDS["os"], "node": NODE_FIELDS, "case": CASE_FIELDS,
-    "branch": when_fields(), "for_each": EACH_FIELDS,
+    "branch": when_fields(), "for_each": EACH_FIELDS, "engine": ENGINE_FIELDS,
 }, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 
@@ -30216,7 +32194,7 @@ _HELP = list_help()
 # What a page asks of the agent, by the verbs of the protocol.
 # ======================================================================================
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """The reply to a verb: its data lines, the fields of its last line, and what went wrong."""
     rows: list
     fields: dict
@@ -30232,7 +32210,7 @@ class Asker:
         self.agent, self.client, self.now = agent, client, agent.clock.now()
 
     def ask(self, verb_name, *words, **options):
-        """The Answer to a verb with words, and options by their names in small letters, of which
+        """The Response to a verb with words, and options by their names in small letters, of which
         those that are None are left out. `choose` among them makes the list of data lines shorter,
         each as its text `* {...}`."""
         choose = options.pop("choose", list)
@@ -30242,9 +32220,9 @@ class Asker:
         lines = self._list_lines(" ".join([verb_name, "-JSON"] + quoted))
         rows = [json.loads(line[2:]) for line in choose(lines[:-1])]
         if lines[-1].startswith("OK"):
-            return Answer(rows, json.loads(lines[-1][3:]))
+            return Response(rows, json.loads(lines[-1][3:]))
         _, code, fields = lines[-1].split(" ", 2)
-        return Answer(rows, {}, code, json.loads(fields)["message"])
+        return Response(rows, {}, code, json.loads(fields)["message"])
 
     def list_lines(self, verb_name):
         """The data lines of a verb's reply as they are, and its last line."""
@@ -30561,7 +32539,7 @@ def show_now(asker, request):
 
 
 def tell_trouble(answer):
-    """Why an Answer is not whole, as a sentence of its own, or nothing."""
+    """Why an Response is not whole, as a sentence of its own, or nothing."""
     return make_note("%s: %s" % (answer.code, answer.message), "trouble") if answer.code else ""
 
 

@@ -29,7 +29,7 @@ SPOILT = {
     "a list": (lambda text: "[%s]" % text, "object"),
     "a number": (lambda text: "3", "object"),
     "null": (lambda text: "null", "object"),
-    "an unknown field": (with_fields(engine="HPC"), "engine"),
+    "an unknown field": (with_fields(turbine="HPC"), "turbine"),
     "no steps": (with_fields(steps=None), "steps"),
     "steps of another kind": (with_fields(steps={"main": []}), "steps"),
     "an unknown type": (with_fields(steps=[{"name": "main", "tasks": [{"type": "teleport"}]}]), "type: must be"),

@@ -69,9 +69,10 @@ def test_an_unknown_topic_is_one_line_that_lists_them():
 
 def test_each_topic_is_the_part_below_its_heading():
     topics = [name for name, _ in program.list_topics()]
-    assert topics == ["start", "example", "sessions", "definitions", "plans", "tasks", "schedules", "protocol",
-                      "verbs", "users", "connections", "page", "client", "crontab", "options", "operating",
-                      "backup", "host", "notices", "audit", "limits", "guarantees", "troubleshooting", "changes"]
+    assert topics == ["start", "example", "sessions", "definitions", "plans", "tasks", "engines", "schedules",
+                      "protocol", "verbs", "users", "connections", "page", "client", "crontab", "options",
+                      "operating", "backup", "host", "notices", "audit", "limits", "guarantees",
+                      "troubleshooting", "changes"]
     for name, about in program.list_topics():
         assert program.make_manual(name).startswith("## %s: %s\n" % (name, about))
         assert "- `%s`: %s" % (name, about) in TEXT

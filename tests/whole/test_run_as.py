@@ -15,7 +15,9 @@ import tempfile
 import pytest
 
 from conftest import AGENT, AgentProcess, is_alive, program, wait_for
+from support import batch
 from support.adoptable import UNTIL_GO
+from support.engines import Batch, add_engine, engine_scenario
 from support.tasks import add, begin, os_task, run, sql, stop
 
 pytestmark = pytest.mark.once
@@ -96,6 +98,20 @@ def test_processes_of_tasks_are_the_users(served, fields):
     assert session.texts[0] == "%s %s a value %s yes" % (
         (numbers.pw_uid,) * 3, (numbers.pw_gid,) * 3, numbers.pw_dir)
     assert session.texts[1] == str(uid()) and sorted(session.texts[2:]) == ["/x", "err", "read", "seen"]
+
+
+@with_user
+def test_an_engine_is_called_as_the_user(served):
+    own = pathlib.Path(served.lent)
+    shutil.copy(batch.__file__, str(own / "batch.py"))
+    engine = Batch(own, PYTHON, own / "batch.py")
+    os.chown(str(engine.folder), uid(), -1)
+    add_engine(served, engine, engine_scenario("THERE", os_task("id -u; umask; cat \"$D\"/*/secrets 2>&1 | head -1",
+                                                                env={"D": str(engine.spool)})))
+    end = served.ok("EXEC THERE -SYNC")
+    assert end["status"] == "DONE", end
+    assert served.log_texts(end["session"])[:2] == [str(uid()), "0022"]
+    assert {path.stat().st_uid for path in (engine.spool, engine.jobs()[0])} == {uid()}
 
 
 @with_user

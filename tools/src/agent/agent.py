@@ -19,6 +19,7 @@ from ..processes.orphans import reap_orphans
 from ..processes.output import Output
 from ..processes.remains import clear_notes
 from ..runtime.bounds import make_bounds
+from ..runtime.engines import Engines
 from ..runtime.session import Session
 from ..runtime.execution import Surroundings
 from ..runtime.slots import SessionQueue
@@ -32,6 +33,7 @@ from .place import Care
 from .places import Places
 from .holds import RepositoryHolds
 from .housekeeping import Cleaner, Keeper
+from .leftovers import spend_folders
 from .waits import Waits
 from .watch import Children, Topology, Watch
 from .desk import Desk
@@ -95,7 +97,7 @@ class Agent:
         self.access, self.waits, self.families = (
             Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
-        self._cleaner = self._output = self._inbox = self.notices = None
+        self._cleaner = self._output = self._inbox = self.notices = self.engines = None
         self._threads = []
         self._stop_request = None
         self._is_leaving = False                # what can be adopted goes on without the agent
@@ -118,12 +120,13 @@ class Agent:
         self.audit = Audit(self.master, self.name, clock)
         self.desk = Desk(self)
         self._output = Output()
+        self.engines = Engines(clock, self.bounds, settings)
         around = Surroundings(clock, str(identity), self._output, settings.max_output,
                               self.desk.ended, lambda number: self.watch.ended(number),
                               Topology(self.master), Children(self),
                               lambda number: self.watch.logged(number), self._file_limit,
                               self.bounds.surround(os.environ), Looks(self.bounds.users),
-                              self.bounds, self.families)
+                              self.bounds, self.families, self.engines)
         self.queue = SessionQueue(
             settings.max_sessions or SESSIONS_PER_CORE * (os.cpu_count() or 1),
             lambda ticket, repository: Session(ticket, repository, around),
@@ -166,6 +169,7 @@ class Agent:
         self.schedules.load(place)
         self.repository_holds.settle(repository)
         self.families.look(repository)
+        spend_folders(repository, self.name, Topology(self.master), self.engines)
 
     def _clean(self, repository):
         if not repository.is_copy:      # what lies beside it may be another's
@@ -210,9 +214,9 @@ class Agent:
         self.families.leave()
         os.set_blocking(wake_fd, False)
         reason = None
-        if self._is_leaving:
+        if self._is_leaving or not self._stop_request.is_immediate:
             for session in self.queue.list_running():
-                session.leave()
+                session.leave(is_engine_alone=not self._is_leaving)
         while reason is None and not self.queue.wait_idle(0.1):
             reap_orphans()
             reason = self._stop_request.tell_end(self.clock.monotonic())
@@ -247,6 +251,7 @@ class Agent:
         for thread in self._threads:
             thread.join()
         if self.places:
+            self.engines.close()
             self.places.close()         # what is still recorded by a session ends here
             self._inbox.close()
         if self.queue:

@@ -8,7 +8,7 @@ from ..tasks.notify import Letter
 TOLD_EVENTS = 20        # of a mail with all that is known of them
 LISTED_EVENTS = 200     # of a mail that have a line
 
-_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "could not start",
+_EVENT_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "could not start",
           "late": "began late", "skipped": "did not run", "long": "takes long",
           "stale": "was interrupted by a crash", "test": "is a test"}
 
@@ -49,7 +49,7 @@ def _tell_subject(agent, events, count):
     what = "session %d of %s" % (first["session"], first["scenario"]) if first["session"] \
         else "schedule %s" % first["schedule"] if first["schedule"] else "a notice"
     if count == 1:
-        return "[%s] %s %s" % (agent, what, _WORDS[first["kind"]])
+        return "[%s] %s %s" % (agent, what, _EVENT_WORDS[first["kind"]])
     kinds = collections.Counter(event["kind"] for event in events)
     return "[%s] %d events: %s" % (agent, count, ", ".join(
         "%d %s" % (number, kind) for kind, number in kinds.most_common()))
@@ -81,7 +81,7 @@ def _tell_event(event):
     fields = [("scenario", event["scenario"]), ("session", event["session"]),
               ("schedule", event["schedule"]), ("due", event["due"]),
               ("message", event["message"])]
-    lines = ["%s %s" % (event["scenario"] or "This", _WORDS[event["kind"]])]
+    lines = ["%s %s" % (event["scenario"] or "This", _EVENT_WORDS[event["kind"]])]
     lines += ["  %-9s %s" % (name + ":", show_controls(str(value)))
               for name, value in fields if value not in (None, "")]
     if event["lines"]:

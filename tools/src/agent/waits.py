@@ -10,7 +10,7 @@ from ..base.times import find_time
 
 class Wait(NamedTuple):
     """What a session waits for, as memory knows it; both empty: nothing that is known."""
-    word: str               # time, hold, limit, slot, repository, children
+    word: str               # time, hold, limit, slot, repository, children, engine
     text: str
 
 
@@ -30,7 +30,10 @@ class Waits:
         if row["status"] in OUTSTANDING:
             return self._find(row["id"], row["agent"], find_time(row["start_at"]), row["schedule"],
                               patterns)
-        children = self._find_children(row["id"]) if row["status"] == RUNNING else None
+        session = self._agent.queue.find(row["id"]) if row["status"] == RUNNING else None
+        children, on_engine = session and session.children, session and session.engine_wait
+        if on_engine:
+            return Wait(*on_engine)
         return NO_WAIT if children is None else Wait(FOR_CHILDREN, "waits for " + (
             "%d sessions" % len(children) if len(children) > 1 else
             "what is due next of its plan" if not children else "session %d" % children[0]
@@ -45,10 +48,9 @@ class Waits:
         session = patterns and self._agent.queue.find(number)
         return not patterns or session and is_any_match(patterns, session.ticket.scenario)
 
-    def _find_children(self, number):
-        """The sessions that a running one waits for, or None."""
+    def _has_slot(self, number):
         session = self._agent.queue.find(number)
-        return session and session.children
+        return session is None or session.has_slot
 
     def _find(self, number, owner, start_at, schedule, patterns):
         """The Wait of one that has not begun; of several things that which will take longest, as
@@ -85,8 +87,8 @@ class Waits:
             name = "schedule " + name if kind == "schedule" else name
             return Wait(LIMIT, tell_limit(obstacle.limit, name, [
                 key for key in obstacle.keys if self._is_seen(key, patterns)]))
-        # those that wait for a child have lent their slot
-        running = [key for key in obstacle.keys if self._find_children(key) is None]
+        # those that wait for a child or an engine, have lent their slot
+        running = [key for key in obstacle.keys if self._has_slot(key)]
         return Wait(FOR_SLOT, tell_limit(sessions.slots, "the agent", [
             key for key in running if self._is_seen(key, patterns)])) if running else NO_WAIT
 

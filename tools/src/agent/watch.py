@@ -36,6 +36,13 @@ class Topology:
             raise TaskError("the data server MAIL has the driver %s, not smtp" % server["driver"])
         return server
 
+    def engine(self, name):
+        """{name, driver, options, spool, contexts} of an engine. TaskError."""
+        engine = self._master.find_engine(name)
+        if engine is None:
+            raise TaskError("no engine %s" % name)
+        return engine
+
     def _get(self, name):
         """A data server as stored. TaskError."""
         server = self._master.find_data_server(name)

@@ -1,8 +1,8 @@
 """The options of the agent's command line, as data."""
 from typing import Any, NamedTuple, Optional, Tuple
 
-from .vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, IDLE_S, KEEP_DAYS, LINE_S,
-                         MAX_BATCH, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
+from .vocabulary import (CLEAN_S, DEFAULT_NAME, DEFAULT_PORT, ENGINE_LOOK_S, IDLE_S, KEEP_DAYS,
+                         LINE_S, MAX_BATCH, MAX_CONNECTIONS, MAX_IMPORT_LINE, MAX_LINE, MAX_OUTPUT,
                          MAX_PER_ADDRESS, MAX_QUEUE, MIN_LINE, SEND_S, SESSIONS_PER_CORE,
                          STRANGER_S)
 
@@ -93,6 +93,11 @@ COMMAND_OPTIONS = (
                   (1, 100000)),
     CommandOption("--clean-every", "SECONDS", "between two looks for stale sessions", int(CLEAN_S),
                   (1, 86400), attribute="clean_every_s"),
+    CommandOption("--engine-look", "SECONDS", "between two looks at the tasks of an engine",
+                  int(ENGINE_LOOK_S), (1, 3600), attribute="engine_look_s"),
+    CommandOption("--engine-patience", "SECONDS", "how long tasks wait for an engine that does not "
+                  "answer, until they end in ERROR (default for ever)", limits=(1, 10 ** 8),
+                  attribute="engine_patience_s"),
     CommandOption("--host-id", "ID", "identity of this host, by which stale sessions are told "
                   "(default /etc/machine-id, else its name)", ""),
     CommandOption("--no-owner", "", "ask the agent's own OS user and root to AUTH, as everybody; "

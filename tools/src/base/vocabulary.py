@@ -30,7 +30,8 @@ STARTED, LATE, SKIPPED, FAILED = "started", "late", "skipped", "failed"     # of
 MISFIRE, HELD, LOST = "misfire", "hold", "repository"                       # reasons of one: it was
 OVERLAP, LIMIT = "overlap", "limit"                                         # missed, or had no room
 # what a session waits for, beside a hold, a limit and a repository
-AT_TIME, FOR_SLOT, FOR_CHILDREN = "time", "slot", "children"
+AT_TIME, FOR_SLOT, FOR_CHILDREN, FOR_ENGINE = "time", "slot", "children", "engine"
+LOCAL = "LOCAL"                     # instead of an engine: this host
 ALL_SCHEDULES = ""                  # in the ledger: what concerns all of them, a step of the clock
 END, FAIL = "END", "FAIL"                                                   # targets of a step
 WAKE = b"!"             # to the main thread: a request to stop; a signal's byte is its number
@@ -89,6 +90,8 @@ FLOOD_S = 0.05          # and so long after they did
 ATTACH_S = 2.0          # between tries to attach a repository, and looks at one's health
 GLANCE_S = 0.5          # between glances at what SQLite keeps beside it
 CLEAN_S = 60.0          # between two cleanings
+ENGINE_LOOK_S = 3.0     # between two looks at the tasks of an engine
+ENGINE_CALL_S = 30.0    # that a command of an engine, or a look into its spool, may take
 BELIEF_S = 86400.0      # a clock that is further ahead than before is believed after so long
 
 # what an import makes of a definition

@@ -125,6 +125,7 @@ SCENARIO_FIELDS = {
                       meaning="what becomes of a session that a crash of the agent interrupted"),
     "on_error": Field(NAMED, meaning="the step that a failure goes to, where the step itself has "
                       "no on_error (FAIL)"),
+    "engine": Field(NAMED, meaning="the engine that its os and python tasks run on (this host)"),
     "steps": Field(_of_type((list,), "a list"),
                    meaning="its steps, at least one; a session begins with the first"),
     "plan": Field(_of_type((dict,), "an object"),
@@ -212,4 +213,4 @@ LOGICAL_SCHEMA_FIELDS = {
                       meaning="what stands behind it in each context"),
 }
 DOCUMENT_FIELDS = ("scenarios", "schedules", "contexts", "data_servers", "logical_schemas",
-                   "calendars", "notices")
+                   "calendars", "notices", "engines")

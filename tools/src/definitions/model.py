@@ -11,6 +11,7 @@ from ..base.words import check_name, shorten
 from ..timetable.days import MOVING_FIELDS, find_zone
 from ..timetable.rules import list_surprises, parse_rule
 from ..timetable.timetable import make_timetable
+from .engines import list_missing, list_task_engines
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
 from .plan import FOR_EACH, PlanNode, QuerySource, is_empty, list_runs, walk_plan
@@ -265,12 +266,13 @@ class Document(NamedTuple):
     logical_schemas: List[dict]
     calendars: List[dict]
     notices: List[dict] = []
+    engines: List[dict] = []
 
     @property
     def has_topology(self):
         """Whether it has a part for the master."""
         return bool(self.contexts or self.data_servers or self.logical_schemas or self.calendars
-                    or self.notices)
+                    or self.notices or self.engines)
 
     def list_warnings(self):
         """[(path, reason)] of what is allowed but looks wrong, and of what this host lacks: it is
@@ -279,6 +281,9 @@ class Document(NamedTuple):
         warnings = [("data_servers[%d].driver" % index, "this host's Python has no module %s"
                      % server["driver"]) for index, server in enumerate(self.data_servers)
                     if server["driver"] not in own and not has_module(server["driver"])]
+        warnings += [("engines[%d].driver" % index, "this host has no program %s" % program)
+                     for index, engine in enumerate(self.engines)
+                     for program in list_missing(engine)]
         for index, scenario in enumerate(self.scenarios):
             warnings += [("scenarios[%d].%s" % (index, place), reason)
                          for place, reason in scenario.list_warnings()]
@@ -305,6 +310,11 @@ class Document(NamedTuple):
                     ("scenarios[%d].%s" % (index, path), schema)
                     for index, scenario in enumerate(self.scenarios) if scenario
                     for path, schema in scenario.list_loop_schemas()]
+
+    def list_engines(self):
+        """[(path, engine)] that its scenarios and their tasks name."""
+        return [each for index, scenario in enumerate(self.scenarios) if scenario
+                for each in list_task_engines("scenarios[%d]" % index, scenario)]
 
     def _list_tasks(self):
         """[(path, Task)] of its scenarios without faults."""

@@ -11,6 +11,7 @@ from .fields import (CALENDAR_FIELDS, DATA_SERVER_FIELDS, DOCUMENT_FIELDS, LOGIC
                      TASK_TYPES, _check_mail_connect)
 from .objects import ObjectReader
 from .plan_reader import PlanReader
+from .engines import ENGINE_FIELDS, check_engine, settle_engines
 from .references import _REFERENCE, find_code_fault, strings_in
 from .notices import NoticeReader
 from .model import Document, Scenario, Step, Task, make_schedule
@@ -89,13 +90,18 @@ class Definitions(ObjectReader):
                      for index, value in enumerate(lists.get("calendars", []))]
         notices = [self.read_notice(value, "notices[%d]" % index)
                    for index, value in enumerate(lists.get("notices", []))]
+        engines = [self._object("engines[%d]" % index, value, ENGINE_FIELDS)
+                   for index, value in enumerate(lists.get("engines", []))]
+        for index, engine in enumerate(engines):
+            self._try("engines[%d]" % index, check_engine, engine)
         self._repeated("scenarios", [s and (s.name, s.version) for s in scenarios])
         for key, items in (("data_servers", servers), ("logical_schemas", schemas),
-                           ("calendars", calendars), ("notices", notices)):
+                           ("calendars", calendars), ("notices", notices), ("engines", engines)):
             self._repeated(key, [item["name"] for item in items])
         self._repeated("schedules", [s and s.name for s in schedules])
         self._judge_costly()
-        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices)
+        return Document(scenarios, schedules, contexts, servers, schemas, calendars, notices,
+                        engines)
 
     def read_notice(self, value, path="notice"):
         """The values of a notice by name; its faults are noted."""
@@ -146,6 +152,8 @@ class Definitions(ObjectReader):
         names = [step["name"] for step in steps]
         self._repeated(path + ".steps", names)
         self._targets(path, fields, steps, set(names))
+        for place, reason in settle_engines(fields["engine"], steps):
+            self._fault(path + place, reason)
         if len(self.faults) > before:
             return None
         plain, secrets = {}, {}

@@ -6,7 +6,7 @@ from ..protocol.conversation import Conversation
 from ..protocol.lines import FLUSH
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """The reply to a verb: its data lines, the fields of its last line, and what went wrong."""
     rows: list
     fields: dict
@@ -22,7 +22,7 @@ class Asker:
         self.agent, self.client, self.now = agent, client, agent.clock.now()
 
     def ask(self, verb_name, *words, **options):
-        """The Answer to a verb with words, and options by their names in small letters, of which
+        """The Response to a verb with words, and options by their names in small letters, of which
         those that are None are left out. `choose` among them makes the list of data lines shorter,
         each as its text `* {...}`."""
         choose = options.pop("choose", list)
@@ -32,9 +32,9 @@ class Asker:
         lines = self._list_lines(" ".join([verb_name, "-JSON"] + quoted))
         rows = [json.loads(line[2:]) for line in choose(lines[:-1])]
         if lines[-1].startswith("OK"):
-            return Answer(rows, json.loads(lines[-1][3:]))
+            return Response(rows, json.loads(lines[-1][3:]))
         _, code, fields = lines[-1].split(" ", 2)
-        return Answer(rows, {}, code, json.loads(fields)["message"])
+        return Response(rows, {}, code, json.loads(fields)["message"])
 
     def list_lines(self, verb_name):
         """The data lines of a verb's reply as they are, and its last line."""

@@ -42,7 +42,7 @@ def show_now(asker, request):
 
 
 def tell_trouble(answer):
-    """Why an Answer is not whole, as a sentence of its own, or nothing."""
+    """Why an Response is not whole, as a sentence of its own, or nothing."""
     return make_note("%s: %s" % (answer.code, answer.message), "trouble") if answer.code else ""
 
 

@@ -188,6 +188,16 @@ class Capture:
                                  self._bytes_after - sum(block.size for block in self._tail))))
             return rows, omitted
 
+    def go_on(self, position, size):
+        """Goes on at a position, behind rows that took so many bytes: what is fed was printed after
+        them."""
+        self._position, self._head_left = position, max(0, self._half - size)
+
+    def tell_place(self):
+        """(position of the next row, {stream: bytes of a line that has no end yet})."""
+        with self._lock:
+            return self._position, {stream: len(data) for stream, data in self._carry.items()}
+
     def flush(self):
         """Hands what is new to the store, unless the last rows are still on their way."""
         now = self._clock.monotonic()

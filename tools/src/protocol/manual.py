@@ -3,7 +3,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ERROR, EXCLUDED_S, HEARTBEAT_S, IDLE_S,
+from ..base.vocabulary import (BELIEF_S, CLEAN_S, DONE, ENGINE_CALL_S, ENGINE_LOOK_S, ERROR,
+                               EXCLUDED_S, HEARTBEAT_S, IDLE_S,
                                KEEP_DAYS, KILL_S, LATE_S, LINE_S, LINGER_S, MAX_BATCH,
                                MAX_CONNECTIONS, MAX_EXPRESSION, MAX_IMPORT_LINE, MAX_LINE,
                                MAX_LIST, MAX_LOG_LINE, MAX_MISSED, MAX_NAME, MAX_OUTPUT,
@@ -28,6 +29,7 @@ from ..store.notices import MAX_EVENTS
 from ..definitions.plan import MAX_DEPTH, MAX_VALUES
 from ..definitions.plan_fields import (CASE_FIELDS, EACH_FIELDS, KIND_FIELDS, NODE_FIELDS,
                                        when_fields)
+from ..definitions.engines import ENGINE_FIELDS
 from ..tasks.mail import MAIL_S
 from ..tasks.network import ANSWER_S, CONTENT_S, MAX_REDIRECTS, SILENCE_S
 from ..tasks.notify import SENDING_S
@@ -49,6 +51,7 @@ MANUAL_SESSIONS = ""  # embedded: manual/sessions.md
 MANUAL_DEFINITIONS = ""  # embedded: manual/definitions.md
 MANUAL_PLANS = ""  # embedded: manual/plans.md
 MANUAL_TASKS = ""  # embedded: manual/tasks.md
+MANUAL_ENGINES = ""  # embedded: manual/engines.md
 MANUAL_SCHEDULES = ""  # embedded: manual/schedules.md
 MANUAL_PROTOCOL = ""  # embedded: manual/protocol.md
 MANUAL_VERBS = ""  # embedded: manual/verbs.md
@@ -68,10 +71,10 @@ MANUAL_GUARANTEES = ""  # embedded: manual/guarantees.md
 MANUAL_TROUBLES = ""  # embedded: manual/troubleshooting.md
 MANUAL_CHANGES = ""  # embedded: manual/changes.md
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
-                MANUAL_TASKS, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS,
-                MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB, MANUAL_OPTIONS,
-                MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES, MANUAL_AUDIT,
-                MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
+                MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,
+                MANUAL_USERS, MANUAL_CONNECTIONS, MANUAL_PAGE, MANUAL_CLIENT, MANUAL_CRONTAB,
+                MANUAL_OPTIONS, MANUAL_OPERATING, MANUAL_BACKUP, MANUAL_HOST, MANUAL_NOTICES,
+                MANUAL_AUDIT, MANUAL_LIMITS, MANUAL_GUARANTEES, MANUAL_TROUBLES, MANUAL_CHANGES)
 
 _PLACE = re.compile("<<([^<>\n]+)>>")
 _HEADING = re.compile("^(##+) ([^:\n]+)(?:: .*)?$", re.M)
@@ -120,6 +123,10 @@ LIMITS = (
     Limit("STEP_S", STEP_S, "seconds", "by which the clock has to jump to be told of"),
     Limit("EXCLUDED_S", EXCLUDED_S, "seconds", "between two records of what a window excludes"),
     Limit("CLEAN_S", CLEAN_S, "seconds", "between two looks for stale sessions (`--clean-every`)"),
+    Limit("ENGINE_LOOK_S", ENGINE_LOOK_S, "seconds", "between two looks at the tasks of an engine "
+          "(`--engine-look`)"),
+    Limit("ENGINE_CALL_S", ENGINE_CALL_S, "seconds", "that a command of an engine, or a look into "
+          "its spool, may take"),
     Limit("BELIEF_S", BELIEF_S, "seconds", "that a clock which has jumped further ahead has to "
           "stand before the agent purges by it"),
     Limit("HEARTBEAT_S", HEARTBEAT_S, "seconds", "between two looks at what others have changed"),
@@ -176,7 +183,7 @@ FIELD_TABLES = dict({
     "logical_schema": LOGICAL_SCHEMA_FIELDS, "calendar": CALENDAR_FIELDS,
     "notice": NOTICE_FIELDS, "send mail": SEND_FIELDS["mail"], "send http": SEND_FIELDS["http"],
     "send os": SEND_FIELDS["os"], "node": NODE_FIELDS, "case": CASE_FIELDS,
-    "branch": when_fields(), "for_each": EACH_FIELDS,
+    "branch": when_fields(), "for_each": EACH_FIELDS, "engine": ENGINE_FIELDS,
 }, **{"node " + kind: fields for kind, fields in KIND_FIELDS.items()})
 
 

@@ -1,5 +1,5 @@
 """How a session waits for one that it has started: without a thread meanwhile."""
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 from .control import Interrupted
 
@@ -8,7 +8,8 @@ class Waiting(NamedTuple):
     """What a session waits for that needs no thread meanwhile."""
     is_over: Callable               # whether it can go on
     patience_s: Optional[float]     # after so many seconds it looks for itself
-    children: Tuple[int, ...]       # the sessions whose end it waits for
+    children: Tuple[int, ...] = ()  # the sessions whose end it waits for
+    engine_task: Any = None         # or the EngineTask
     is_deaf: bool = False           # stops and time-outs are not its business now
 
 

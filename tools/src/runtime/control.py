@@ -42,6 +42,7 @@ class Control:
 
     def __init__(self, clock, session, on_change=lambda: None, looks=None):
         self.is_leaving = False         # the process that it waits for, or starts next, goes on
+        self.is_parting = False         # so does what is on an engine
         self._clock, self._on_change = clock, on_change
         self._session = session         # as the markers of its processes begin
         self._changed = threading.Condition()
@@ -65,10 +66,12 @@ class Control:
                 self._mode, self._message = mode, message
         self.wake()
 
-    def leave(self):
-        """A process that can be adopted, the one waited for or the next, goes on by itself."""
+    def leave(self, is_engine_alone=False):
+        """A process that can be adopted, the one waited for or the next, goes on by itself; or that
+        alone which is on an engine."""
         with self._changed:
-            self.is_leaving = True
+            self.is_parting = True
+            self.is_leaving = self.is_leaving or not is_engine_alone
         self.wake()
 
     def wake(self):

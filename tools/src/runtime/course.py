@@ -41,10 +41,12 @@ from typing import NamedTuple, Optional
 from ..base.vocabulary import ADOPT, DONE, END, ERROR, FAIL, RESERVED_VARIABLES, WARNING
 from ..base.errors import AgentError
 from ..base.times import to_local
+from ..definitions.engines import is_remote
 from ..definitions.fields import TASK_TYPES
 from ..definitions.kinds import check_size
 from ..tasks.task import TaskError, TaskResult, tell_value
 from .control import Interrupted
+from .engine_execution import EngineExecution, find_engine, note_engine
 from .execution import Execution
 from .sources import take_secrets
 
@@ -216,11 +218,14 @@ class Course:
 
     def _task(self, place, task, step_run, attempt):
         """Runs one task, and notes how it ended -> Outcome. Interrupted: of the session."""
-        run = place.task_run
+        run, engine = place.task_run, None
         if run is None:
-            run = self._begin_task(place, task, step_run, attempt)
-        execution = Execution(run, self._values, self._control, self._journal, self._around,
-                              self._scenario.on_stale == ADOPT)
+            engine = find_engine(task.fields, self._values["CONTEXT"], self._around)
+            run = self._begin_task(place, task, step_run, attempt, engine)
+        execution = (EngineExecution if is_remote(task.fields.get("engine")) else Execution)(
+            run, self._values, self._control, self._journal, self._around,
+            self._scenario.on_stale == ADOPT)
+        execution.set_place(engine, self._scenario.secrets)
         result, interrupt = yield from self._work(task, execution,
                                                   is_resumed=place.task_run is not None)
         self._end_task(run, result, *execution.close())
@@ -239,11 +244,13 @@ class Course:
         return Outcome(result.status, message, place, result.is_false,
                        message if result.status == WARNING else "")
 
-    def _begin_task(self, place, task, step_run, attempt):
+    def _begin_task(self, place, task, step_run, attempt, engine):
         """Notes that a task begins -> the number of its run. That is on disk then, unless the task
         starts no process and can share the commit of the next. RepositoryError."""
         run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
                                        task.name or "", task.type, attempt)
+        if engine is not None and engine.definition is not None:
+            note_engine(self._journal, run, engine.definition, self._around.engines)
         is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
         if not is_instant or self._journal.is_full:
             self._journal.flush()
@@ -253,12 +260,11 @@ class Course:
         """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
         None). Left."""
         kind = TASK_TYPES[task.type]()
-        work = kind.resume if is_resumed else kind.run
         try:
             if not is_resumed:          # then it runs already
                 self._around.bounds.check_type(task.type)
             with self._control.deadline(task.timeout, "task"):
-                result = work(task.fields, execution)
+                result = execution.work(kind, task.fields, is_resumed)
                 if isinstance(result, GeneratorType):
                     result = yield from result
                 return with_values_told(bounded(result), execution), None

@@ -45,6 +45,7 @@ class Surroundings(NamedTuple):
     looks: Any                      # the Looks of all sessions
     bounds: Bounds = Bounds()       # of tasks on this host
     plans: Any = None               # the Families: check_context(name), took(repository, ticket)
+    engines: Any = None             # the Engines
 
 
 class Exit(NamedTuple):
@@ -52,11 +53,14 @@ class Exit(NamedTuple):
     rc: Optional[int] = None
     captured: Optional[bytes] = None    # the beginning of its standard output, where that is wanted
     last_error: str = ""            # the last line of its standard error
+    words: str = ""                 # what an engine says of its end
 
     @property
     def text(self):
         """In words: its exit code, and what it said last."""
         text = exit_text(self.rc)
+        if self.words:
+            text = "%s (%s)" % (self.words, text)
         return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
@@ -80,6 +84,13 @@ class Execution:
         environment = dict(self._around.environment)
         environment.update((environment_name(name), value) for name, value in self.values.items())
         return environment
+
+    def set_place(self, place, secrets):
+        """Where it runs, if not here, is of no concern to one that runs here."""
+
+    def work(self, kind, fields, is_resumed):
+        """Has a task's type do what it does -> its TaskResult, or a generator of that."""
+        return (kind.resume if is_resumed else kind.run)(fields, self)
 
     # -- processes ---------------------------------------------------------------------
 

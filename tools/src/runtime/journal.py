@@ -133,6 +133,14 @@ class Journal:
         other.has_begun, other.secrets = True, self.secrets
         return other
 
+    def add_engine_log(self, run, rows, omitted, reading, on_stored):
+        """As add_log, of a task on an engine, with how much of its output was read."""
+        def follow(pending):
+            on_stored()
+            self._logged(pending)
+        self.repository.db.submit(self.repository.engine_runs.add_log, self.session, run, rows,
+                                  omitted, reading, on_done=follow)
+
     # -- spools ------------------------------------------------------------------------
 
     def make_spool(self, run):

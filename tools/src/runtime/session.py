@@ -47,10 +47,10 @@ class Session:
         does, and by what."""
         self._control.stop(mode, message)
 
-    def leave(self):
+    def leave(self, is_engine_alone=False):
         """Lets the process that it waits for, or starts next, go on without the agent, if it can
-        be adopted."""
-        self._control.leave()
+        be adopted; or that alone which is on an engine."""
+        self._control.leave(is_engine_alone)
 
     def mask(self, text):
         """A text without its secrets."""
@@ -83,6 +83,17 @@ class Session:
             return None
         return self._children
 
+    @property
+    def engine_wait(self):
+        """(word, text) of what its task on an engine does or waits for, or None."""
+        waiting = self._waiting
+        return waiting and waiting.engine_task and waiting.engine_task.tell_wait()
+
+    @property
+    def has_slot(self):
+        """Whether it needs a slot now: what it waits for elsewhere, if anything, needs none."""
+        return self.children is None
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
@@ -106,7 +117,7 @@ class Session:
             self._going = self._go()
         self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
-        return self._waiting is None
+        return self.children is None
 
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""

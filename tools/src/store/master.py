@@ -3,10 +3,12 @@ import json
 import os
 import sqlite3
 
-from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, NEW, SAME, VERSION, WRITE_S
+from ..base.vocabulary import ALTERED, DEFAULT_CONTEXT, LOCAL, NEW, SAME, VERSION, WRITE_S
 from ..base.errors import Exists, NotFound
 from ..base.times import to_text
+from ..base.words import tell_near
 from .database import Database, execute
+from .engine_runs import ENGINE_TABLES
 from .notices import NOTICE_TABLES, list_documents, put_notice
 from .records import Attachment, Change, hold_columns, read_hold
 
@@ -74,7 +76,7 @@ create table audit (
     primary key (agent, n)
 ) without rowid;
 create index audit_time on audit(time, agent, n);
-""", NOTICE_TABLES)
+""", NOTICE_TABLES, ENGINE_TABLES)
 
 
 class Master:
@@ -161,9 +163,11 @@ class Master:
                 dict(each, dates=each["dates"].split(",")) for each in document.calendars],
             "data_servers": [_without_nothing(server) for server in document.data_servers],
             "logical_schemas": document.logical_schemas,
-            "notices": [notice["document"] for notice in document.notices]}
+            "notices": [notice["document"] for notice in document.notices],
+            "engines": [_without_nothing(engine) for engine in document.engines]}
         changes = []
-        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices"):
+        for part in ("contexts", "data_servers", "logical_schemas", "calendars", "notices",
+                     "engines"):
             there = {_name_of(each): each for each in before[part]}
             for each in after[part]:
                 name = _name_of(each)
@@ -190,6 +194,9 @@ class Master:
             (calendar["name"], calendar["dates"]) for calendar in document.calendars])
         for notice in document.notices:
             put_notice(connection, notice["document"], now)
+        connection.executemany("replace into engine values (?, ?, ?, ?, ?)", [
+            (engine["name"], engine["driver"], json.dumps(engine["options"]), engine["spool"],
+             json.dumps(engine["contexts"])) for engine in document.engines])
         return changes
 
     def topology_faults(self, document):
@@ -201,6 +208,7 @@ class Master:
             servers = names("data_server") | {item["name"] for item in document.data_servers}
             schemas = names("logical_schema") | {item["name"] for item in document.logical_schemas}
             calendars = names("calendar") | {item["name"] for item in document.calendars}
+            engines = names("engine") | {item["name"] for item in document.engines}
         faults = [("schedules[%d].context" % index, "no context %s" % schedule.context)
                   for index, schedule in enumerate(document.schedules)
                   if schedule and schedule.context not in contexts]
@@ -216,7 +224,7 @@ class Master:
                     faults.append((path, "no context %s" % context))
                 if target.split(".")[0] not in servers:
                     faults.append((path, "no data server %s" % target.split(".")[0]))
-        return faults
+        return faults + _engine_faults(document, contexts, engines | {LOCAL})
 
     def find_data_server(self, name):
         """{name, driver, database, connect} as it was defined, or None."""
@@ -235,6 +243,12 @@ class Master:
                 " and context in (?, ?) order by context=? desc limit 1",
                 (schema, context, DEFAULT_CONTEXT, context)).fetchone()
         return row and tuple(row)
+
+    def find_engine(self, name):
+        """{name, driver, options, spool, contexts} as it was defined, or None."""
+        with self.db.reading() as connection:
+            row = connection.execute("select * from engine where name=?", (name,)).fetchone()
+        return row and _read_engine(row)
 
     def topology(self):
         """Contexts, data servers, logical schemas, calendars and notices as a document has them."""
@@ -259,7 +273,9 @@ class Master:
                                  for row in servers],
                 "logical_schemas": [{"name": name, "contexts": contexts}
                                     for name, contexts in schemas.items()],
-                "notices": list_documents(connection)}
+                "notices": list_documents(connection),
+                "engines": [_without_nothing(_read_engine(row)) for row in connection.execute(
+                    "select * from engine order by name").fetchall()]}
 
     def calendars(self):
         """{name: dates} of the calendars."""
@@ -297,6 +313,25 @@ class Master:
             execute,
             "update agent set hold_reason=?, hold_by=?, hold_since=?, hold_until=? where name=?",
             hold_columns(hold) + (name,), within_s=within_s)
+
+
+def _engine_faults(document, contexts, engines):
+    """[(path, reason)] of engines and contexts that a document names and nobody has."""
+    faults = [(path, "no engine %s%s" % (name, tell_near(name, engines)))
+              for path, name in document.list_engines() if name not in engines]
+    for index, engine in enumerate(document.engines):
+        for context, target in (engine["contexts"] or {}).items():
+            path = "engines[%d].contexts.%s" % (index, context)
+            if context not in contexts:
+                faults.append((path, "no context %s" % context))
+            if target not in engines:
+                faults.append((path, "no engine %s" % target))
+    return faults
+
+
+def _read_engine(row):
+    """The definition of a row of engine."""
+    return dict(row, options=json.loads(row["options"]), contexts=json.loads(row["contexts"]))
 
 
 def _without_nothing(fields):

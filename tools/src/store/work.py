@@ -10,7 +10,9 @@ from .arrivals import Arrivals
 from .database import Database
 from .decisions import Decisions
 from .endings import Endings
+from .engine_runs import ENGINE_COLUMNS, EngineRuns
 from .happenings import HAPPENING_TABLES
+from .hello import HELLO
 from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
@@ -207,12 +209,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", HAPPENING_TABLES, PLAN_TABLES)
-
-HELLO = {"scenarios": [{
-    "name": "HELLO", "version": "001", "variables": {"who": "world"},
-    "steps": [{"name": "greet", "tasks": [
-        {"type": "os", "command": 'echo "Hello, ${who}! This is session $SESSION."'}]}]}]}
+""", HAPPENING_TABLES, PLAN_TABLES, ENGINE_COLUMNS)
 
 
 class WorkRepository:
@@ -228,6 +225,7 @@ class WorkRepository:
         self.secrets, self.spools, self.parts = SecretFiles(path), Spools(path), PartNotes(path)
         self.is_behind = False  # outstanding sessions and schedules must be read again
         self.scenarios, self.ledger, self.progress = Scenarios(name), Ledger(), Progress()
+        self.engine_runs = EngineRuns()
         self.sessions = Sessions(name, self.scenarios)
         self.views = Views(self.scenarios, self.sessions)
         self.schedules = StoredSchedules(name, self.scenarios, self.ledger)
@@ -345,9 +343,11 @@ class WorkRepository:
         on_stale = self.db.read(self._get_on_stale, row)
         if on_stale == PLAN:            # it goes on, whatever became of its children
             return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
+        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
+        if interrupted and interrupted[1]["engine"]:    # it goes on there, whatever becomes of us
+            return self.db.read(self.sessions.make_ticket, row)._replace(is_adopted=True)
         if on_stale != ADOPT:
             return None
-        interrupted = self.db.read(self.progress.find_interrupted, row["id"])
         state = interrupted and self.spools.find_state(row["id"], interrupted[1]["run"])
         if not state:
             return None

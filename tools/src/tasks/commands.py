@@ -10,10 +10,12 @@ from ..base.program import alone_command
 from ..definitions.kinds import (BOOLEAN, FILLED, Field, Kind, NAMED, SECONDS, TEXT, VALUES,
                                  VARIABLE_NAME, _check_seconds, _refuse, between, check_items,
                                  list_of)
+from ..definitions.engines import ENGINE_FIELD
 from ..definitions.fields import SCHEDULE_FIELDS
 from ..definitions.references import _REFERENCE, find_code_fault, shell_command, substitute
 from ..processes.process import Command, exit_text
 from .roots import Root
+from .spooling import EngineOrder
 from .task import (CAPTURE, CWD, ENV, TaskError, TaskResult, as_value, ask_process, needed,
                    substitute_all, task_type)
 
@@ -55,6 +57,7 @@ class OsTask:
         "nice": Field(between(-20, 19), meaning="added to the process's niceness"),
         "umask": Field(Kind(_check_umask, _check_umask, 'octal digits, such as "027"'),
                        meaning="umask of the process (what the agent was started with)"),
+        "engine": ENGINE_FIELD,
     }
 
     @staticmethod
@@ -75,7 +78,12 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self._result(fields, execution.adopt(), execution)
+        return self.result(fields, execution.adopt(), execution)
+
+    def order(self, fields, values):
+        """What is to run on an engine, with the environment that `env` says -> EngineOrder."""
+        return EngineOrder(self._words(fields, values), substitute_all(fields["env"], values), {},
+                           substitute_all(fields["cwd"], values))
 
     @staticmethod
     def _words(fields, values):
@@ -95,7 +103,7 @@ class OsTask:
             words, dict(self._surround(execution.environment()), **surroundings["env"]),
             surroundings["cwd"], surroundings["stdin"], pass_fds,
             is_captured=fields["capture"] is not None), is_adoptable=True)
-        return self._result(fields, rc, execution)
+        return self.result(fields, rc, execution)
 
     @staticmethod
     def _surround(environment):
@@ -103,7 +111,7 @@ class OsTask:
         return environment
 
     @staticmethod
-    def _result(fields, rc, execution):
+    def result(fields, rc, execution):
         """What an exit code, and what was printed, make of the task."""
         values = {}
         if fields["capture"]:
@@ -242,28 +250,46 @@ class PythonTask(OsTask):
         "code": Field(FILLED, meaning="the code itself; give either this or file"),
         "file": Field(FILLED, meaning="a file with the code"),
         "args": Field(list_of(TEXT), default=[], meaning="what is in sys.argv behind the program"),
-        "cwd": CWD, "env": ENV, "capture": CAPTURE,
+        "cwd": CWD, "env": ENV, "capture": CAPTURE, "engine": ENGINE_FIELD,
     }
     one_of = ("code", "file")
     literal = ("code",)                 # in which nothing is replaced
 
     def run(self, fields, execution):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
-        values = execution.values
-        reason = find_code_fault(fields["code"] or "")
-        if reason:                      # an earlier version took it
-            raise TaskError("code: %s" % reason)
-        words = [sys.executable] + PYTHON_FLAGS
-        args = substitute_all(fields["args"], values)
-        if fields["file"]:
-            return self._process(
-                fields, execution, words + [substitute(fields["file"], values)] + args)
+        code = self._code(fields)
+        if code is None:
+            return self._process(fields, execution, self._python_words(fields, execution.values))
         with tempfile.TemporaryFile() as source:
-            source.write(substitute(fields["code"], {}).encode())
+            source.write(code.encode())
             source.seek(0)
             fd = source.fileno()
-            return self._process(fields, execution, words + ["-c", PYTHON_BOOT, str(fd)] + args,
-                                 (fd,))
+            return self._process(fields, execution,
+                                 self._python_words(fields, execution.values, fd), (fd,))
+
+    def order(self, fields, values):
+        """As of `os`; the code is read from descriptor 3."""
+        code = self._code(fields)
+        return EngineOrder(self._python_words(fields, values, 3),
+                           substitute_all(fields["env"], values), {},
+                           substitute_all(fields["cwd"], values), code, is_python=True)
+
+    @staticmethod
+    def _code(fields):
+        """The code itself, None where it is a file of its own. TaskError."""
+        if fields["file"]:
+            return None
+        reason = find_code_fault(fields["code"])
+        if reason:                      # an earlier version took it
+            raise TaskError("code: %s" % reason)
+        return substitute(fields["code"], {})
+
+    @staticmethod
+    def _python_words(fields, values, fd=None):
+        """The words that start it; its code comes from this descriptor."""
+        program = [substitute(fields["file"], values)] if fields["file"] else \
+            ["-c", PYTHON_BOOT, str(fd)]
+        return [sys.executable] + PYTHON_FLAGS + program + substitute_all(fields["args"], values)
 
     @staticmethod
     def _surround(environment):

@@ -1,0 +1,320 @@
+"""Tasks on an engine, the batch system of support/batch.py, in the test's own process."""
+import os
+import signal
+import stat
+import time
+
+import pytest
+
+from conftest import is_alive, program, wait_for
+from support.tasks import os_task
+from support.engines import add_engine, batch, begin_there, engines, exec_sync, engine_scenario, wait_there     # noqa: F401 (fixtures)
+
+
+def task_row(agent, session):
+    return [row for row in agent.rows("STATUS %s" % session) if "task" in row][-1]
+
+
+def spool_is_empty(batch):
+    return not batch.spool.exists() or not list(batch.spool.iterdir())
+
+
+def wait_job(agent, batch, session):
+    """Waits until its job runs -> the folder of the job."""
+    return batch.folder / wait_there(agent, session)
+
+
+# -- what a task gets, and gives ---------------------------------------------------------------------------------------
+
+def test_it_runs_there_and_all_of_it_is_known(engines, batch):
+    end = exec_sync(engines, os_task("echo \"${v} $SESSION $MORE\"; echo bad >&2; pwd; exit 3", cwd="/tmp",
+                                     warning_codes=[3], capture="got", env={"MORE": "x'${v}"}),
+                    os_task(["printf", "%s|", "a b", "${got}"]),
+                    variables={"v": "it's \"so\"\n$HOME `x` \\", "got": ""})
+    assert end["status"] == "WARNING" and "exit code 3: bad" in end["message"], end
+    value = "it's \"so\"\n$HOME `x` \\ 1001 x'it's \"so\"\n$HOME `x` \\\n/tmp"
+    assert engines.rows("STATUS 1001")[-1]["value"] == value
+    assert engines.log_texts(1001) == value.split("\n") + ["bad"] + ("a b|%s|" % value).split("\n")
+    assert [row["rc"] for row in engines.rows("STATUS 1001") if "task" in row] == ["3", "0"]
+    wait_for(lambda: spool_is_empty(batch), "the spool to be cleared")
+    assert len(batch.jobs()) == 2
+
+
+def test_its_name_is_its_marker(engines, batch):
+    exec_sync(engines, os_task("echo $AGENT_MARKER"))
+    marker = engines.log_texts(1001)[0]
+    assert (batch.jobs()[0] / "marker").read_text() == marker and marker.endswith(".1001.2")
+    assert batch.calls("submit")[0].split()[1] == "%s/%s/script" % (batch.spool, marker)
+
+
+def test_python_there(engines, batch, tmp_path):
+    (tmp_path / "own.py").write_text("import sys\nprint('file', sys.argv[1:])\n")
+    end = exec_sync(engines, {"type": "python", "code": "import os, sys\nprint(sys.argv[1:], os.environ['VAR_v'], __name__)",
+                              "args": ["${v}", "two words"]},
+                    {"type": "python", "file": str(tmp_path / "own.py"), "args": ["'q'"]},
+                    {"type": "python", "code": "raise SystemExit('oh no')"}, variables={"v": "a'b"})
+    assert (end["status"], "oh no" in end["message"]) == ("ERROR", True), end
+    assert engines.log_texts(1001) == ["[\"a'b\", 'two words'] a'b __main__", "file [\"'q'\"]", "oh no"]
+
+
+def test_a_secret_is_nowhere_but_in_a_file_that_is_gone_when_it_has_begun(engines, batch):
+    batch.hold()
+    session = begin_there(engines, os_task("echo \"<${word}>\"; ls \"$D\"; until [ -e \"$GO\" ]; do sleep 0.05; done",
+                                     env={"D": str(batch.spool), "GO": str(batch.folder / "go"), "TWO": "is ${word}"}),
+                    variables={"word": {"secret": True}}, options="word=open-sesame")
+    wait_for(batch.jobs, "the job")
+    folder, = batch.spool.iterdir()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"script": 0o700, "task": 0o600, "values": 0o600, "secrets": 0o600}
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (batch.spool, folder)] == [0o700, 0o700]
+    assert [path.name for path in folder.iterdir() if "open-sesame" in path.read_text()] == ["secrets"]
+    assert "open-sesame" not in "".join(batch.calls()) + (batch.jobs()[0] / "script").read_text()
+    batch.hold(False)
+    wait_job(engines, batch, session)
+    wait_for(lambda: not (folder / "secrets").exists(), "the secret to be deleted")
+    (batch.folder / "go").touch()
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+    assert engines.log_texts(session)[0] == "<***>"
+    wait_for(lambda: spool_is_empty(batch), "the spool to be cleared")
+
+
+def test_output_is_in_the_log_while_it_runs(engines, batch):
+    session = begin_there(engines, os_task("echo one; printf half; until [ -e '%s' ]; do sleep 0.05; done; echo ' line'; echo two"
+                                     % (batch.folder / "go")))
+    wait_for(lambda: engines.log_texts(session) == ["one"], "the first line")
+    (batch.folder / "go").touch()
+    engines.ok("WAIT %s" % session)
+    assert engines.log_texts(session) == ["one", "half line", "two"]
+
+
+def test_much_output_is_kept_within_its_limit(make_inside, batch):
+    agent = make_inside("--max-output", "20000").start()
+    agent.agent.settings.engine_look_s = 0.15
+    add_engine(agent, batch)
+    exec_sync(agent, os_task("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo $i; done"))
+    texts = agent.log_texts(1001)
+    assert (texts[0], texts[-1]) == ("1", "100000") and any("are left out here" in text for text in texts)
+    assert sum(len(text) + 40 for text in texts) < 25000
+
+
+def test_output_of_many_megabytes_is_read_in_pieces(engines, batch):
+    begin_there(engines, os_task("yes 0123456789 | head -c 9000000; printf end >&2; exit 3"))
+    end = engines.ok("WAIT 1001")
+    assert end["status"] == "ERROR" and "exit code 3: end" in end["message"]
+    texts = engines.log_texts(1001)
+    count, = [text for text in texts if "are left out here" in text]
+    assert int(count.split()[1]) + len(texts) - 2 == 818182
+
+
+# -- where it runs -----------------------------------------------------------------------------------------------------
+
+def test_local_by_word_and_by_context(engines, batch):
+    engines.import_document({"contexts": ["DEV"], "engines": [batch.definition(contexts={"DEV": "LOCAL"})]})
+    exec_sync(engines, os_task("echo here", engine="LOCAL"))
+    assert (engines.log_texts(1001), batch.calls()) == (["here"], [])
+    exec_sync(engines, os_task("echo here"), options="1 DEV")
+    assert (engines.log_texts(2001), batch.calls()) == (["here"], [])
+    engines.import_document({"scenarios": [dict(engine_scenario("B", os_task("echo there", engine="HPC")), engine="LOCAL")]})
+    engines.ok("EXEC B -SYNC")
+    assert (engines.log_texts(3001), len(batch.jobs())) == (["there"], 1)
+
+
+def test_another_engine_in_a_context(engines, batch, tmp_path):
+    other = dict(batch.definition(), name="TEST", spool=str(tmp_path / "other"))
+    engines.import_document({"contexts": ["DEV"], "engines": [other, batch.definition(contexts={"DEV": "TEST"})]})
+    assert exec_sync(engines, os_task("echo ${CONTEXT}"), options="1 DEV")["status"] == "DONE"
+    assert str(tmp_path / "other") in batch.calls("submit")[0]
+
+
+def test_no_slot_is_taken_and_a_look_is_one_call_for_all(make_inside, batch):
+    agent = make_inside("--max-sessions", "2").start()
+    agent.agent.settings.engine_look_s = 0.5
+    add_engine(agent, batch, engine_scenario("A", os_task(["true"])))
+    batch.hold()
+    sessions = [agent.ok("EXEC A")["session"] for _ in range(12)]
+    wait_for(lambda: len(batch.jobs()) == 12, "all to be submitted")
+    assert {agent.status(session)["status"] for session in sessions} == {"RUNNING"}
+    row = wait_for(lambda: agent.status(sessions[-1])["message"].startswith("is queued") and agent.status(sessions[-1]))
+    assert (row["waits_for"], row["message"]) == ("engine", "is queued on engine HPC as 12")
+    agent.import_os("LOCALLY", "true")
+    assert agent.ok("EXEC LOCALLY -SYNC")["status"] == "DONE"       # a slot is free
+    before, begun = len(batch.calls()), time.monotonic()
+    wait_for(lambda: len(batch.calls()) >= before + 2, "two looks")
+    assert {call.split()[0] for call in batch.calls()[before:]} == {"state"}
+    assert len(batch.calls()[-1].split()) == 13
+    assert len(batch.calls()) - before <= (time.monotonic() - begun) / 0.5 + 1
+    batch.hold(False)
+    for session in sessions:
+        assert agent.ok("WAIT %s" % session)["status"] == "DONE"
+
+
+# -- how it ends -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command, words", [
+    ("kill -9 $$", "ended by signal 9 (SIGKILL)"), ("exit 7", "exit code 7"),
+    (["/no/such"], "exit code 127"), ("cd /; exec sh -c 'kill -15 $$'", "ended by signal 15 (SIGTERM)")])
+def test_exit_codes_and_signals(engines, batch, command, words):
+    end = exec_sync(engines, os_task(command))
+    assert end["status"] == "ERROR" and words in end["message"], end
+
+
+def test_an_exit_code_that_is_named_is_no_signal(engines):
+    assert exec_sync(engines, os_task("exit 137", ok_codes=[137]))["status"] == "DONE"
+
+
+def test_what_somebody_cancels_there(engines, batch):
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
+    (job / "words").write_text("cancelled by root")
+    os.killpg(int((job / "pid").read_text()), signal.SIGTERM)
+    end = engines.ok("WAIT %s" % session)
+    assert (end["status"], end["message"]) == (
+        "ERROR", "step main: task 1: cancelled by root on engine HPC (ended by signal 15 (SIGTERM))")
+
+
+def test_what_neither_the_engine_nor_the_spool_knows(engines, batch):
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
+    job.rename(batch.spool.parent / "forgotten")
+    os.killpg(int((batch.spool.parent / "forgotten" / "pid").read_text()), signal.SIGKILL)
+    end = engines.ok("WAIT %s" % session)
+    assert end["status"] == "ERROR" and "outcome unknown" in end["message"], end
+
+
+def test_an_end_that_the_engine_has_forgotten_is_in_the_spool(engines, batch):
+    session = begin_there(engines, os_task("until [ -e '%s' ]; do sleep 0.05; done; exit 4" % (batch.folder / "go")))
+    job = wait_job(engines, batch, session)
+    batch.fail("away")
+    wait_for(lambda: engines.status(session)["waits_for"] == "engine", "the engine to be away")
+    (batch.folder / "go").touch()
+    wait_for((job / "state").exists, "its end")
+    job.rename(batch.spool.parent / "forgotten")
+    batch.fail("")
+    end = engines.ok("WAIT %s" % session)
+    assert end["status"] == "ERROR" and "exit code 4" in end["message"], end
+
+
+def test_a_refusal_is_the_end(engines, batch):
+    batch.fail("full")
+    end = exec_sync(engines, os_task("true"))
+    assert end["status"] == "ERROR" and "engine HPC refuses it: exit code 65" in end["message"], end
+    wait_for(lambda: spool_is_empty(batch), "the spool to be cleared")
+
+
+# -- stop and time-outs ------------------------------------------------------------------------------------------------
+
+def test_stop_waits_until_the_engine_says_that_it_is_over(engines, batch):
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
+    engines.ask("STOP %s -IMMEDIATE" % session)
+    end = engines.ok("WAIT %s" % session)
+    assert (end["status"], batch.calls("cancel")) == ("STOPPED", ["cancel 1"])
+    assert not is_alive(int((job / "pid").read_text())) and (job / "state").exists()
+    assert engines.agent.queue.find(int(session)) is None
+    wait_for(lambda: spool_is_empty(batch), "the spool to be cleared")
+
+
+@pytest.mark.parametrize("scope", ["task", "session"])
+def test_a_time_out_cancels(engines, batch, scope):
+    more = {"timeout": 600}
+    session = begin_there(engines, os_task("sleep 300", **(more if scope == "task" else {})),
+                    **(more if scope == "session" else {}))
+    wait_job(engines, batch, session)
+    engines.let_pass(601)
+    end = engines.ok("WAIT %s" % session)
+    assert end["status"] == "ERROR" and "time-out of the %s" % scope in end["message"]
+    assert batch.calls("cancel") == ["cancel 1"]
+
+
+def test_a_stop_while_the_engine_is_away_waits_for_it(engines, batch):
+    session = begin_there(engines, os_task("sleep 300"))
+    job = wait_job(engines, batch, session)
+    batch.fail("away")
+    engines.agent.queue.find(int(session)).stop(program.IMMEDIATE, "stopped by test")
+    wait_for(lambda: "has not answered since" in engines.status(session)["message"], "the engine to be away")
+    assert (engines.status(session)["status"], is_alive(int((job / "pid").read_text()))) == ("RUNNING", True)
+    batch.fail("")
+    assert engines.ok("WAIT %s" % session)["status"] == "STOPPED"
+    assert not is_alive(int((job / "pid").read_text()))
+
+
+def test_what_was_not_submitted_yet_is_not_submitted_after_a_stop(engines, batch):
+    batch.fail("away")
+    session = begin_there(engines, os_task("true"))
+    other = engines.ok("EXEC A")["session"]
+    for each in (session, other):
+        wait_for(lambda: "has not answered since" in engines.status(each)["message"], "the engine to be away")
+    engines.agent.queue.find(int(other)).stop(program.IMMEDIATE, "stopped by test")
+    assert engines.ok("WAIT %s" % other)["status"] == "STOPPED"
+    batch.fail("")
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+    assert len(batch.jobs()) == 1
+
+
+# -- an engine that does not answer --------------------------------------------------------------------------------------
+
+def test_tasks_wait_for_an_engine_that_does_not_answer(engines, batch):
+    batch.fail("away")
+    session = begin_there(engines, os_task("true"))
+    row = wait_for(lambda: engines.status(session)["waits_for"] == "engine" and engines.status(session), "it to wait")
+    wait_for(lambda: "the batch system is away" in engines.status(session)["message"], "the words")
+    assert (row["status"], "engine HPC does not answer: exit code 1" in engines.log()) == ("RUNNING", True)
+    assert engines.rows("SESSIONS")[0]["waits_for"] == "engine"
+    batch.fail("")
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+    assert len(batch.jobs()) == 1
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_patience_has_an_end_where_it_was_given_one(make_inside, batch, is_there):
+    agent = make_inside("--engine-patience", "3600").start()
+    agent.agent.settings.engine_look_s = 0.15
+    add_engine(agent, batch)
+    if is_there:
+        session = begin_there(agent, os_task("sleep 300"))
+        wait_job(agent, batch, session)
+    batch.fail("away")
+    if not is_there:
+        session = begin_there(agent, os_task("true"))
+        begin_there(agent, os_task("true"))
+    wait_for(lambda: "has not answered since" in agent.status(session)["message"], "the engine to be away")
+    assert agent.status(session)["status"] == "RUNNING"
+    agent.let_pass(3601)
+    end = agent.ok("WAIT %s" % session)
+    assert end["status"] == "ERROR" and "engine HPC has not answered for 3600 s" in end["message"]
+    batch.fail("")
+
+
+def test_a_call_that_hangs_is_ended(engines, batch, monkeypatch):
+    monkeypatch.setattr(program, "ENGINE_CALL_S", 1.0)
+    batch.fail("hang")
+    session = begin_there(engines, os_task("true"))
+    wait_for(lambda: "took over 1 s" in engines.status(session)["message"], "the call to be ended")
+    batch.fail("")
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+    assert len(batch.jobs()) == 1
+
+
+def test_a_submission_that_was_taken_without_an_answer_is_found(engines, batch, monkeypatch):
+    monkeypatch.setattr(program, "ENGINE_CALL_S", 1.0)
+    batch.fail("mute")
+    session = begin_there(engines, os_task("echo once; sleep 1"))
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+    assert (len(batch.jobs()), engines.log_texts(session)) == (1, ["once"])
+
+
+def test_a_spool_that_others_may_change_is_not_used(engines, batch):
+    batch.spool.mkdir()
+    batch.spool.chmod(0o777)
+    end = exec_sync(engines, os_task("true"))
+    assert end["status"] == "ERROR" and "may be written by others (chmod go-w" in end["message"], end
+    assert batch.calls() == []
+
+
+def test_a_spool_that_is_away_makes_tasks_wait(engines, batch, tmp_path):
+    engines.import_document({"engines": [batch.definition(spool=str(tmp_path / "not" / "mounted"))]})
+    session = begin_there(engines, os_task("true"))
+    wait_for(lambda: "No such file or directory" in engines.status(session)["message"], "it to wait")
+    assert engines.status(session)["waits_for"] == "engine"
+    (tmp_path / "not").mkdir()
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE"
