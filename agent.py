@@ -26064,6 +26064,46 @@ def _read_body(row):
                                                  error.message)) from None
 
 
+class Exchange:
+    """What goes into the repositories of a running agent and comes out."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> Imported."""
+        agent = self._agent
+        target = agent.places.get(repository)
+        imported = import_into(agent.master, target, text, agent.name, agent.clock.now(),
+                               is_replacing, agent.changes, is_dry, agent.bounds.tell_forbidden)
+        if is_dry:
+            return imported
+        document = imported.document
+        agent.desk.read_contexts()
+        if document.calendars or document.schedules:
+            agent.schedules.read_calendars()
+        for schedule in document.schedules:
+            agent.schedules.refresh(target, schedule.name)
+        return imported
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self._agent.master.calendars(), self._agent.clock.now())
+
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
+        places = self._agent.places
+        source = places.get(repository) if name is None else \
+            places.with_scenario(name, version or "-1", repository)
+        return export_from(self._agent.master, source, name, version, patterns)
+
+    def drop_scenario(self, name, version, repository):
+        """Deletes a scenario version. NotFound, Conflict."""
+        owner = self._agent.places.with_scenario(name, version, repository)
+        owner.db.write(owner.scenarios.drop, name, version)
+
+
 # ======================================================================================
 # agent/agent.py
 # The agent: its life cycle, and what it can do in domain words.
@@ -26121,6 +26161,7 @@ class Agent:
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits, self.families = (
             Access(settings, self.clock), Waits(self), Families(self))
+        self.exchange = Exchange(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = self.notices = self.engines = None
         self._threads = []
@@ -26291,39 +26332,6 @@ class Agent:
             self.audit.close()
         if self.master:
             self.master.db.close()
-
-    # -- definitions -------------------------------------------------------------------
-
-    def import_document(self, text, repository, is_replacing, is_dry=False):
-        """Imports a definitions document, or does as if -> Imported."""
-        target = self.places.get(repository)
-        imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
-        if is_dry:
-            return imported
-        document = imported.document
-        self.desk.read_contexts()
-        if document.calendars or document.schedules:
-            self.schedules.read_calendars()
-        for schedule in document.schedules:
-            self.schedules.refresh(target, schedule.name)
-        return imported
-
-    def list_dues(self, document):
-        """{schedule: when it would be due next, or None} of a document."""
-        return list_dues(document, self.master.calendars(), self.clock.now())
-
-    def export(self, repository, name, version, patterns=()):
-        """The definitions of a repository, of a scenario, or of one version, as a document: of
-        scenarios that one of the patterns fits, if there are any."""
-        source = self.places.get(repository) if name is None else \
-            self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version, patterns)
-
-    def drop_scenario(self, name, version, repository):
-        """Deletes a scenario version. NotFound, Conflict."""
-        owner = self.places.with_scenario(name, version, repository)
-        owner.db.write(owner.scenarios.drop, name, version)
 
     # -- hold --------------------------------------------------------------------------
 
@@ -32088,9 +32096,10 @@ def _contexts(agent, request):
 def _import(agent, request):
     """A line for each definition of the document, then the warnings, then the counts."""
     is_dry = "-DRY_RUN" in request
-    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
-                                     is_dry)
-    dues = agent.list_dues(imported.document) if is_dry else {}
+    exchange = agent.exchange
+    imported = exchange.import_document(request["DOCUMENT"], request["-REPO"],
+                                        "-REPLACE" in request, is_dry)
+    dues = exchange.list_dues(imported.document) if is_dry else {}
     for change in imported.changes:
         is_due = change.kind == "schedule" and change.name in dues
         yield fill(CHANGE_LINE, change._asdict(),
@@ -32104,8 +32113,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
-                            request.client.scenarios)
+    document = agent.exchange.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                                     request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -32114,7 +32123,7 @@ def _export(agent, request):
 @verb("DROP")
 def _drop(agent, request):
     try:
-        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+        agent.exchange.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
     except Conflict:
         if not request.client.is_narrowed:
             raise

@@ -11,7 +11,7 @@ ENGINE = {"name": "HPC", "driver": "slurm", "options": {"partition": "night", "t
 COMMAND = {"submit": ["sub", "${SCRIPT}"], "find": ["find", "${MARKER}"], "state": ["state", "${ID}"], "cancel": ["del", "${ID}"]}
 
 
-def faults_of(agent, document):
+def engine_faults(agent, document):
     reply = agent.ask("IMPORT '%s' -DRY_RUN -JSON" % json.dumps(document))
     assert reply[-1].startswith("ERR BAD_REQUEST "), reply
     return [(each["path"], each["reason"]) for each in json.loads(reply[-1].split(" ", 2)[2])["faults"]]
@@ -43,7 +43,7 @@ def scenario_with(*tasks, **fields):
 ])
 def test_faults_of_an_engine(shared_inside, change, path, words):
     shared_inside.import_document({"contexts": ["DEV"]})
-    faults = faults_of(shared_inside, {"engines": [dict(ENGINE, **change)]})
+    faults = engine_faults(shared_inside, {"engines": [dict(ENGINE, **change)]})
     assert [reason for place, reason in faults if place == "engines[0]." + path and words in reason], faults
 
 
@@ -57,22 +57,22 @@ def test_faults_of_an_engine(shared_inside, change, path, words):
 def test_what_a_task_on_an_engine_cannot_have(shared_inside, fields, path, words):
     task = dict({"type": "os", "command": "true", "engine": "HPC"}, **fields)
     document = {"contexts": ["DEV"], "engines": [ENGINE], "scenarios": [scenario_with(task)]}
-    faults = faults_of(shared_inside, document)
+    faults = engine_faults(shared_inside, document)
     assert [place for place, _ in faults] == ["scenarios[0].steps[0].tasks[0]." + path] and words in faults[0][1], faults
     if path != "engine":
         task.pop("engine")
         document["scenarios"] = [scenario_with(task, engine="HPC")]
-        assert [place for place, _ in faults_of(shared_inside, document)] == ["scenarios[0].steps[0].tasks[0]." + path]
+        assert [place for place, _ in engine_faults(shared_inside, document)] == ["scenarios[0].steps[0].tasks[0]." + path]
         document["scenarios"] = [scenario_with(dict(task, engine="LOCAL"), engine="HPC")]
         assert shared_inside.import_document(document, "-DRY_RUN")["engines"] == "1"
 
 
 def test_other_types_have_no_engine_and_a_scenario_names_one_that_is_there(shared_inside):
-    assert faults_of(shared_inside, {"scenarios": [scenario_with({"type": "sleep", "seconds": 1, "engine": "HPC"})]}) == [
+    assert engine_faults(shared_inside, {"scenarios": [scenario_with({"type": "sleep", "seconds": 1, "engine": "HPC"})]}) == [
         ("scenarios[0].steps[0].tasks[0].engine", "unknown field")]
-    faults = faults_of(shared_inside, {"scenarios": [scenario_with({"type": "os", "command": "true"}, engine="NONE")]})
+    faults = engine_faults(shared_inside, {"scenarios": [scenario_with({"type": "os", "command": "true"}, engine="NONE")]})
     assert faults == [("scenarios[0].engine", "no engine NONE")]
-    twice = faults_of(shared_inside, {"contexts": ["DEV"], "engines": [ENGINE, ENGINE]})
+    twice = engine_faults(shared_inside, {"contexts": ["DEV"], "engines": [ENGINE, ENGINE]})
     assert twice == [("engines[1]", "stands here a second time")]
 
 

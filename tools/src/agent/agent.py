@@ -41,7 +41,7 @@ from .families import Families
 from .reached import Reached
 from .inbox import Inbox
 from .notices import Notices
-from .exchange import export_from, import_into, list_dues
+from .exchange import Exchange
 
 
 # byte that a signal wakes the main thread with -> its name; others say nothing
@@ -96,6 +96,7 @@ class Agent:
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
         self.access, self.waits, self.families = (
             Access(settings, self.clock), Waits(self), Families(self))
+        self.exchange = Exchange(self)
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = self.notices = self.engines = None
         self._threads = []
@@ -266,39 +267,6 @@ class Agent:
             self.audit.close()
         if self.master:
             self.master.db.close()
-
-    # -- definitions -------------------------------------------------------------------
-
-    def import_document(self, text, repository, is_replacing, is_dry=False):
-        """Imports a definitions document, or does as if -> Imported."""
-        target = self.places.get(repository)
-        imported = import_into(self.master, target, text, self.name, self.clock.now(),
-                               is_replacing, self.changes, is_dry, self.bounds.tell_forbidden)
-        if is_dry:
-            return imported
-        document = imported.document
-        self.desk.read_contexts()
-        if document.calendars or document.schedules:
-            self.schedules.read_calendars()
-        for schedule in document.schedules:
-            self.schedules.refresh(target, schedule.name)
-        return imported
-
-    def list_dues(self, document):
-        """{schedule: when it would be due next, or None} of a document."""
-        return list_dues(document, self.master.calendars(), self.clock.now())
-
-    def export(self, repository, name, version, patterns=()):
-        """The definitions of a repository, of a scenario, or of one version, as a document: of
-        scenarios that one of the patterns fits, if there are any."""
-        source = self.places.get(repository) if name is None else \
-            self.places.with_scenario(name, version or "-1", repository)
-        return export_from(self.master, source, name, version, patterns)
-
-    def drop_scenario(self, name, version, repository):
-        """Deletes a scenario version. NotFound, Conflict."""
-        owner = self.places.with_scenario(name, version, repository)
-        owner.db.write(owner.scenarios.drop, name, version)
 
     # -- hold --------------------------------------------------------------------------
 

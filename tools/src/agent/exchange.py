@@ -121,3 +121,43 @@ def _read_body(row):
     except Unreadable as error:
         raise Unreadable("scenario %s %s: %s" % (row["name"], row["version"],
                                                  error.message)) from None
+
+
+class Exchange:
+    """What goes into the repositories of a running agent and comes out."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    def import_document(self, text, repository, is_replacing, is_dry=False):
+        """Imports a definitions document, or does as if -> Imported."""
+        agent = self._agent
+        target = agent.places.get(repository)
+        imported = import_into(agent.master, target, text, agent.name, agent.clock.now(),
+                               is_replacing, agent.changes, is_dry, agent.bounds.tell_forbidden)
+        if is_dry:
+            return imported
+        document = imported.document
+        agent.desk.read_contexts()
+        if document.calendars or document.schedules:
+            agent.schedules.read_calendars()
+        for schedule in document.schedules:
+            agent.schedules.refresh(target, schedule.name)
+        return imported
+
+    def list_dues(self, document):
+        """{schedule: when it would be due next, or None} of a document."""
+        return list_dues(document, self._agent.master.calendars(), self._agent.clock.now())
+
+    def export(self, repository, name, version, patterns=()):
+        """The definitions of a repository, of a scenario, or of one version, as a document: of
+        scenarios that one of the patterns fits, if there are any."""
+        places = self._agent.places
+        source = places.get(repository) if name is None else \
+            places.with_scenario(name, version or "-1", repository)
+        return export_from(self._agent.master, source, name, version, patterns)
+
+    def drop_scenario(self, name, version, repository):
+        """Deletes a scenario version. NotFound, Conflict."""
+        owner = self._agent.places.with_scenario(name, version, repository)
+        owner.db.write(owner.scenarios.drop, name, version)

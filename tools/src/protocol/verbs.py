@@ -226,9 +226,10 @@ def _contexts(agent, request):
 def _import(agent, request):
     """A line for each definition of the document, then the warnings, then the counts."""
     is_dry = "-DRY_RUN" in request
-    imported = agent.import_document(request["DOCUMENT"], request["-REPO"], "-REPLACE" in request,
-                                     is_dry)
-    dues = agent.list_dues(imported.document) if is_dry else {}
+    exchange = agent.exchange
+    imported = exchange.import_document(request["DOCUMENT"], request["-REPO"],
+                                        "-REPLACE" in request, is_dry)
+    dues = exchange.list_dues(imported.document) if is_dry else {}
     for change in imported.changes:
         is_due = change.kind == "schedule" and change.name in dues
         yield fill(CHANGE_LINE, change._asdict(),
@@ -242,8 +243,8 @@ def _import(agent, request):
 
 @verb("EXPORT")
 def _export(agent, request):
-    document = agent.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
-                            request.client.scenarios)
+    document = agent.exchange.export(request["-REPO"], request["SCENARIO"], request["VERSION"],
+                                     request.client.scenarios)
     if request.is_json:
         return iter([TextLine("", list(document.items()))])
     return iter([TextLine(line, []) for line in json.dumps(document, indent=1).split("\n")])
@@ -252,7 +253,7 @@ def _export(agent, request):
 @verb("DROP")
 def _drop(agent, request):
     try:
-        agent.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
+        agent.exchange.drop_scenario(request["SCENARIO"], request["VERSION"], request["-REPO"])
     except Conflict:
         if not request.client.is_narrowed:
             raise
