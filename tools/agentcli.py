@@ -3427,14 +3427,19 @@ def tag(element, *parts, **attributes):
 
 def make_rows_table(caption, headings, rows):
     """A table whose columns have headings, {heading: its class}; the first cell of a row names
-    it. Roles are said, since a narrow screen shows a row as a block."""
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind,
-                             role="columnheader") for name, kind in headings.items()), role="row")
-    kinds = list(headings.values())
-    body = [tag("tr", tag("th", cells[0], scope="row", class_=kinds[0], role="rowheader"),
-                *(tag("td", cell, class_=kind, role="cell", data_label=name) for cell, name, kind
-                  in zip(cells[1:], list(headings)[1:], kinds[1:])), role="row")
-            for cells in rows]
+    it, and a column that is empty throughout is left out. Roles are said, since a narrow screen
+    shows a row as a block."""
+    used = [place for place in range(len(headings)) if any(cells[place] for cells in rows)]
+    names, kinds = ([values[place] for place in used]
+                    for values in (list(headings), list(headings.values())))
+    head = tag("tr", *(tag("th", name, scope="col", class_=kind, role="columnheader")
+                       for name, kind in zip(names, kinds)), role="row")
+    body = []
+    for cells in rows:
+        first, *others = [cells[place] for place in used]
+        body.append(tag("tr", tag("th", first, scope="row", class_=kinds[0], role="rowheader"), *(
+            tag("td", cell, class_=kind, role="cell", data_label=name)
+            for cell, name, kind in zip(others, names[1:], kinds[1:])), role="row"))
     return tag("div", tag("table", tag("caption", caption), tag("thead", head, role="rowgroup"),
                           tag("tbody", *body, role="rowgroup"), role="table"),
                class_="wide", role="region", aria_label=caption, tabindex="0")
@@ -3523,9 +3528,12 @@ def make_picture(height, label, *parts, **attributes):
 def make_ruler(axis):
     """The labels of the ticks, above or below the pictures; screen readers have them in each
     table."""
-    labels = [tag("span", label, style="left:%.2f%%" % (axis.place(instant) / WIDE * 100),
-                  class_="tick even" if number % 2 else "tick")
-              for number, (instant, label) in enumerate(axis.list_ticks())]
+    labels = []
+    for number, (instant, label) in enumerate(axis.list_ticks()):
+        share = axis.place(instant) / WIDE
+        kind = "tick%s%s%s" % (" even" * (number % 2), " first" * (share < 0.04),
+                               " last" * (share > 0.96))
+        labels.append(tag("span", label, style="left:%.2f%%" % (100 * share), class_=kind))
     return tag("div", *labels, class_="ruler", aria_hidden="true")
 
 
@@ -3728,6 +3736,8 @@ svg { display: block; width: 100%; }
 .who span { font-size: .8rem; color: var(--soft); }
 .ruler { position: relative; height: 1.4rem; font-size: .75rem; color: var(--soft); grid-column: 2; }
 .tick { position: absolute; transform: translateX(-50%); white-space: nowrap; }
+.tick.first { transform: none; }
+.tick.last { transform: translateX(-100%); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .9rem; }
 figure { margin: 0; }
 .chart { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem .3rem; }
@@ -3742,6 +3752,7 @@ thead th { font-size: .78rem; color: var(--soft); border-top: 0; white-space: no
 tbody th { font-weight: 500; min-width: 8rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .time { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.word { white-space: nowrap; }
 .says { min-width: 12rem; }
 .rule { min-width: 9rem; }
 .wide + .wide { margin-top: 1.2rem; }
@@ -3763,6 +3774,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   table, caption, tbody, tr, tbody th, td { display: block; width: auto; text-align: left; border: 0; padding: 0; min-width: 0; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   tbody tr { border-top: 1px solid var(--line); padding: .5rem 0; }
+  .number { text-align: left; }
+  .time { white-space: normal; }
   td:empty { display: none; }
   td::before { content: attr(data-label) ": "; color: var(--soft); }
   .time br { display: none; }
@@ -3778,6 +3791,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   body { font-size: 9.5pt; padding: 0; max-width: none; }
   nav { display: none; }
   a { text-decoration: none; }
+  p { break-inside: avoid; }
   .wide { overflow: visible; }
   thead { display: table-header-group; }
   tr, .lane, .chart, .failure, .tiles, .legend, pre { break-inside: avoid; }
@@ -3787,7 +3801,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   .mark, .key { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .lane, .ruler-row { grid-template-columns: 12rem 1fr; }
   .ruler { grid-column: 2; }
-  .charts { grid-template-columns: repeat(2, 1fr); }
+  .tiles { grid-template-columns: repeat(7, 1fr); }
+  .tiles div { padding: .4rem .5rem; }
+  .charts { display: block; }
+  .chart { display: inline-block; width: 48%; margin: 0 1% .6rem 0; }
 }
 """
 # what of each part is shown; the rest is counted
@@ -3798,6 +3815,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 SECTIONS = (("timeline", "Timeline"), ("failures", "What failed"),
             ("omissions", "What did not run"), ("next", "What comes next"),
             ("durations", "Durations"), ("scenarios", "By scenario"))
+
+# what a table says in columns of its own: `2 due times skipped: `
+_COUNTED = re.compile("[0-9]+ due times? [a-z]+: ")
 
 
 class Document:
@@ -3824,8 +3844,7 @@ class Document:
     def make(self, place, made_by):
         """All of it; `place` is where the agent is, `made_by` what has asked it."""
         findings, period = self._findings, self._findings.period
-        title = "%s, %s to %s" % (findings.ping["agent"], show_day(period.begin),
-                                  show_day(period.end))
+        title = "%s, %s" % (findings.ping["agent"], tell_period(period.begin, period.end))
         parts = {"timeline": self._make_timeline, "failures": self._make_failures,
                  "omissions": self._make_omissions, "next": self._make_next,
                  "durations": self._make_durations, "scenarios": self._make_scenarios}
@@ -3912,11 +3931,11 @@ class Document:
         if omissions:
             rows = [(omission.schedule or "(the clock)", format(omission.count, ","),
                      make_state(omission.decision),
-                     omission.reason, tell_range(omission), cut(omission.message))
+                     omission.reason, tell_range(omission), cut(_COUNTED.sub("", omission.message)))
                     for omission in omissions[:MOST_ROWS_SHOWN]]
             yield make_rows_table("Due times that made no session, and why", {
-                "Schedule": None, "Times": "number", "Became": None, "Reason": None, "Due": "time",
-                "In words, of the newest": "says"}, rows)
+                "Schedule": None, "Times": "number", "Became": "word", "Reason": "word",
+                "Due": "time", "In words, of the newest": "says"}, rows)
             yield from tell_rest(len(omissions), MOST_ROWS_SHOWN, "row")
         else:
             yield tag("p", "Each due time made its session.", class_="soft")
@@ -4054,7 +4073,7 @@ def tell_range(omission):
     first = show_moment(omission.first)
     if omission.last <= omission.first:
         return first
-    return Markup("%s<br>to %s" % (first, show_moment(omission.last)))
+    return Markup("%s <br>to %s" % (first, show_moment(omission.last)))
 
 
 def tell_hold(row):
@@ -4082,6 +4101,13 @@ def tell_rest(count, shown, noun, nouns=None):
 def cut(text):
     """A text that is not longer than people read."""
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT - 2] + " \u2026"
+
+
+def tell_period(begin, end):
+    """Two instants; the second without its day where that is the same."""
+    days = [time.localtime(instant)[:3] for instant in (begin, end)]
+    return "%s to %s" % (show_day(begin), show_day(end) if days[0] != days[1] else
+                         time.strftime("%H:%M", time.localtime(end)))
 
 
 def show_day(instant):

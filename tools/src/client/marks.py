@@ -84,9 +84,12 @@ def make_picture(height, label, *parts, **attributes):
 def make_ruler(axis):
     """The labels of the ticks, above or below the pictures; screen readers have them in each
     table."""
-    labels = [tag("span", label, style="left:%.2f%%" % (axis.place(instant) / WIDE * 100),
-                  class_="tick even" if number % 2 else "tick")
-              for number, (instant, label) in enumerate(axis.list_ticks())]
+    labels = []
+    for number, (instant, label) in enumerate(axis.list_ticks()):
+        share = axis.place(instant) / WIDE
+        kind = "tick%s%s%s" % (" even" * (number % 2), " first" * (share < 0.04),
+                               " last" * (share > 0.96))
+        labels.append(tag("span", label, style="left:%.2f%%" % (100 * share), class_=kind))
     return tag("div", *labels, class_="ruler", aria_hidden="true")
 
 
