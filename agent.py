@@ -23808,6 +23808,7 @@ and options of one.
   of a schedule that follow one another within 15 minutes as one line, with how many there are; it
   looks at the next 1,000 and shows ten lines: the next of each schedule before further ones.
   Nothing of this is so with `--json`.
+- Where a listing stops at the usual 50 lines, that is said on a terminal.
 - `sched why --decision skipped,failed,late` shows only the due times that became one of these.
 - States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
   none.

@@ -2106,12 +2106,12 @@ class Sifted:
 
     def __init__(self, reply, decisions, limit):
         self._reply, self._decisions, self._limit = reply, decisions, limit
+        self.count = 0
 
     def __iter__(self):
-        count = 0
         for line in self._reply:
-            if json.loads(line)["decision"] in self._decisions and count < self._limit:
-                count += 1
+            if json.loads(line)["decision"] in self._decisions and self.count < self._limit:
+                self.count += 1
                 yield line
 
     @property
@@ -2295,6 +2295,18 @@ OWN_OPTIONS = {
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+ABOUT = """\
+The client of agent.py: asks an agent, and shows what it says. What a command takes is told by
+agentcli.py COMMAND -h."""
+EXAMPLES = """\
+for example:
+  agentcli.py ping                         is it there, is it well?
+  agentcli.py exec HELLO --follow          run something, and watch it
+  agentcli.py sessions --status ERROR      what failed
+  agentcli.py log 1001 --tail 20           why
+  agentcli.py sched next                   what comes
+  agentcli.py sched why NIGHTLY            why did it not run?
+  agentcli.py top                          a live screen"""
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
@@ -2361,7 +2373,9 @@ def add_common(parser, **defaults):
 def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    parser = Parser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
+                    description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
@@ -2601,21 +2615,22 @@ class Connection:
 
 
 class Reply:
-    """Iterates over the data lines of one reply as they come;
-    `fields` are those of its OK, afterwards.
+    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, and
+    `count` says how many lines there were, afterwards.
 
     Raises ClientError for an ERR and for what no agent says.
     """
 
     def __init__(self, connection):
         self._connection = connection
-        self.fields = {}
+        self.fields, self.count = {}, 0
 
     def __iter__(self):
         while True:
             line = self._connection.read_line()
             first, _, rest = line.partition(" ")
             if first == "*":
+                self.count += 1
                 yield rest
             elif first == "OK":
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
@@ -3558,9 +3573,14 @@ def draw_lane(axis, scenario, sessions, links):
 def tell_counts(sessions):
     """How many sessions there are, and of those how many in which state but DONE."""
     states = [past.status for past in sessions]
-    others = ["%d %s" % (states.count(state), state) for state in WORST_FIRST[:-1]
-                   if state in states]
-    return ", ".join(["%d session%s" % (len(states), "s" * (len(states) != 1))] + others)
+    others = ["%s\u00a0%s" % (format(states.count(state), ","), state)
+              for state in WORST_FIRST[:-1] if state in states]
+    return ", ".join([tell_number(len(states), "session")] + others)
+
+
+def tell_number(count, noun):
+    """`1 session`, `1,200 sessions`."""
+    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def draw_marks(axis, sessions, links):
@@ -3874,8 +3894,8 @@ class Document:
         if not states:
             verdict = "No session ran."
         elif bad:
-            verdict = "%d of %s ended in ERROR or STOPPED." % (bad, tell_number(len(states),
-                                                                               "session"))
+            verdict = "%s of %s ended in ERROR or STOPPED." % (
+                format(bad, ","), tell_number(len(states), "session"))
         else:
             verdict = "None of %s ended in ERROR or STOPPED." % tell_number(len(states), "session")
         if omitted:
@@ -4082,11 +4102,6 @@ def tell_hold(row):
     return "%s%s%s" % (" by %s" % row["hold_by"] if row.get("hold_by") else "",
                        "" if until is None else " until %s" % show_instant(until),
                        ": %s" % row["hold_reason"] if row.get("hold_reason") else "")
-
-
-def tell_number(count, noun):
-    """`1 session`, `1,200 sessions`."""
-    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def tell_rest(count, shown, noun, nouns=None):
@@ -5609,10 +5624,19 @@ def perform(options, arguments, words):
         else:
             reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
         command.show(reply, options.json)
+        if reply.count == USUAL_LIMIT and is_terminal(sys.stdout) and not options.json and not (
+                has_option(words, "-LIMIT")):
+            tell_limit(command)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def tell_limit(command):
+    """Says on a terminal that a listing may go on, where its length is the usual limit."""
+    if any(choice.name == "LIMIT" for choice in command.options):
+        tell("the newest %d; --limit shows more" % USUAL_LIMIT)
 
 
 def has_option(words, name):

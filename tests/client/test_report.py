@@ -49,7 +49,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_data(self, text):
         if self.open and self.open[-1] != "style":
-            self.texts[self.part] = self.texts.get(self.part, "") + text
+            self.texts[self.part] = self.texts.get(self.part, "") + text.replace("\u00a0", " ")
 
     def list_of(self, element):
         return [pairs for name, pairs in self.elements if name == element]

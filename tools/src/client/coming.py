@@ -62,12 +62,12 @@ class Sifted:
 
     def __init__(self, reply, decisions, limit):
         self._reply, self._decisions, self._limit = reply, decisions, limit
+        self.count = 0
 
     def __iter__(self):
-        count = 0
         for line in self._reply:
-            if json.loads(line)["decision"] in self._decisions and count < self._limit:
-                count += 1
+            if json.loads(line)["decision"] in self._decisions and self.count < self._limit:
+                self.count += 1
                 yield line
 
     @property

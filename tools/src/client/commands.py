@@ -37,6 +37,18 @@ OWN_OPTIONS = {
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+ABOUT = """\
+The client of agent.py: asks an agent, and shows what it says. What a command takes is told by
+agentcli.py COMMAND -h."""
+EXAMPLES = """\
+for example:
+  agentcli.py ping                         is it there, is it well?
+  agentcli.py exec HELLO --follow          run something, and watch it
+  agentcli.py sessions --status ERROR      what failed
+  agentcli.py log 1001 --tail 20           why
+  agentcli.py sched next                   what comes
+  agentcli.py sched why NIGHTLY            why did it not run?
+  agentcli.py top                          a live screen"""
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
@@ -103,7 +115,9 @@ def add_common(parser, **defaults):
 def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    parser = Parser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
+                    description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, json=False)
     places = {"": add_subparsers(parser)}

@@ -49,21 +49,22 @@ class Connection:
 
 
 class Reply:
-    """Iterates over the data lines of one reply as they come;
-    `fields` are those of its OK, afterwards.
+    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, and
+    `count` says how many lines there were, afterwards.
 
     Raises ClientError for an ERR and for what no agent says.
     """
 
     def __init__(self, connection):
         self._connection = connection
-        self.fields = {}
+        self.fields, self.count = {}, 0
 
     def __iter__(self):
         while True:
             line = self._connection.read_line()
             first, _, rest = line.partition(" ")
             if first == "*":
+                self.count += 1
                 yield rest
             elif first == "OK":
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)

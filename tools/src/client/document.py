@@ -7,7 +7,7 @@ from .history import median
 from .instants import find_instant, show_instant
 from .markup import Markup, make_rows_table, tag
 from .marks import (Axis, draw_durations, draw_lane, find_quantile, make_legend, make_ruler,
-                    show_length, show_moment, tell_counts)
+                    show_length, show_moment, tell_counts, tell_number)
 
 REPORT_CSS = ""  # embedded: report.css
 # what of each part is shown; the rest is counted
@@ -77,8 +77,8 @@ class Document:
         if not states:
             verdict = "No session ran."
         elif bad:
-            verdict = "%d of %s ended in ERROR or STOPPED." % (bad, tell_number(len(states),
-                                                                               "session"))
+            verdict = "%s of %s ended in ERROR or STOPPED." % (
+                format(bad, ","), tell_number(len(states), "session"))
         else:
             verdict = "None of %s ended in ERROR or STOPPED." % tell_number(len(states), "session")
         if omitted:
@@ -285,11 +285,6 @@ def tell_hold(row):
     return "%s%s%s" % (" by %s" % row["hold_by"] if row.get("hold_by") else "",
                        "" if until is None else " until %s" % show_instant(until),
                        ": %s" % row["hold_reason"] if row.get("hold_reason") else "")
-
-
-def tell_number(count, noun):
-    """`1 session`, `1,200 sessions`."""
-    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def tell_rest(count, shown, noun, nouns=None):

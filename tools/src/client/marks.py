@@ -114,9 +114,14 @@ def draw_lane(axis, scenario, sessions, links):
 def tell_counts(sessions):
     """How many sessions there are, and of those how many in which state but DONE."""
     states = [past.status for past in sessions]
-    others = ["%d %s" % (states.count(state), state) for state in WORST_FIRST[:-1]
-                   if state in states]
-    return ", ".join(["%d session%s" % (len(states), "s" * (len(states) != 1))] + others)
+    others = ["%s\u00a0%s" % (format(states.count(state), ","), state)
+              for state in WORST_FIRST[:-1] if state in states]
+    return ", ".join([tell_number(len(states), "session")] + others)
+
+
+def tell_number(count, noun):
+    """`1 session`, `1,200 sessions`."""
+    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def draw_marks(axis, sessions, links):
