@@ -18,6 +18,7 @@ from .shown import (show_acknowledgement, show_document, show_listing, show_log,
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+_NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: (.*?) \(choose from .*", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
@@ -58,6 +59,14 @@ OWN_HELP = {
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
               "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
+
+
+class CommandParser(Parser):
+    """One that does not list all commands where a word is none of them."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(_NO_COMMAND.sub(r"\1 is no command; %s -h lists them" % self.prog, message))
 
 
 def make_command(form):
@@ -115,9 +124,9 @@ def add_common(parser, **defaults):
 def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = Parser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
-                    description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
+                           description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
@@ -171,7 +180,7 @@ def describe(command):
 
 def add_subparsers(parser):
     """Makes a parser demand a command."""
-    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing", prog=parser.prog)
     subparsers.required = True          # an argument of add_subparsers() from 3.7 on
     return subparsers
 
