@@ -19374,19 +19374,23 @@ class Watch:
         def pages(source):
             below, size = 1 << 62, min(limit, 500)
             while below:
-                rows = source.db.read(source.views.list_sessions, filters, below, size)
+                try:
+                    rows = source.db.read(source.views.list_sessions, filters, below, size)
+                except RepositoryError as error:            # just now: the others go on
+                    troubles.append(error)
+                    return
                 yield from rows
                 below = rows[-1]["id"] if len(rows) == size else None
-        trouble, streams = None, []
+        troubles, streams = [], []
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
         except (Conflict, RepositoryError) as error:        # it may be being detached
-            trouble = error
+            troubles.append(error)
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
-        if trouble:
-            raise trouble
+        if troubles:
+            raise troubles[0]
 
     def list_log(self, number, filters, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log that a LogFilter names, a page at a time; following,
@@ -23826,7 +23830,8 @@ Its exit status:
          was given up
     2    wrong usage, or a file that cannot be read
     3    no connection, or it was lost; the agent stopped while a session was followed
-    4    refused by the agent: its ERR is on standard error
+    4    refused by the agent: its ERR is on standard error; of a listing, or a report, in which one
+         repository could not be read, what is known of the others is shown first
     5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
     141  nobody reads the output
@@ -24794,6 +24799,9 @@ MANUAL_CHANGES = r"""
   time is told.
 - `agentcli.py sched next` shows the next due time of each schedule before further ones of those
   that are due often. `sched why --decision skipped,failed,late` shows only what did not start.
+- One work repository that could not be read made `agentcli.py sessions`, `sched list` and `top` show
+  nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and then
+  the error.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

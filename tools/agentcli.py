@@ -1288,9 +1288,11 @@ def median(values):
     return ordered[len(ordered) // 2] if ordered else None
 
 
-def ask_rows(connection, request, limit_s):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+def ask_rows(connection, request, limit_s, is_lenient=False):
+    """The JSON objects that a request is answered with; `is_lenient`: of a repository that cannot
+    be read there are none. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", limit_s, is_lenient)
+    return [json.loads(line) for line in list(reply)]
 
 
 class History:
@@ -1304,7 +1306,7 @@ class History:
 def read_history(connection, scenario, limit_s):
     """The History of a scenario. Raises ClientError."""
     rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
-                    % (quote(scenario), PAST_SESSIONS), limit_s)
+                    % (quote(scenario), PAST_SESSIONS), limit_s, is_lenient=True)
     steps = {}
     for row in rows:
         for step in ask_rows(connection, "STATUS %d" % row["session"], limit_s):
@@ -1662,7 +1664,7 @@ def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
             put_json(reply.fields)
         return
     kinds = read_kinds(reply)
-    if not kinds:
+    if not kinds and reply.trouble is None:
         tell_none()
     for number, (kind, rows) in enumerate(kinds.items()):
         if number:
@@ -1844,7 +1846,7 @@ def show_coming(reply, is_json):
     rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
-    else:
+    elif reply.trouble is None:
         tell_none()
 
 
@@ -1975,8 +1977,9 @@ class Board:
 
 
 def ask_for(connection, request):
-    """The JSON objects of a reply. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", QUICK_ANSWER_S))]
+    """The JSON objects of a reply; PING tells that a repository is missing. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", QUICK_ANSWER_S, is_lenient=True)
+    return [json.loads(line) for line in list(reply)]
 
 
 def make_section(title, kind, rows):
@@ -2060,20 +2063,24 @@ USUAL_LIMIT = 50                # of these so many are shown
 def show_next(connection, arguments, words):
     """Asks for coming due times, and shows ten lines of them: first the next of each schedule, in
     their order. Raises ClientError, OSError of stdout."""
-    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED])
+    troubles = []
+    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED],
+                    troubles)
     lines = fold(rows, len(rows) == ASKED)
     names = {name_row(row) for row in lines}
     if len(rows) == ASKED and len(names) < LINES and not arguments + words:
         # those that are due so seldom that a thousand due times of others come first
         lines += [{"schedule": row["name"], "due": row["next"], "note": ""}
-                  for row in ask_json(connection, ["SCHED LIST"])
+                  for row in ask_json(connection, ["SCHED LIST"], troubles)
                   if row["next"] and row["enabled"] and row["name"] not in
                   {name for name, _ in names}]
     lines = choose_lines(lines)
     if lines:
         put_table(lines)
-    else:
+    elif not troubles:
         tell_none()
+    if troubles:
+        raise troubles[0]
 
 
 def name_row(row):
@@ -2096,9 +2103,13 @@ def find_due(row):
     return find_instant(row["due"]) or 0.0
 
 
-def ask_json(connection, words):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in connection.ask(" ".join(words + ["-JSON"]))]
+def ask_json(connection, words, troubles):
+    """The JSON objects that a request is answered with. That a repository could not be read goes
+    into `troubles`. Raises ClientError."""
+    reply = connection.ask(" ".join(words + ["-JSON"]), is_lenient=True)
+    rows = [json.loads(line) for line in reply]
+    troubles += [reply.trouble] * (reply.trouble is not None)
+    return rows
 
 
 class Sifted:
@@ -2119,6 +2130,11 @@ class Sifted:
         """Those of the OK."""
         return self._reply.fields
 
+    @property
+    def trouble(self):
+        """What could not be read, or None."""
+        return self._reply.trouble
+
 
 def sift_why(connection, arguments, words, decisions):
     """Asks what became of due times -> what is like a Reply: only what became one of these words
@@ -2136,7 +2152,7 @@ def sift_why(connection, arguments, words, decisions):
         else:
             others.append(word)
     request = ["SCHED WHY"] + arguments + others + ["-LIMIT=%d" % MOST_OCCURRENCES, "-JSON"]
-    return Sifted(connection.ask(" ".join(request)), wishes, limit)
+    return Sifted(connection.ask(" ".join(request), is_lenient=True), wishes, limit)
 
 
 # ======================================================================================
@@ -2153,6 +2169,7 @@ class Command(NamedTuple):
     show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
     help: str
     is_listing: bool = False        # its reply is asked for as JSON
+    is_table: bool = False          # of a listing: its rows are all alike
     # of the client's own: (options, arguments, words of requests) -> exit status
     perform: Optional[Callable] = None
 
@@ -2339,7 +2356,8 @@ def make_command(form):
                    OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []),
                    OWN_SHOWS.get(form.name) or SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD),
+                   form.reply == AS_ROWS)
 
 
 def list_verb_commands():
@@ -2600,15 +2618,16 @@ class Connection:
         self._file.close()
         self._socket.close()
 
-    def ask(self, request, limit_s=None):
-        """Sends a request -> Reply.
-        The agent may be silent for `limit_s` seconds; None: for ever."""
+    def ask(self, request, limit_s=None, is_lenient=False):
+        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever.
+        `is_lenient`: a repository that cannot be read is told in `trouble` of the Reply, not
+        raised, for what is known of the others counts all the same."""
         self._socket.settimeout(limit_s)
         try:
             self._socket.sendall(request.encode() + b"\n")
         except OSError:
             pass        # what refuses a request before its end has said why: that is read now
-        return Reply(self)
+        return Reply(self, is_lenient)
 
     def read_line(self):
         """The next line without its end."""
@@ -2625,14 +2644,14 @@ class Connection:
 
 class Reply:
     """Iterates over the data lines of one reply as they come; `fields` are those of its OK, and
-    `count` says how many lines there were, afterwards.
+    `count` says how many lines there were, afterwards; so does `trouble` what was not read.
 
     Raises ClientError for an ERR and for what no agent says.
     """
 
-    def __init__(self, connection):
-        self._connection = connection
-        self.fields, self.count = {}, 0
+    def __init__(self, connection, is_lenient=False):
+        self._connection, self._is_lenient = connection, is_lenient
+        self.fields, self.count, self.trouble = {}, 0, None
 
     def __iter__(self):
         while True:
@@ -2646,8 +2665,12 @@ class Reply:
                 return
             elif first == "ERR":
                 code, _, message = as_text(line)[len("ERR "):].partition(" ")
-                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
-                                  "ERR %s %s" % (code, spell(message)))
+                error = ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                    "ERR %s %s" % (code, spell(message)))
+                if self._is_lenient and code == "REPOSITORY":
+                    self.trouble = error
+                    return
+                raise error
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)
@@ -2911,7 +2934,8 @@ def ask_quickly(options, request):
     signal.setitimer(signal.ITIMER_REAL, QUICK_S)
     try:
         with connect(options) as connection:
-            return [json.loads(line) for line in list(connection.ask(request, QUICK_S))]
+            return [json.loads(line) for line in list(
+                connection.ask(request, QUICK_S, is_lenient=True))]
     except (ClientError, ValueError):
         return []
     finally:
@@ -3335,30 +3359,46 @@ class Findings(NamedTuple):
     late: int               # due times that ran late
     schedules: list         # rows of SCHED LIST
     is_cut: bool            # there were more sessions than are here
+    troubles: list          # [text]: repositories that could not be read
 
 
-def list_rows(connection, request):
-    """Yields the JSON objects of a reply as they come. Raises ClientError."""
-    for line in connection.ask(request + " -JSON"):
-        yield json.loads(line)
+class Asker:
+    """Asks an agent for rows; repositories that cannot be read are noted in `troubles`."""
+
+    def __init__(self, connection):
+        self._connection, self.troubles = connection, {}
+
+    def list_rows(self, request):
+        """Yields the JSON objects of a reply as they come. Raises ClientError."""
+        reply = self._connection.ask(request + " -JSON", is_lenient=True)
+        for line in reply:
+            yield json.loads(line)
+        if reply.trouble is not None:
+            self.troubles[str(reply.trouble)] = reply.trouble
+
+    def ping(self):
+        """How the agent is. Raises ClientError."""
+        reply = self._connection.ask("PING -JSON")
+        list(reply)
+        return reply.fields
 
 
-def find_out(connection, period):
+def find_out(asker, period):
     """The Findings of a Period. Raises ClientError."""
-    reply = connection.ask("PING -JSON")
-    list(reply)
-    sessions, is_cut = list_sessions(connection, period)
+    ping = asker.ping()
+    sessions, is_cut = list_sessions(asker, period)
     failures = group_failures(sessions)
-    omissions, late = list_omissions(connection, period)
-    outstanding = [row for row in list_rows(connection, "SESSIONS -STATUS=%s -LIMIT=1000"
-                                            % ",".join(OPEN_STATES))][::-1]
-    return Findings(reply.fields, period, sessions, outstanding,
-                    [failure._replace(log=read_log_end(connection, failure.sessions[0].number))
-                     for failure in failures[:MOST_FAILURES]], len(failures[MOST_FAILURES:]),
-                    omissions, late, list(list_rows(connection, "SCHED LIST")), is_cut)
+    omissions, late = list_omissions(asker, period)
+    outstanding = list(asker.list_rows("SESSIONS -STATUS=%s -LIMIT=1000" % ",".join(OPEN_STATES)))
+    schedules = list(asker.list_rows("SCHED LIST"))
+    shown = [failure._replace(log=read_log_end(asker, failure.sessions[0].number))
+             for failure in failures[:MOST_FAILURES]]
+    return Findings(ping, period, sessions, outstanding[::-1], shown,
+                    len(failures[MOST_FAILURES:]), omissions, late, schedules, is_cut,
+                    list(asker.troubles))
 
 
-def list_sessions(connection, period):
+def list_sessions(asker, period):
     """The sessions that ran or ended in a period: ([Past], whether there were more). What was
     acknowledged before it is found, too, where it is a day old at most, has ended badly or not at
     all."""
@@ -3366,7 +3406,7 @@ def list_sessions(connection, period):
     for options in ("-SINCE=%s" % to_text(period.begin - EARLIER_S), "-STATUS=RUNNING",
                     "-STATUS=%s -SINCE=%s" % (",".join(ENDED_BADLY_STATES),
                                               to_text(period.begin - LONG_EARLIER_S))):
-        for row in list_rows(connection, "SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
+        for row in asker.list_rows("SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
             past = make_past(row)
             if past is None or past.begun > period.end or (
                     past.ended is not None and past.ended < period.begin):
@@ -3397,20 +3437,20 @@ def group_failures(sessions):
                                                  -failure.sessions[0].begun))
 
 
-def read_log_end(connection, number):
+def read_log_end(asker, number):
     """The last lines of the log of a session; none where it is gone. Raises ClientError."""
     try:
-        return list(list_rows(connection, "LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
+        return list(asker.list_rows("LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
     except ClientError as error:
         if error.status != REFUSED:
             raise
         return []
 
 
-def list_omissions(connection, period):
+def list_omissions(asker, period):
     """What did not run in a period: ([Omission], how many due times ran late)."""
     groups, late = {}, 0
-    for row in list_rows(connection, "SCHED WHY -SINCE=%s -LIMIT=%d"
+    for row in asker.list_rows("SCHED WHY -SINCE=%s -LIMIT=%d"
                          % (to_text(period.begin), MOST_LISTED)):
         due = find_instant(row["due"])
         if due is None or due > period.end:
@@ -3915,6 +3955,9 @@ class Document:
         if findings.ping.get("hold") is True:
             yield tag("p", "The agent is held%s: nothing new begins." % tell_hold(findings.ping),
                       class_="notice")
+        for trouble in findings.troubles:
+            yield tag("p", "What is in one work repository is missing in this report: ", cut(
+                trouble), class_="notice")
         if findings.is_cut:
             yield tag("p", "There were more sessions than this report takes in: those before %s "
                       "are left out." % show_moment(findings.sessions[0].begun), class_="notice")
@@ -5114,18 +5157,21 @@ def write_report(options, arguments, words):
     path = options.own.get("OUTPUT", "-")
     check_target(path)
     with connect(options) as connection:
-        findings = find_out(connection, period)
+        asker = Asker(connection)
+        findings = find_out(asker, period)
         place = connection.place
     made_by = "agentcli.py %s" % VERSION
     data = REPORT_MARK + (" %s -->\n" % VERSION).encode() + make_document(
         findings, place, made_by).encode("utf-8", "backslashreplace")
     if path == "-":
         sys.stdout.buffer.write(data)
-        return WELL
-    replace_file(path, data)
-    (put_json if options.json else put_fields)({
-        "file": path, "bytes": len(data), "sessions": len(findings.sessions),
-        "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    else:
+        replace_file(path, data)
+        (put_json if options.json else put_fields)({
+            "file": path, "bytes": len(data), "sessions": len(findings.sessions),
+            "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    for trouble in asker.troubles.values():
+        raise trouble                   # it is told in the report, too
     return WELL
 
 
@@ -5631,8 +5677,11 @@ def perform(options, arguments, words):
         if "DECISION" in options.own:
             reply = sift_why(connection, arguments, words, options.own["DECISION"])
         else:
-            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None,
+                                   is_lenient=command.is_table)
         command.show(reply, options.json)
+        if reply.trouble is not None:
+            raise reply.trouble         # what is known stands above
         if reply.count == USUAL_LIMIT and is_terminal(sys.stdout) and not options.json and not (
                 has_option(words, "-LIMIT")):
             tell_limit(command)

@@ -172,6 +172,33 @@ def test_a_monitor_has_the_report_of_what_he_may_see(agent, tmp_path):
     assert "1 of 1 session ended" in texts["header"] and "ERROR HIS" in texts["failures"] and "NHIS" in texts["next"]
 
 
+def test_a_repository_that_has_gone(agent, tmp_path, capfd):
+    """What is known of the others is told; the exit status says that something is missing. So it is with listings."""
+    agent.ok("ATTACH SECOND '%s' -CREATE" % (tmp_path / "second.db"))
+    agent.ok("EXEC HELLO -SYNC")
+    agent.ok("SCHED ADD NIGHT HELLO -1 GLOBAL 'daily at 02:00' -REPO=WORKREP")
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / ("second.db" + suffix)).rename(tmp_path / ("gone.db" + suffix))
+    wait_for(lambda: agent.ok("PING")["repositories"] == "1/2", "the agent to see it")
+    result = run_client(agent.port, "report", "-o", str(tmp_path / "r.html"))
+    assert result.status == 4 and "ERR REPOSITORY work repository SECOND" in result.err and "sessions=1" in result.out
+    texts = check_document((tmp_path / "r.html").read_text(encoding="utf-8")).texts
+    assert "missing in this report: ERR REPOSITORY work repository SECOND" in texts["header"]
+    assert "HELLO" in texts["timeline"] and "NIGHT" in texts["next"]
+    for words, name in ((("sessions",), "HELLO"), (("scenarios",), "HELLO"), (("sched", "list"), "NIGHT"), (("sched", "next"), "NIGHT"),
+                        (("sched", "next", "--count", "3"), "NIGHT"), (("sessions", "--json"), "HELLO")):
+        status = agentcli.main(["--port", str(agent.port)] + list(words))
+        out, err = capfd.readouterr()
+        assert status == 4 and name in out and "ERR REPOSITORY work repository SECOND" in err, (words, out, err)
+    assert agentcli.main(["--port", str(agent.port), "top", "--count", "1"]) == 0
+    assert re.search("repositories 1/2.*NIGHT", capfd.readouterr().out, re.S)
+    assert run_client(agent.port, "exec", "HELLO", "--follow").status == 0
+    assert "HELLO" in run_client(agent.port, "completion", "words", "--", "exec", "").out
+    for suffix in ("", "-wal", "-shm"):         # its end does not wait for it
+        (tmp_path / ("gone.db" + suffix)).rename(tmp_path / ("second.db" + suffix))
+    wait_for(lambda: agent.ok("PING")["repositories"] == "2/2", "the agent to see it")
+
+
 def test_an_agent_that_has_done_nothing(agent, tmp_path):
     result = objects(run_client(agent.port, "report", "--json", "-o", str(tmp_path / "r.html")))
     assert (result[0]["sessions"], result[0]["failed"]) == (0, 0)
@@ -258,7 +285,7 @@ def make_findings(count, **fields):
         "further_failures": len(failures[most:]), "omissions": [
             agentcli.Omission("S%d" % number, "skipped", "hold", HOSTILE, 2, NOW - 60, NOW) for number in range(100)],
         "late": 1, "schedules": [{"name": "N%d" % number, "next": "2026-11-29T02:00:00+00:00", "rule": "daily at 02:00", "hold": False,
-                                  "enabled": True, "last_status": None} for number in range(1000)], "is_cut": True}, **fields))
+                                  "enabled": True, "last_status": None} for number in range(1000)], "is_cut": True, "troubles": ["ERR REPOSITORY " + HOSTILE]}, **fields))
 
 
 def test_a_hundred_thousand_sessions():

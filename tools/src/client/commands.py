@@ -81,7 +81,8 @@ def make_command(form):
                    OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []),
                    OWN_SHOWS.get(form.name) or SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD),
+                   form.reply == AS_ROWS)
 
 
 def list_verb_commands():

@@ -89,6 +89,9 @@ class Document:
         if findings.ping.get("hold") is True:
             yield tag("p", "The agent is held%s: nothing new begins." % tell_hold(findings.ping),
                       class_="notice")
+        for trouble in findings.troubles:
+            yield tag("p", "What is in one work repository is missing in this report: ", cut(
+                trouble), class_="notice")
         if findings.is_cut:
             yield tag("p", "There were more sessions than this report takes in: those before %s "
                       "are left out." % show_moment(findings.sessions[0].begun), class_="notice")

@@ -45,8 +45,11 @@ def perform(options, arguments, words):
         if "DECISION" in options.own:
             reply = sift_why(connection, arguments, words, options.own["DECISION"])
         else:
-            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None,
+                                   is_lenient=command.is_table)
         command.show(reply, options.json)
+        if reply.trouble is not None:
+            raise reply.trouble         # what is known stands above
         if reply.count == USUAL_LIMIT and is_terminal(sys.stdout) and not options.json and not (
                 has_option(words, "-LIMIT")):
             tell_limit(command)
