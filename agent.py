@@ -24799,9 +24799,9 @@ MANUAL_CHANGES = r"""
   time is told.
 - `agentcli.py sched next` shows the next due time of each schedule before further ones of those
   that are due often. `sched why --decision skipped,failed,late` shows only what did not start.
-- One work repository that could not be read made `agentcli.py sessions`, `sched list` and `top` show
-  nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and then
-  the error.
+- One work repository that could not be read made `agentcli.py sessions`, `sched list` and `top`
+  show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
+  then the error.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,
