@@ -24906,19 +24906,23 @@ class Watch:
         def pages(source):
             below, size = (below_of or {}).get(source.id, 1 << 62), min(limit, 500)
             while below:
-                rows = source.db.read(source.views.list_sessions, filters, below, size)
+                try:
+                    rows = source.db.read(source.views.list_sessions, filters, below, size)
+                except RepositoryError as error:            # just now: the others go on
+                    troubles.append(error)
+                    return
                 yield from rows
                 below = rows[-1]["id"] if len(rows) == size else None
-        trouble, streams = None, []
+        troubles, streams = [], []
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
         except (Conflict, RepositoryError) as error:        # it may be being detached
-            trouble = error
+            troubles.append(error)
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
-        if trouble:
-            raise trouble
+        if troubles:
+            raise troubles[0]
 
     def list_log(self, number, filters, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log that a LogFilter names, a page at a time; following,
@@ -30278,6 +30282,7 @@ and options of one.
   of a schedule that follow one another within 15 minutes as one line, with how many there are; it
   looks at the next 1,000 and shows ten lines: the next of each schedule before further ones.
   Nothing of this is so with `--json`.
+- Where a listing stops at the usual 50 lines, that is said on a terminal.
 - `sched why --decision skipped,failed,late` shows only the due times that became one of these.
 - States have colours on a terminal. `NO_COLOR`, when it is set and not empty, and `TERM=dumb` mean
   none.
@@ -30295,7 +30300,8 @@ Its exit status:
          was given up
     2    wrong usage, or a file that cannot be read
     3    no connection, or it was lost; the agent stopped while a session was followed
-    4    refused by the agent: its ERR is on standard error
+    4    refused by the agent: its ERR is on standard error; of a listing, or a report, in which one
+         repository could not be read, what is known of the others is shown first
     5    the waiting timed out (`wait --timeout`); the session goes on
     130  Ctrl-C
     141  nobody reads the output
@@ -31389,6 +31395,9 @@ MANUAL_CHANGES = r"""
 - Tasks can run on a batch system: `engines` in a document, for Slurm or, by commands of your own,
   for PBS, `ssh` and others (topic `engines`). They are submitted once, found again after a crash,
   and go on while the agent is upgraded. `waits_for=engine` and `message` say where they are.
+- One work repository that could not be read made `agentcli.py sessions`, `sched list` and `top`
+  show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
+  then the error.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,

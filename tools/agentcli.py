@@ -1332,9 +1332,11 @@ def median(values):
     return ordered[len(ordered) // 2] if ordered else None
 
 
-def ask_rows(connection, request, limit_s):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+def ask_rows(connection, request, limit_s, is_lenient=False):
+    """The JSON objects that a request is answered with; `is_lenient`: of a repository that cannot
+    be read there are none. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", limit_s, is_lenient)
+    return [json.loads(line) for line in list(reply)]
 
 
 class History:
@@ -1348,7 +1350,7 @@ class History:
 def read_history(connection, scenario, limit_s):
     """The History of a scenario. Raises ClientError."""
     rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
-                    % (quote(scenario), PAST_SESSIONS), limit_s)
+                    % (quote(scenario), PAST_SESSIONS), limit_s, is_lenient=True)
     steps = {}
     for row in rows:
         parts = ask_rows(connection, "STATUS %d" % row["session"], limit_s)
@@ -1777,7 +1779,7 @@ def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
             put_json(reply.fields)
         return
     kinds = read_kinds(reply)
-    if not kinds:
+    if not kinds and reply.trouble is None:
         tell_none()
     for number, (kind, rows) in enumerate(kinds.items()):
         if number:
@@ -1962,7 +1964,7 @@ def show_coming(reply, is_json):
     rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
-    else:
+    elif reply.trouble is None:
         tell_none()
 
 
@@ -2094,8 +2096,9 @@ class Board:
 
 
 def ask_for(connection, request):
-    """The JSON objects of a reply. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", QUICK_ANSWER_S))]
+    """The JSON objects of a reply; PING tells that a repository is missing. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", QUICK_ANSWER_S, is_lenient=True)
+    return [json.loads(line) for line in list(reply)]
 
 
 def make_section(title, kind, rows):
@@ -2196,20 +2199,24 @@ USUAL_LIMIT = 50                # of these so many are shown
 def show_next(connection, arguments, words):
     """Asks for coming due times, and shows ten lines of them: first the next of each schedule, in
     their order. Raises ClientError, OSError of stdout."""
-    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED])
+    troubles = []
+    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED],
+                    troubles)
     lines = fold(rows, len(rows) == ASKED)
     names = {name_row(row) for row in lines}
     if len(rows) == ASKED and len(names) < LINES and not arguments + words:
         # those that are due so seldom that a thousand due times of others come first
         lines += [{"schedule": row["name"], "due": row["next"], "note": ""}
-                  for row in ask_json(connection, ["SCHED LIST"])
+                  for row in ask_json(connection, ["SCHED LIST"], troubles)
                   if row["next"] and row["enabled"] and row["name"] not in
                   {name for name, _ in names}]
     lines = choose_lines(lines)
     if lines:
         put_table(lines)
-    else:
+    elif not troubles:
         tell_none()
+    if troubles:
+        raise troubles[0]
 
 
 def name_row(row):
@@ -2232,9 +2239,13 @@ def find_due(row):
     return find_instant(row["due"]) or 0.0
 
 
-def ask_json(connection, words):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in connection.ask(" ".join(words + ["-JSON"]))]
+def ask_json(connection, words, troubles):
+    """The JSON objects that a request is answered with. That a repository could not be read goes
+    into `troubles`. Raises ClientError."""
+    reply = connection.ask(" ".join(words + ["-JSON"]), is_lenient=True)
+    rows = [json.loads(line) for line in reply]
+    troubles += [reply.trouble] * (reply.trouble is not None)
+    return rows
 
 
 class Sifted:
@@ -2242,18 +2253,23 @@ class Sifted:
 
     def __init__(self, reply, decisions, limit):
         self._reply, self._decisions, self._limit = reply, decisions, limit
+        self.count = 0
 
     def __iter__(self):
-        count = 0
         for line in self._reply:
-            if json.loads(line)["decision"] in self._decisions and count < self._limit:
-                count += 1
+            if json.loads(line)["decision"] in self._decisions and self.count < self._limit:
+                self.count += 1
                 yield line
 
     @property
     def fields(self):
         """Those of the OK."""
         return self._reply.fields
+
+    @property
+    def trouble(self):
+        """What could not be read, or None."""
+        return self._reply.trouble
 
 
 def sift_why(connection, arguments, words, decisions):
@@ -2272,7 +2288,7 @@ def sift_why(connection, arguments, words, decisions):
         else:
             others.append(word)
     request = ["SCHED WHY"] + arguments + others + ["-LIMIT=%d" % MOST_OCCURRENCES, "-JSON"]
-    return Sifted(connection.ask(" ".join(request)), wishes, limit)
+    return Sifted(connection.ask(" ".join(request), is_lenient=True), wishes, limit)
 
 
 # ======================================================================================
@@ -2289,6 +2305,7 @@ class Command(NamedTuple):
     show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
     help: str
     is_listing: bool = False        # its reply is asked for as JSON
+    is_table: bool = False          # of a listing: its rows are all alike
     # of the client's own: (options, arguments, words of requests) -> exit status
     perform: Optional[Callable] = None
 
@@ -2412,6 +2429,7 @@ def _read_section(path, name, parser):
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+_NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: (.*?) \(choose from .*", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
@@ -2431,6 +2449,18 @@ OWN_OPTIONS = {
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+ABOUT = """\
+The client of agent.py: asks an agent, and shows what it says. What a command takes is told by
+agentcli.py COMMAND -h."""
+EXAMPLES = """\
+for example:
+  agentcli.py ping                         is it there, is it well?
+  agentcli.py exec HELLO --follow          run something, and watch it
+  agentcli.py sessions --status ERROR      what failed
+  agentcli.py log 1001 --tail 20           why
+  agentcli.py sched next                   what comes
+  agentcli.py sched why NIGHTLY            why did it not run?
+  agentcli.py top                          a live screen"""
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
@@ -2440,6 +2470,14 @@ OWN_HELP = {
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
               "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
+
+
+class CommandParser(Parser):
+    """One that does not list all commands where a word is none of them."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(_NO_COMMAND.sub(r"\1 is no command; %s -h lists them" % self.prog, message))
 
 
 def make_command(form):
@@ -2454,7 +2492,8 @@ def make_command(form):
                    OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []),
                    OWN_SHOWS.get(form.name) or SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD),
+                   form.reply == AS_ROWS)
 
 
 def list_verb_commands():
@@ -2497,7 +2536,9 @@ def add_common(parser, **defaults):
 def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    parser = CommandParser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
+                           description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
@@ -2551,7 +2592,7 @@ def describe(command):
 
 def add_subparsers(parser):
     """Makes a parser demand a command."""
-    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing", prog=parser.prog)
     subparsers.required = True          # an argument of add_subparsers() from 3.7 on
     return subparsers
 
@@ -2713,15 +2754,16 @@ class Connection:
         self._file.close()
         self._socket.close()
 
-    def ask(self, request, limit_s=None):
-        """Sends a request -> Reply.
-        The agent may be silent for `limit_s` seconds; None: for ever."""
+    def ask(self, request, limit_s=None, is_lenient=False):
+        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever.
+        `is_lenient`: a repository that cannot be read is told in `trouble` of the Reply, not
+        raised, for what is known of the others counts all the same."""
         self._socket.settimeout(limit_s)
         try:
             self._socket.sendall(request.encode() + b"\n")
         except OSError:
             pass        # what refuses a request before its end has said why: that is read now
-        return Reply(self)
+        return Reply(self, is_lenient)
 
     def read_line(self):
         """The next line without its end."""
@@ -2737,29 +2779,34 @@ class Connection:
 
 
 class Reply:
-    """Iterates over the data lines of one reply as they come;
-    `fields` are those of its OK, afterwards.
+    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, and
+    `count` says how many lines there were, afterwards; so does `trouble` what was not read.
 
     Raises ClientError for an ERR and for what no agent says.
     """
 
-    def __init__(self, connection):
-        self._connection = connection
-        self.fields = {}
+    def __init__(self, connection, is_lenient=False):
+        self._connection, self._is_lenient = connection, is_lenient
+        self.fields, self.count, self.trouble = {}, 0, None
 
     def __iter__(self):
         while True:
             line = self._connection.read_line()
             first, _, rest = line.partition(" ")
             if first == "*":
+                self.count += 1
                 yield rest
             elif first == "OK":
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
                 return
             elif first == "ERR":
                 code, _, message = as_text(line)[len("ERR "):].partition(" ")
-                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
-                                  "ERR %s %s" % (code, spell(message)))
+                error = ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                    "ERR %s %s" % (code, spell(message)))
+                if self._is_lenient and code == "REPOSITORY":
+                    self.trouble = error
+                    return
+                raise error
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)
@@ -3023,7 +3070,8 @@ def ask_quickly(options, request):
     signal.setitimer(signal.ITIMER_REAL, QUICK_S)
     try:
         with connect(options) as connection:
-            return [json.loads(line) for line in list(connection.ask(request, QUICK_S))]
+            return [json.loads(line) for line in list(
+                connection.ask(request, QUICK_S, is_lenient=True))]
     except (ClientError, ValueError):
         return []
     finally:
@@ -3447,30 +3495,46 @@ class Findings(NamedTuple):
     late: int               # due times that ran late
     schedules: list         # rows of SCHED LIST
     is_cut: bool            # there were more sessions than are here
+    troubles: list          # [text]: repositories that could not be read
 
 
-def list_rows(connection, request):
-    """Yields the JSON objects of a reply as they come. Raises ClientError."""
-    for line in connection.ask(request + " -JSON"):
-        yield json.loads(line)
+class Asker:
+    """Asks an agent for rows; repositories that cannot be read are noted in `troubles`."""
+
+    def __init__(self, connection):
+        self._connection, self.troubles = connection, {}
+
+    def list_rows(self, request):
+        """Yields the JSON objects of a reply as they come. Raises ClientError."""
+        reply = self._connection.ask(request + " -JSON", is_lenient=True)
+        for line in reply:
+            yield json.loads(line)
+        if reply.trouble is not None:
+            self.troubles[str(reply.trouble)] = reply.trouble
+
+    def ping(self):
+        """How the agent is. Raises ClientError."""
+        reply = self._connection.ask("PING -JSON")
+        list(reply)
+        return reply.fields
 
 
-def find_out(connection, period):
+def find_out(asker, period):
     """The Findings of a Period. Raises ClientError."""
-    reply = connection.ask("PING -JSON")
-    list(reply)
-    sessions, is_cut = list_sessions(connection, period)
+    ping = asker.ping()
+    sessions, is_cut = list_sessions(asker, period)
     failures = group_failures(sessions)
-    omissions, late = list_omissions(connection, period)
-    outstanding = [row for row in list_rows(connection, "SESSIONS -STATUS=%s -LIMIT=1000"
-                                            % ",".join(OPEN_STATES))][::-1]
-    return Findings(reply.fields, period, sessions, outstanding,
-                    [failure._replace(log=read_log_end(connection, failure.sessions[0].number))
-                     for failure in failures[:MOST_FAILURES]], len(failures[MOST_FAILURES:]),
-                    omissions, late, list(list_rows(connection, "SCHED LIST")), is_cut)
+    omissions, late = list_omissions(asker, period)
+    outstanding = list(asker.list_rows("SESSIONS -STATUS=%s -LIMIT=1000" % ",".join(OPEN_STATES)))
+    schedules = list(asker.list_rows("SCHED LIST"))
+    shown = [failure._replace(log=read_log_end(asker, failure.sessions[0].number))
+             for failure in failures[:MOST_FAILURES]]
+    return Findings(ping, period, sessions, outstanding[::-1], shown,
+                    len(failures[MOST_FAILURES:]), omissions, late, schedules, is_cut,
+                    list(asker.troubles))
 
 
-def list_sessions(connection, period):
+def list_sessions(asker, period):
     """The sessions that ran or ended in a period: ([Past], whether there were more). What was
     acknowledged before it is found, too, where it is a day old at most, has ended badly or not at
     all."""
@@ -3478,7 +3542,7 @@ def list_sessions(connection, period):
     for options in ("-SINCE=%s" % to_text(period.begin - EARLIER_S), "-STATUS=RUNNING",
                     "-STATUS=%s -SINCE=%s" % (",".join(ENDED_BADLY_STATES),
                                               to_text(period.begin - LONG_EARLIER_S))):
-        for row in list_rows(connection, "SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
+        for row in asker.list_rows("SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
             past = make_past(row)
             if past is None or past.begun > period.end or (
                     past.ended is not None and past.ended < period.begin):
@@ -3509,20 +3573,20 @@ def group_failures(sessions):
                                                  -failure.sessions[0].begun))
 
 
-def read_log_end(connection, number):
+def read_log_end(asker, number):
     """The last lines of the log of a session; none where it is gone. Raises ClientError."""
     try:
-        return list(list_rows(connection, "LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
+        return list(asker.list_rows("LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
     except ClientError as error:
         if error.status != REFUSED:
             raise
         return []
 
 
-def list_omissions(connection, period):
+def list_omissions(asker, period):
     """What did not run in a period: ([Omission], how many due times ran late)."""
     groups, late = {}, 0
-    for row in list_rows(connection, "SCHED WHY -SINCE=%s -LIMIT=%d"
+    for row in asker.list_rows("SCHED WHY -SINCE=%s -LIMIT=%d"
                          % (to_text(period.begin), MOST_LISTED)):
         due = find_instant(row["due"])
         if due is None or due > period.end:
@@ -3563,14 +3627,19 @@ def tag(element, *parts, **attributes):
 
 def make_rows_table(caption, headings, rows):
     """A table whose columns have headings, {heading: its class}; the first cell of a row names
-    it. Roles are said, since a narrow screen shows a row as a block."""
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind,
-                             role="columnheader") for name, kind in headings.items()), role="row")
-    kinds = list(headings.values())
-    body = [tag("tr", tag("th", cells[0], scope="row", class_=kinds[0], role="rowheader"),
-                *(tag("td", cell, class_=kind, role="cell", data_label=name) for cell, name, kind
-                  in zip(cells[1:], list(headings)[1:], kinds[1:])), role="row")
-            for cells in rows]
+    it, and a column that is empty throughout is left out. Roles are said, since a narrow screen
+    shows a row as a block."""
+    used = [place for place in range(len(headings)) if any(cells[place] for cells in rows)]
+    names, kinds = ([values[place] for place in used]
+                    for values in (list(headings), list(headings.values())))
+    head = tag("tr", *(tag("th", name, scope="col", class_=kind, role="columnheader")
+                       for name, kind in zip(names, kinds)), role="row")
+    body = []
+    for cells in rows:
+        first, *others = [cells[place] for place in used]
+        body.append(tag("tr", tag("th", first, scope="row", class_=kinds[0], role="rowheader"), *(
+            tag("td", cell, class_=kind, role="cell", data_label=name)
+            for cell, name, kind in zip(others, names[1:], kinds[1:])), role="row"))
     return tag("div", tag("table", tag("caption", caption), tag("thead", head, role="rowgroup"),
                           tag("tbody", *body, role="rowgroup"), role="table"),
                class_="wide", role="region", aria_label=caption, tabindex="0")
@@ -3659,9 +3728,12 @@ def make_picture(height, label, *parts, **attributes):
 def make_ruler(axis):
     """The labels of the ticks, above or below the pictures; screen readers have them in each
     table."""
-    labels = [tag("span", label, style="left:%.2f%%" % (axis.place(instant) / WIDE * 100),
-                  class_="tick even" if number % 2 else "tick")
-              for number, (instant, label) in enumerate(axis.list_ticks())]
+    labels = []
+    for number, (instant, label) in enumerate(axis.list_ticks()):
+        share = axis.place(instant) / WIDE
+        kind = "tick%s%s%s" % (" even" * (number % 2), " first" * (share < 0.04),
+                               " last" * (share > 0.96))
+        labels.append(tag("span", label, style="left:%.2f%%" % (100 * share), class_=kind))
     return tag("div", *labels, class_="ruler", aria_hidden="true")
 
 
@@ -3686,9 +3758,14 @@ def draw_lane(axis, scenario, sessions, links):
 def tell_counts(sessions):
     """How many sessions there are, and of those how many in which state but DONE."""
     states = [past.status for past in sessions]
-    others = ["%d %s" % (states.count(state), state) for state in WORST_FIRST[:-1]
-                   if state in states]
-    return ", ".join(["%d session%s" % (len(states), "s" * (len(states) != 1))] + others)
+    others = ["%s\u00a0%s" % (format(states.count(state), ","), state)
+              for state in WORST_FIRST[:-1] if state in states]
+    return ", ".join([tell_number(len(states), "session")] + others)
+
+
+def tell_number(count, noun):
+    """`1 session`, `1,200 sessions`."""
+    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def draw_marks(axis, sessions, links):
@@ -3864,6 +3941,8 @@ svg { display: block; width: 100%; }
 .who span { font-size: .8rem; color: var(--soft); }
 .ruler { position: relative; height: 1.4rem; font-size: .75rem; color: var(--soft); grid-column: 2; }
 .tick { position: absolute; transform: translateX(-50%); white-space: nowrap; }
+.tick.first { transform: none; }
+.tick.last { transform: translateX(-100%); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: .9rem; }
 figure { margin: 0; }
 .chart { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem .3rem; }
@@ -3878,6 +3957,7 @@ thead th { font-size: .78rem; color: var(--soft); border-top: 0; white-space: no
 tbody th { font-weight: 500; min-width: 8rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .time { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.word { white-space: nowrap; }
 .says { min-width: 12rem; }
 .rule { min-width: 9rem; }
 .wide + .wide { margin-top: 1.2rem; }
@@ -3899,6 +3979,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   table, caption, tbody, tr, tbody th, td { display: block; width: auto; text-align: left; border: 0; padding: 0; min-width: 0; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   tbody tr { border-top: 1px solid var(--line); padding: .5rem 0; }
+  .number { text-align: left; }
+  .time { white-space: normal; }
   td:empty { display: none; }
   td::before { content: attr(data-label) ": "; color: var(--soft); }
   .time br { display: none; }
@@ -3914,6 +3996,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   body { font-size: 9.5pt; padding: 0; max-width: none; }
   nav { display: none; }
   a { text-decoration: none; }
+  p { break-inside: avoid; }
   .wide { overflow: visible; }
   thead { display: table-header-group; }
   tr, .lane, .chart, .failure, .tiles, .legend, pre { break-inside: avoid; }
@@ -3923,7 +4006,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   .mark, .key { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .lane, .ruler-row { grid-template-columns: 12rem 1fr; }
   .ruler { grid-column: 2; }
-  .charts { grid-template-columns: repeat(2, 1fr); }
+  .tiles { grid-template-columns: repeat(7, 1fr); }
+  .tiles div { padding: .4rem .5rem; }
+  .charts { display: block; }
+  .chart { display: inline-block; width: 48%; margin: 0 1% .6rem 0; }
 }
 """
 # what of each part is shown; the rest is counted
@@ -3934,6 +4020,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 SECTIONS = (("timeline", "Timeline"), ("failures", "What failed"),
             ("omissions", "What did not run"), ("next", "What comes next"),
             ("durations", "Durations"), ("scenarios", "By scenario"))
+
+# what a table says in columns of its own: `2 due times skipped: `
+_COUNTED = re.compile("[0-9]+ due times? [a-z]+: ")
 
 
 class Document:
@@ -3960,8 +4049,7 @@ class Document:
     def make(self, place, made_by):
         """All of it; `place` is where the agent is, `made_by` what has asked it."""
         findings, period = self._findings, self._findings.period
-        title = "%s, %s to %s" % (findings.ping["agent"], show_day(period.begin),
-                                  show_day(period.end))
+        title = "%s, %s" % (findings.ping["agent"], tell_period(period.begin, period.end))
         parts = {"timeline": self._make_timeline, "failures": self._make_failures,
                  "omissions": self._make_omissions, "next": self._make_next,
                  "durations": self._make_durations, "scenarios": self._make_scenarios}
@@ -3991,8 +4079,8 @@ class Document:
         if not states:
             verdict = "No session ran."
         elif bad:
-            verdict = "%d of %s ended in ERROR or STOPPED." % (bad, tell_number(len(states),
-                                                                               "session"))
+            verdict = "%s of %s ended in ERROR or STOPPED." % (
+                format(bad, ","), tell_number(len(states), "session"))
         else:
             verdict = "None of %s ended in ERROR or STOPPED." % tell_number(len(states), "session")
         if omitted:
@@ -4003,6 +4091,9 @@ class Document:
         if findings.ping.get("hold") is True:
             yield tag("p", "The agent is held%s: nothing new begins." % tell_hold(findings.ping),
                       class_="notice")
+        for trouble in findings.troubles:
+            yield tag("p", "What is in one work repository is missing in this report: ", cut(
+                trouble), class_="notice")
         if findings.is_cut:
             yield tag("p", "There were more sessions than this report takes in: those before %s "
                       "are left out." % show_moment(findings.sessions[0].begun), class_="notice")
@@ -4048,11 +4139,11 @@ class Document:
         if omissions:
             rows = [(omission.schedule or "(the clock)", format(omission.count, ","),
                      make_state(omission.decision),
-                     omission.reason, tell_range(omission), cut(omission.message))
+                     omission.reason, tell_range(omission), cut(_COUNTED.sub("", omission.message)))
                     for omission in omissions[:MOST_ROWS_SHOWN]]
             yield make_rows_table("Due times that made no session, and why", {
-                "Schedule": None, "Times": "number", "Became": None, "Reason": None, "Due": "time",
-                "In words, of the newest": "says"}, rows)
+                "Schedule": None, "Times": "number", "Became": "word", "Reason": "word",
+                "Due": "time", "In words, of the newest": "says"}, rows)
             yield from tell_rest(len(omissions), MOST_ROWS_SHOWN, "row")
         else:
             yield tag("p", "Each due time made its session.", class_="soft")
@@ -4190,7 +4281,7 @@ def tell_range(omission):
     first = show_moment(omission.first)
     if omission.last <= omission.first:
         return first
-    return Markup("%s<br>to %s" % (first, show_moment(omission.last)))
+    return Markup("%s <br>to %s" % (first, show_moment(omission.last)))
 
 
 def tell_hold(row):
@@ -4199,11 +4290,6 @@ def tell_hold(row):
     return "%s%s%s" % (" by %s" % row["hold_by"] if row.get("hold_by") else "",
                        "" if until is None else " until %s" % show_instant(until),
                        ": %s" % row["hold_reason"] if row.get("hold_reason") else "")
-
-
-def tell_number(count, noun):
-    """`1 session`, `1,200 sessions`."""
-    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def tell_rest(count, shown, noun, nouns=None):
@@ -4218,6 +4304,13 @@ def tell_rest(count, shown, noun, nouns=None):
 def cut(text):
     """A text that is not longer than people read."""
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT - 2] + " \u2026"
+
+
+def tell_period(begin, end):
+    """Two instants; the second without its day where that is the same."""
+    days = [time.localtime(instant)[:3] for instant in (begin, end)]
+    return "%s to %s" % (show_day(begin), show_day(end) if days[0] != days[1] else
+                         time.strftime("%H:%M", time.localtime(end)))
 
 
 def show_day(instant):
@@ -5213,18 +5306,21 @@ def write_report(options, arguments, words):
     path = options.own.get("OUTPUT", "-")
     check_target(path)
     with connect(options) as connection:
-        findings = find_out(connection, period)
+        asker = Asker(connection)
+        findings = find_out(asker, period)
         place = connection.place
     made_by = "agentcli.py %s" % VERSION
     data = REPORT_MARK + (" %s -->\n" % VERSION).encode() + make_document(
         findings, place, made_by).encode("utf-8", "backslashreplace")
     if path == "-":
         sys.stdout.buffer.write(data)
-        return WELL
-    replace_file(path, data)
-    (put_json if options.json else put_fields)({
-        "file": path, "bytes": len(data), "sessions": len(findings.sessions),
-        "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    else:
+        replace_file(path, data)
+        (put_json if options.json else put_fields)({
+            "file": path, "bytes": len(data), "sessions": len(findings.sessions),
+            "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    for trouble in asker.troubles.values():
+        raise trouble                   # it is told in the report, too
     return WELL
 
 
@@ -5730,12 +5826,24 @@ def perform(options, arguments, words):
         if "DECISION" in options.own:
             reply = sift_why(connection, arguments, words, options.own["DECISION"])
         else:
-            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None,
+                                   is_lenient=command.is_table)
         command.show(reply, options.json)
+        if reply.trouble is not None:
+            raise reply.trouble         # what is known stands above
+        if reply.count == USUAL_LIMIT and is_terminal(sys.stdout) and not options.json and not (
+                has_option(words, "-LIMIT")):
+            tell_limit(command)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def tell_limit(command):
+    """Says on a terminal that a listing may go on, where its length is the usual limit."""
+    if any(choice.name == "LIMIT" for choice in command.options):
+        tell("the newest %d; --limit shows more" % USUAL_LIMIT)
 
 
 def has_option(words, name):

@@ -107,7 +107,9 @@ def test_one_file_is_enough(shared, tmp_path):
 # ---- usage -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("words, told", [
-    ((), "COMMAND"), (("nonsense",), "nonsense"), (("sched",), "COMMAND"), (("stop",), "SESSION is missing"),
+    ((), "COMMAND"), (("nonsense",), "error: 'nonsense' is no command; agentcli.py -h lists them"),
+    (("sched",), "usage: agentcli.py sched [-h] COMMAND"), (("sched", "x"), "'x' is no command; agentcli.py sched -h lists them"),
+    (("stop",), "SESSION is missing"),
     (("stop", "1", "2"), "'2' is one too many"), (("stop", "1", "--imediate"), "unknown option --imediate"),
     (("sched", "add", "A", "HELLO", "-1"), "CONTEXT is missing"), (("sessions", "--limit"), "--limit"),
     (("import",), "FILE... is missing"), (("sessions", "-x"), "-x"),

@@ -162,6 +162,16 @@ def test_what_did_not_start(agent):
         agent.ok("SCHED OFF " + name)
 
 
+def test_a_listing_that_is_cut_says_so(agent):
+    for _ in range(50):
+        agent.ok("EXEC HELLO -AT=2099-01-01")
+    hint = "the newest 50; --limit shows more"
+    assert shown_on(agent.port, "sessions", columns=120)[0][-1] == hint
+    for words in (("sessions", "--limit", "50"), ("sessions", "--json"), ("sched", "next")):
+        assert hint not in shown_on(agent.port, *words)[1]
+    assert hint not in run_client(agent.port, "sessions").err
+
+
 def test_which_year_is_told():
     """It is left out where a table is too wide and a month and a day tell."""
     now = agentcli.Clock().now()

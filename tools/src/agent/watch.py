@@ -196,19 +196,23 @@ class Watch:
         def pages(source):
             below, size = (below_of or {}).get(source.id, 1 << 62), min(limit, 500)
             while below:
-                rows = source.db.read(source.views.list_sessions, filters, below, size)
+                try:
+                    rows = source.db.read(source.views.list_sessions, filters, below, size)
+                except RepositoryError as error:            # just now: the others go on
+                    troubles.append(error)
+                    return
                 yield from rows
                 below = rows[-1]["id"] if len(rows) == size else None
-        trouble, streams = None, []
+        troubles, streams = [], []
         try:
             for source in self._places.readable(repository):
                 streams.append(pages(source))
         except (Conflict, RepositoryError) as error:        # it may be being detached
-            trouble = error
+            troubles.append(error)
         yield from itertools.islice(heapq.merge(*streams, reverse=True, key=lambda row:
                                                 (row["created"], row["id"])), limit)
-        if trouble:
-            raise trouble
+        if troubles:
+            raise troubles[0]
 
     def list_log(self, number, filters, is_following=False, has_left=lambda: False):
         """Yields the rows of a session's log that a LogFilter names, a page at a time; following,

@@ -133,8 +133,9 @@ class Board:
 
 
 def ask_for(connection, request):
-    """The JSON objects of a reply. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", QUICK_ANSWER_S))]
+    """The JSON objects of a reply; PING tells that a repository is missing. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", QUICK_ANSWER_S, is_lenient=True)
+    return [json.loads(line) for line in list(reply)]
 
 
 def make_section(title, kind, rows):

@@ -16,20 +16,24 @@ USUAL_LIMIT = 50                # of these so many are shown
 def show_next(connection, arguments, words):
     """Asks for coming due times, and shows ten lines of them: first the next of each schedule, in
     their order. Raises ClientError, OSError of stdout."""
-    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED])
+    troubles = []
+    rows = ask_json(connection, ["SCHED NEXT"] + arguments + words + ["-COUNT=%d" % ASKED],
+                    troubles)
     lines = fold(rows, len(rows) == ASKED)
     names = {name_row(row) for row in lines}
     if len(rows) == ASKED and len(names) < LINES and not arguments + words:
         # those that are due so seldom that a thousand due times of others come first
         lines += [{"schedule": row["name"], "due": row["next"], "note": ""}
-                  for row in ask_json(connection, ["SCHED LIST"])
+                  for row in ask_json(connection, ["SCHED LIST"], troubles)
                   if row["next"] and row["enabled"] and row["name"] not in
                   {name for name, _ in names}]
     lines = choose_lines(lines)
     if lines:
         put_table(lines)
-    else:
+    elif not troubles:
         tell_none()
+    if troubles:
+        raise troubles[0]
 
 
 def name_row(row):
@@ -52,9 +56,13 @@ def find_due(row):
     return find_instant(row["due"]) or 0.0
 
 
-def ask_json(connection, words):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in connection.ask(" ".join(words + ["-JSON"]))]
+def ask_json(connection, words, troubles):
+    """The JSON objects that a request is answered with. That a repository could not be read goes
+    into `troubles`. Raises ClientError."""
+    reply = connection.ask(" ".join(words + ["-JSON"]), is_lenient=True)
+    rows = [json.loads(line) for line in reply]
+    troubles += [reply.trouble] * (reply.trouble is not None)
+    return rows
 
 
 class Sifted:
@@ -62,18 +70,23 @@ class Sifted:
 
     def __init__(self, reply, decisions, limit):
         self._reply, self._decisions, self._limit = reply, decisions, limit
+        self.count = 0
 
     def __iter__(self):
-        count = 0
         for line in self._reply:
-            if json.loads(line)["decision"] in self._decisions and count < self._limit:
-                count += 1
+            if json.loads(line)["decision"] in self._decisions and self.count < self._limit:
+                self.count += 1
                 yield line
 
     @property
     def fields(self):
         """Those of the OK."""
         return self._reply.fields
+
+    @property
+    def trouble(self):
+        """What could not be read, or None."""
+        return self._reply.trouble
 
 
 def sift_why(connection, arguments, words, decisions):
@@ -92,4 +105,4 @@ def sift_why(connection, arguments, words, decisions):
         else:
             others.append(word)
     request = ["SCHED WHY"] + arguments + others + ["-LIMIT=%d" % MOST_OCCURRENCES, "-JSON"]
-    return Sifted(connection.ask(" ".join(request)), wishes, limit)
+    return Sifted(connection.ask(" ".join(request), is_lenient=True), wishes, limit)

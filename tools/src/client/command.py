@@ -13,6 +13,7 @@ class Command(NamedTuple):
     show: Optional[Callable]        # (Reply, is_json); None: it is the client's own
     help: str
     is_listing: bool = False        # its reply is asked for as JSON
+    is_table: bool = False          # of a listing: its rows are all alike
     # of the client's own: (options, arguments, words of requests) -> exit status
     perform: Optional[Callable] = None
 

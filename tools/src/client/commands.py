@@ -18,6 +18,7 @@ from .shown import (show_acknowledgement, show_document, show_listing, show_log,
 
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"-([A-Z][A-Z_]+)(?:=(.*))?", re.DOTALL)
+_NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: (.*?) \(choose from .*", re.DOTALL)
 SHOWS = {AS_FIELDS: show_acknowledgement, AS_ROWS: show_listing, AS_RECORD: show_record,
          AS_TEXT: show_text, AS_DOCUMENT: show_document, AS_LOG: show_log}
 OWN_SHOWS = {"SESSIONS": show_sessions, "STATUS": show_status, "SCHED NEXT": show_coming}
@@ -37,6 +38,18 @@ OWN_OPTIONS = {
 OWN_ARGUMENTS = {"IMPORT": "FILE...", "USERS PASSWORD": "NAME"}
 OWN_MEANINGS = {"USERS PASSWORD": [("NAME", "name of the user")],
                 "IMPORT": [("FILE", "a definitions document, or a crontab; - is standard input")]}
+ABOUT = """\
+The client of agent.py: asks an agent, and shows what it says. What a command takes is told by
+agentcli.py COMMAND -h."""
+EXAMPLES = """\
+for example:
+  agentcli.py ping                         is it there, is it well?
+  agentcli.py exec HELLO --follow          run something, and watch it
+  agentcli.py sessions --status ERROR      what failed
+  agentcli.py log 1001 --tail 20           why
+  agentcli.py sched next                   what comes
+  agentcli.py sched why NIGHTLY            why did it not run?
+  agentcli.py top                          a live screen"""
 VARIABLE_MEANING = ("VARIABLE=value", "a value for a variable of the scenario")
 OWN_HELP = {
     "EXEC": "start a session of a scenario; with --wait or --follow the exit status is the "
@@ -46,6 +59,14 @@ OWN_HELP = {
     "IMPORT": "import definitions documents, or crontabs; ends at the first that is refused; with "
               "--dry-run nothing is written: it shows what crontabs become, and when it is due",
 }
+
+
+class CommandParser(Parser):
+    """One that does not list all commands where a word is none of them."""
+
+    def error(self, message):
+        """Says what is wrong, and exits."""
+        super().error(_NO_COMMAND.sub(r"\1 is no command; %s -h lists them" % self.prog, message))
 
 
 def make_command(form):
@@ -60,7 +81,8 @@ def make_command(form):
                    OWN_MEANINGS.get(form.name, meanings),
                    options + OWN_OPTIONS.get(form.name, []),
                    OWN_SHOWS.get(form.name) or SHOWS[form.reply],
-                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD))
+                   OWN_HELP.get(form.name) or spell(form.help), form.reply in (AS_ROWS, AS_RECORD),
+                   form.reply == AS_ROWS)
 
 
 def list_verb_commands():
@@ -103,7 +125,9 @@ def add_common(parser, **defaults):
 def make_parser(commands):
     """The parser of everything but the arguments of a command,
     which may stand between its options."""
-    parser = Parser(prog="agentcli.py", description="The client of agent.py.", allow_abbrev=False)
+    parser = CommandParser(prog="agentcli.py", usage="%(prog)s [OPTION ...] COMMAND ...",
+                           description=ABOUT, epilog=EXAMPLES, allow_abbrev=False,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version="agentcli.py " + VERSION)
     add_common(parser, json=False)
     places = {"": add_subparsers(parser)}
@@ -157,7 +181,7 @@ def describe(command):
 
 def add_subparsers(parser):
     """Makes a parser demand a command."""
-    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="missing", prog=parser.prog)
     subparsers.required = True          # an argument of add_subparsers() from 3.7 on
     return subparsers
 

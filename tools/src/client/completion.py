@@ -169,7 +169,8 @@ def ask_quickly(options, request):
     signal.setitimer(signal.ITIMER_REAL, QUICK_S)
     try:
         with connect(options) as connection:
-            return [json.loads(line) for line in list(connection.ask(request, QUICK_S))]
+            return [json.loads(line) for line in list(
+                connection.ask(request, QUICK_S, is_lenient=True))]
     except (ClientError, ValueError):
         return []
     finally:

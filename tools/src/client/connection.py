@@ -25,15 +25,16 @@ class Connection:
         self._file.close()
         self._socket.close()
 
-    def ask(self, request, limit_s=None):
-        """Sends a request -> Reply.
-        The agent may be silent for `limit_s` seconds; None: for ever."""
+    def ask(self, request, limit_s=None, is_lenient=False):
+        """Sends a request -> Reply. The agent may be silent for `limit_s` seconds; None: for ever.
+        `is_lenient`: a repository that cannot be read is told in `trouble` of the Reply, not
+        raised, for what is known of the others counts all the same."""
         self._socket.settimeout(limit_s)
         try:
             self._socket.sendall(request.encode() + b"\n")
         except OSError:
             pass        # what refuses a request before its end has said why: that is read now
-        return Reply(self)
+        return Reply(self, is_lenient)
 
     def read_line(self):
         """The next line without its end."""
@@ -49,29 +50,34 @@ class Connection:
 
 
 class Reply:
-    """Iterates over the data lines of one reply as they come;
-    `fields` are those of its OK, afterwards.
+    """Iterates over the data lines of one reply as they come; `fields` are those of its OK, and
+    `count` says how many lines there were, afterwards; so does `trouble` what was not read.
 
     Raises ClientError for an ERR and for what no agent says.
     """
 
-    def __init__(self, connection):
-        self._connection = connection
-        self.fields = {}
+    def __init__(self, connection, is_lenient=False):
+        self._connection, self._is_lenient = connection, is_lenient
+        self.fields, self.count, self.trouble = {}, 0, None
 
     def __iter__(self):
         while True:
             line = self._connection.read_line()
             first, _, rest = line.partition(" ")
             if first == "*":
+                self.count += 1
                 yield rest
             elif first == "OK":
                 self.fields = json.loads(rest) if rest.startswith("{") else parse_fields(rest)
                 return
             elif first == "ERR":
                 code, _, message = as_text(line)[len("ERR "):].partition(" ")
-                raise ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
-                                  "ERR %s %s" % (code, spell(message)))
+                error = ClientError(WAITED_OUT if code == "TIMEOUT" else REFUSED,
+                                    "ERR %s %s" % (code, spell(message)))
+                if self._is_lenient and code == "REPOSITORY":
+                    self.trouble = error
+                    return
+                raise error
             else:
                 raise ClientError(NO_CONNECTION, "what answers at %s is no agent"
                                   % self._connection.place)

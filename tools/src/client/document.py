@@ -1,4 +1,5 @@
 """The document of a report: its parts, in the order in which somebody who was called reads them."""
+import re
 import time
 
 from .findings import MOST_FAILURES, MOST_LOG_LINES
@@ -6,7 +7,7 @@ from .history import median
 from .instants import find_instant, show_instant
 from .markup import Markup, make_rows_table, tag
 from .marks import (Axis, draw_durations, draw_lane, find_quantile, make_legend, make_ruler,
-                    show_length, show_moment, tell_counts)
+                    show_length, show_moment, tell_counts, tell_number)
 
 REPORT_CSS = ""  # embedded: report.css
 # what of each part is shown; the rest is counted
@@ -17,6 +18,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 SECTIONS = (("timeline", "Timeline"), ("failures", "What failed"),
             ("omissions", "What did not run"), ("next", "What comes next"),
             ("durations", "Durations"), ("scenarios", "By scenario"))
+
+# what a table says in columns of its own: `2 due times skipped: `
+_COUNTED = re.compile("[0-9]+ due times? [a-z]+: ")
 
 
 class Document:
@@ -43,8 +47,7 @@ class Document:
     def make(self, place, made_by):
         """All of it; `place` is where the agent is, `made_by` what has asked it."""
         findings, period = self._findings, self._findings.period
-        title = "%s, %s to %s" % (findings.ping["agent"], show_day(period.begin),
-                                  show_day(period.end))
+        title = "%s, %s" % (findings.ping["agent"], tell_period(period.begin, period.end))
         parts = {"timeline": self._make_timeline, "failures": self._make_failures,
                  "omissions": self._make_omissions, "next": self._make_next,
                  "durations": self._make_durations, "scenarios": self._make_scenarios}
@@ -74,8 +77,8 @@ class Document:
         if not states:
             verdict = "No session ran."
         elif bad:
-            verdict = "%d of %s ended in ERROR or STOPPED." % (bad, tell_number(len(states),
-                                                                               "session"))
+            verdict = "%s of %s ended in ERROR or STOPPED." % (
+                format(bad, ","), tell_number(len(states), "session"))
         else:
             verdict = "None of %s ended in ERROR or STOPPED." % tell_number(len(states), "session")
         if omitted:
@@ -86,6 +89,9 @@ class Document:
         if findings.ping.get("hold") is True:
             yield tag("p", "The agent is held%s: nothing new begins." % tell_hold(findings.ping),
                       class_="notice")
+        for trouble in findings.troubles:
+            yield tag("p", "What is in one work repository is missing in this report: ", cut(
+                trouble), class_="notice")
         if findings.is_cut:
             yield tag("p", "There were more sessions than this report takes in: those before %s "
                       "are left out." % show_moment(findings.sessions[0].begun), class_="notice")
@@ -131,11 +137,11 @@ class Document:
         if omissions:
             rows = [(omission.schedule or "(the clock)", format(omission.count, ","),
                      make_state(omission.decision),
-                     omission.reason, tell_range(omission), cut(omission.message))
+                     omission.reason, tell_range(omission), cut(_COUNTED.sub("", omission.message)))
                     for omission in omissions[:MOST_ROWS_SHOWN]]
             yield make_rows_table("Due times that made no session, and why", {
-                "Schedule": None, "Times": "number", "Became": None, "Reason": None, "Due": "time",
-                "In words, of the newest": "says"}, rows)
+                "Schedule": None, "Times": "number", "Became": "word", "Reason": "word",
+                "Due": "time", "In words, of the newest": "says"}, rows)
             yield from tell_rest(len(omissions), MOST_ROWS_SHOWN, "row")
         else:
             yield tag("p", "Each due time made its session.", class_="soft")
@@ -273,7 +279,7 @@ def tell_range(omission):
     first = show_moment(omission.first)
     if omission.last <= omission.first:
         return first
-    return Markup("%s<br>to %s" % (first, show_moment(omission.last)))
+    return Markup("%s <br>to %s" % (first, show_moment(omission.last)))
 
 
 def tell_hold(row):
@@ -282,11 +288,6 @@ def tell_hold(row):
     return "%s%s%s" % (" by %s" % row["hold_by"] if row.get("hold_by") else "",
                        "" if until is None else " until %s" % show_instant(until),
                        ": %s" % row["hold_reason"] if row.get("hold_reason") else "")
-
-
-def tell_number(count, noun):
-    """`1 session`, `1,200 sessions`."""
-    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def tell_rest(count, shown, noun, nouns=None):
@@ -301,6 +302,13 @@ def tell_rest(count, shown, noun, nouns=None):
 def cut(text):
     """A text that is not longer than people read."""
     return text if len(text) <= MOST_TEXT else text[:MOST_TEXT - 2] + " \u2026"
+
+
+def tell_period(begin, end):
+    """Two instants; the second without its day where that is the same."""
+    days = [time.localtime(instant)[:3] for instant in (begin, end)]
+    return "%s to %s" % (show_day(begin), show_day(end) if days[0] != days[1] else
+                         time.strftime("%H:%M", time.localtime(end)))
 
 
 def show_day(instant):

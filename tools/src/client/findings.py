@@ -66,30 +66,46 @@ class Findings(NamedTuple):
     late: int               # due times that ran late
     schedules: list         # rows of SCHED LIST
     is_cut: bool            # there were more sessions than are here
+    troubles: list          # [text]: repositories that could not be read
 
 
-def list_rows(connection, request):
-    """Yields the JSON objects of a reply as they come. Raises ClientError."""
-    for line in connection.ask(request + " -JSON"):
-        yield json.loads(line)
+class Asker:
+    """Asks an agent for rows; repositories that cannot be read are noted in `troubles`."""
+
+    def __init__(self, connection):
+        self._connection, self.troubles = connection, {}
+
+    def list_rows(self, request):
+        """Yields the JSON objects of a reply as they come. Raises ClientError."""
+        reply = self._connection.ask(request + " -JSON", is_lenient=True)
+        for line in reply:
+            yield json.loads(line)
+        if reply.trouble is not None:
+            self.troubles[str(reply.trouble)] = reply.trouble
+
+    def ping(self):
+        """How the agent is. Raises ClientError."""
+        reply = self._connection.ask("PING -JSON")
+        list(reply)
+        return reply.fields
 
 
-def find_out(connection, period):
+def find_out(asker, period):
     """The Findings of a Period. Raises ClientError."""
-    reply = connection.ask("PING -JSON")
-    list(reply)
-    sessions, is_cut = list_sessions(connection, period)
+    ping = asker.ping()
+    sessions, is_cut = list_sessions(asker, period)
     failures = group_failures(sessions)
-    omissions, late = list_omissions(connection, period)
-    outstanding = [row for row in list_rows(connection, "SESSIONS -STATUS=%s -LIMIT=1000"
-                                            % ",".join(OPEN_STATES))][::-1]
-    return Findings(reply.fields, period, sessions, outstanding,
-                    [failure._replace(log=read_log_end(connection, failure.sessions[0].number))
-                     for failure in failures[:MOST_FAILURES]], len(failures[MOST_FAILURES:]),
-                    omissions, late, list(list_rows(connection, "SCHED LIST")), is_cut)
+    omissions, late = list_omissions(asker, period)
+    outstanding = list(asker.list_rows("SESSIONS -STATUS=%s -LIMIT=1000" % ",".join(OPEN_STATES)))
+    schedules = list(asker.list_rows("SCHED LIST"))
+    shown = [failure._replace(log=read_log_end(asker, failure.sessions[0].number))
+             for failure in failures[:MOST_FAILURES]]
+    return Findings(ping, period, sessions, outstanding[::-1], shown,
+                    len(failures[MOST_FAILURES:]), omissions, late, schedules, is_cut,
+                    list(asker.troubles))
 
 
-def list_sessions(connection, period):
+def list_sessions(asker, period):
     """The sessions that ran or ended in a period: ([Past], whether there were more). What was
     acknowledged before it is found, too, where it is a day old at most, has ended badly or not at
     all."""
@@ -97,7 +113,7 @@ def list_sessions(connection, period):
     for options in ("-SINCE=%s" % to_text(period.begin - EARLIER_S), "-STATUS=RUNNING",
                     "-STATUS=%s -SINCE=%s" % (",".join(ENDED_BADLY_STATES),
                                               to_text(period.begin - LONG_EARLIER_S))):
-        for row in list_rows(connection, "SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
+        for row in asker.list_rows("SESSIONS %s -LIMIT=%d" % (options, MOST_LISTED)):
             past = make_past(row)
             if past is None or past.begun > period.end or (
                     past.ended is not None and past.ended < period.begin):
@@ -128,20 +144,20 @@ def group_failures(sessions):
                                                  -failure.sessions[0].begun))
 
 
-def read_log_end(connection, number):
+def read_log_end(asker, number):
     """The last lines of the log of a session; none where it is gone. Raises ClientError."""
     try:
-        return list(list_rows(connection, "LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
+        return list(asker.list_rows("LOG %d -TAIL=%d" % (number, MOST_LOG_LINES)))
     except ClientError as error:
         if error.status != REFUSED:
             raise
         return []
 
 
-def list_omissions(connection, period):
+def list_omissions(asker, period):
     """What did not run in a period: ([Omission], how many due times ran late)."""
     groups, late = {}, 0
-    for row in list_rows(connection, "SCHED WHY -SINCE=%s -LIMIT=%d"
+    for row in asker.list_rows("SCHED WHY -SINCE=%s -LIMIT=%d"
                          % (to_text(period.begin), MOST_LISTED)):
         due = find_instant(row["due"])
         if due is None or due > period.end:

@@ -13,9 +13,11 @@ def median(values):
     return ordered[len(ordered) // 2] if ordered else None
 
 
-def ask_rows(connection, request, limit_s):
-    """The JSON objects that a request is answered with. Raises ClientError."""
-    return [json.loads(line) for line in list(connection.ask(request + " -JSON", limit_s))]
+def ask_rows(connection, request, limit_s, is_lenient=False):
+    """The JSON objects that a request is answered with; `is_lenient`: of a repository that cannot
+    be read there are none. Raises ClientError."""
+    reply = connection.ask(request + " -JSON", limit_s, is_lenient)
+    return [json.loads(line) for line in list(reply)]
 
 
 class History:
@@ -29,7 +31,7 @@ class History:
 def read_history(connection, scenario, limit_s):
     """The History of a scenario. Raises ClientError."""
     rows = ask_rows(connection, "SESSIONS -SCENARIO=%s -STATUS=DONE,WARNING -LIMIT=%d"
-                    % (quote(scenario), PAST_SESSIONS), limit_s)
+                    % (quote(scenario), PAST_SESSIONS), limit_s, is_lenient=True)
     steps = {}
     for row in rows:
         parts = ask_rows(connection, "STATUS %d" % row["session"], limit_s)

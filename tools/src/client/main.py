@@ -7,8 +7,9 @@ from .errors import ClientError, ENDED_BADLY, INTERRUPTED, OUTPUT_LOST, WELL, re
 from .words import as_typed, quote
 from .login import ask_new_password, connect
 from .pictures import show_coming
-from .shown import complain
-from .coming import show_next, sift_why
+from .shown import complain, tell
+from .colours import is_terminal
+from .coming import USUAL_LIMIT, show_next, sift_why
 from .commands import list_verb_commands, parse_command_line
 from .follow import follow_command
 from .leaving import wait_until_gone
@@ -44,12 +45,24 @@ def perform(options, arguments, words):
         if "DECISION" in options.own:
             reply = sift_why(connection, arguments, words, options.own["DECISION"])
         else:
-            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None)
+            reply = connection.ask(" ".join(request), PING_S if command.name == "ping" else None,
+                                   is_lenient=command.is_table)
         command.show(reply, options.json)
+        if reply.trouble is not None:
+            raise reply.trouble         # what is known stands above
+        if reply.count == USUAL_LIMIT and is_terminal(sys.stdout) and not options.json and not (
+                has_option(words, "-LIMIT")):
+            tell_limit(command)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
     is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
+
+
+def tell_limit(command):
+    """Says on a terminal that a listing may go on, where its length is the usual limit."""
+    if any(choice.name == "LIMIT" for choice in command.options):
+        tell("the newest %d; --limit shows more" % USUAL_LIMIT)
 
 
 def has_option(words, name):

@@ -84,9 +84,12 @@ def make_picture(height, label, *parts, **attributes):
 def make_ruler(axis):
     """The labels of the ticks, above or below the pictures; screen readers have them in each
     table."""
-    labels = [tag("span", label, style="left:%.2f%%" % (axis.place(instant) / WIDE * 100),
-                  class_="tick even" if number % 2 else "tick")
-              for number, (instant, label) in enumerate(axis.list_ticks())]
+    labels = []
+    for number, (instant, label) in enumerate(axis.list_ticks()):
+        share = axis.place(instant) / WIDE
+        kind = "tick%s%s%s" % (" even" * (number % 2), " first" * (share < 0.04),
+                               " last" * (share > 0.96))
+        labels.append(tag("span", label, style="left:%.2f%%" % (100 * share), class_=kind))
     return tag("div", *labels, class_="ruler", aria_hidden="true")
 
 
@@ -111,9 +114,14 @@ def draw_lane(axis, scenario, sessions, links):
 def tell_counts(sessions):
     """How many sessions there are, and of those how many in which state but DONE."""
     states = [past.status for past in sessions]
-    others = ["%d %s" % (states.count(state), state) for state in WORST_FIRST[:-1]
-                   if state in states]
-    return ", ".join(["%d session%s" % (len(states), "s" * (len(states) != 1))] + others)
+    others = ["%s\u00a0%s" % (format(states.count(state), ","), state)
+              for state in WORST_FIRST[:-1] if state in states]
+    return ", ".join([tell_number(len(states), "session")] + others)
+
+
+def tell_number(count, noun):
+    """`1 session`, `1,200 sessions`."""
+    return "%s %s%s" % (format(count, ","), noun, "s" * (count != 1))
 
 
 def draw_marks(axis, sessions, links):

@@ -24,14 +24,19 @@ def tag(element, *parts, **attributes):
 
 def make_rows_table(caption, headings, rows):
     """A table whose columns have headings, {heading: its class}; the first cell of a row names
-    it. Roles are said, since a narrow screen shows a row as a block."""
-    head = tag("tr", *(tag("th", name, scope="col", class_=kind,
-                             role="columnheader") for name, kind in headings.items()), role="row")
-    kinds = list(headings.values())
-    body = [tag("tr", tag("th", cells[0], scope="row", class_=kinds[0], role="rowheader"),
-                *(tag("td", cell, class_=kind, role="cell", data_label=name) for cell, name, kind
-                  in zip(cells[1:], list(headings)[1:], kinds[1:])), role="row")
-            for cells in rows]
+    it, and a column that is empty throughout is left out. Roles are said, since a narrow screen
+    shows a row as a block."""
+    used = [place for place in range(len(headings)) if any(cells[place] for cells in rows)]
+    names, kinds = ([values[place] for place in used]
+                    for values in (list(headings), list(headings.values())))
+    head = tag("tr", *(tag("th", name, scope="col", class_=kind, role="columnheader")
+                       for name, kind in zip(names, kinds)), role="row")
+    body = []
+    for cells in rows:
+        first, *others = [cells[place] for place in used]
+        body.append(tag("tr", tag("th", first, scope="row", class_=kinds[0], role="rowheader"), *(
+            tag("td", cell, class_=kind, role="cell", data_label=name)
+            for cell, name, kind in zip(others, names[1:], kinds[1:])), role="row"))
     return tag("div", tag("table", tag("caption", caption), tag("thead", head, role="rowgroup"),
                           tag("tbody", *body, role="rowgroup"), role="table"),
                class_="wide", role="region", aria_label=caption, tabindex="0")

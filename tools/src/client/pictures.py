@@ -139,5 +139,5 @@ def show_coming(reply, is_json):
     rows = sorted(fold(rows, len(rows) == ASKED), key=lambda row: find_instant(row["due"]) or 0.0)
     if rows:
         put_table(rows)
-    else:
+    elif reply.trouble is None:
         tell_none()

@@ -9,7 +9,7 @@ from ..base.vocabulary import VERSION
 from .colours import is_terminal
 from .document import make_document
 from .errors import ClientError, USAGE, WELL, reason_of
-from .findings import Period, find_out
+from .findings import Asker, Period, find_out
 from .login import connect
 from .period import read_instant
 from .shown import put_fields, put_json
@@ -30,18 +30,21 @@ def write_report(options, arguments, words):
     path = options.own.get("OUTPUT", "-")
     check_target(path)
     with connect(options) as connection:
-        findings = find_out(connection, period)
+        asker = Asker(connection)
+        findings = find_out(asker, period)
         place = connection.place
     made_by = "agentcli.py %s" % VERSION
     data = REPORT_MARK + (" %s -->\n" % VERSION).encode() + make_document(
         findings, place, made_by).encode("utf-8", "backslashreplace")
     if path == "-":
         sys.stdout.buffer.write(data)
-        return WELL
-    replace_file(path, data)
-    (put_json if options.json else put_fields)({
-        "file": path, "bytes": len(data), "sessions": len(findings.sessions),
-        "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    else:
+        replace_file(path, data)
+        (put_json if options.json else put_fields)({
+            "file": path, "bytes": len(data), "sessions": len(findings.sessions),
+            "failed": sum(past.status in ("ERROR", "STOPPED") for past in findings.sessions)})
+    for trouble in asker.troubles.values():
+        raise trouble                   # it is told in the report, too
     return WELL
 
 

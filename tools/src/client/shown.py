@@ -94,7 +94,7 @@ def show_listing(reply, is_json, is_record=False, show_cell=to_reader):
             put_json(reply.fields)
         return
     kinds = read_kinds(reply)
-    if not kinds:
+    if not kinds and reply.trouble is None:
         tell_none()
     for number, (kind, rows) in enumerate(kinds.items()):
         if number:
