@@ -26835,7 +26835,8 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
     const query = new URLSearchParams(location.search);
     const lines = document.getElementById("lines");
     if (lines) query.set("after", lines.dataset.after);
-    return "/api" + location.pathname + "?" + query;
+    // whole: an address with a password in it can be opened, but no other be made from it
+    return location.origin + "/api" + location.pathname + "?" + query;
   }
 
   // What has the focus gets it back, where it is there still; what is being marked or typed stays.
@@ -28333,7 +28334,6 @@ class PageDoor:
     def __init__(self, agent):
         self._agent, self._page = agent, Page(agent)
         self._turns = threading.BoundedSemaphore(PAGES_AT_ONCE)
-        self._names = list_page_names(agent.settings)
 
     def answer(self, caller):
         """Reads the headers of a Caller who has asked for a page -> the bytes of the answer.
@@ -28351,7 +28351,7 @@ class PageDoor:
         if not caller.peer.is_private:
             note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
-        check_origin(request.headers, self._names)
+        check_origin(request.headers, list_page_names(self._agent.settings))
         client = self._identify(caller, request.headers.get("authorization"))
         if not self._turns.acquire(timeout=TURN_S):
             raise HttpError(503, "too many pages are asked for at once", ("Retry-After", "10"))

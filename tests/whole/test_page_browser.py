@@ -6,6 +6,7 @@ import pytest
 
 from conftest import Client, wait_for
 from support.browser import Browser, find_browser
+from support.certificates import Authority, sign_server
 from support.other_user import NOBODY
 from support.waiting import go
 
@@ -174,6 +175,42 @@ def test_nothing_is_asked_for_while_it_is_paused(tab, browsed):
     asked = len(tab.requests)
     tab.run("new Promise(resume => own(resume, 600))")      # three times the time after which it would ask
     assert len(tab.requests) == asked
+
+
+def test_another_site_cannot_look_through_the_owners_browser(browsed):
+    """Neither by a name of its own that leads to this host, nor by a request of its page."""
+    port = browsed.port
+    with Browser("--host-resolver-rules=MAP evil.example 127.0.0.1") as tab:
+        tab.go("http://evil.example:%d/" % port)
+        assert tab.answers["http://evil.example:%d/" % port] == 403 and "BROKEN" not in tab.run("document.body.innerText")
+        tab.go("about:blank")
+        for mode in ("no-cors", "cors"):
+            assert tab.run("fetch('http://localhost:%d/api/', {mode: '%s'}).then(it => it.text(), () => 'refused')"
+                           % (port, mode)) == "refused"
+        assert set(tab.answers.values()) == {403}
+
+
+def test_a_user_logs_in_by_tls(make_agent, tmp_path):
+    certificate = sign_server(Authority(tmp_path / "authority"))
+    running = make_agent().start()
+    running.import_os("LONG", "sleep 1000")
+    running.ok("USERS ADD root -ROLE=administrator")
+    running.ok('USERS PASSWORD root "correct horse"')
+    running.stop()
+    running.options += ["--no-owner", "--tls-cert", str(certificate)]
+    running.start()
+    with Browser("--ignore-certificate-errors") as tab:
+        address = "https://localhost:%d/" % running.port
+        with pytest.raises(AssertionError, match="ERR_INVALID_AUTH_CREDENTIALS"):    # nobody answers its question
+            tab.go(address)
+        tab.answers.clear()
+        tab.go(address.replace("//", "//root:correct%20horse@"))
+        running.ok('AUTH root "correct horse"')
+        running.ok("EXEC LONG")
+        tab.wait_for(lambda: "LONG" in text_of(tab, "running"), "the session to appear")
+        assert set(tab.answers.values()) == {200}
+    running.ok("SHUTDOWN -IMMEDIATE")
+    running.wait()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")

@@ -14,7 +14,8 @@
     const query = new URLSearchParams(location.search);
     const lines = document.getElementById("lines");
     if (lines) query.set("after", lines.dataset.after);
-    return "/api" + location.pathname + "?" + query;
+    // whole: an address with a password in it can be opened, but no other be made from it
+    return location.origin + "/api" + location.pathname + "?" + query;
   }
 
   // What has the focus gets it back, where it is there still; what is being marked or typed stays.

@@ -24,7 +24,6 @@ class PageDoor:
     def __init__(self, agent):
         self._agent, self._page = agent, Page(agent)
         self._turns = threading.BoundedSemaphore(PAGES_AT_ONCE)
-        self._names = list_page_names(agent.settings)
 
     def answer(self, caller):
         """Reads the headers of a Caller who has asked for a page -> the bytes of the answer.
@@ -42,7 +41,7 @@ class PageDoor:
         if not caller.peer.is_private:
             note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
-        check_origin(request.headers, self._names)
+        check_origin(request.headers, list_page_names(self._agent.settings))
         client = self._identify(caller, request.headers.get("authorization"))
         if not self._turns.acquire(timeout=TURN_S):
             raise HttpError(503, "too many pages are asked for at once", ("Retry-After", "10"))
