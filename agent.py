@@ -7208,6 +7208,9 @@ def seen_condition(connection, column, patterns):
 # The ledger of due times: what was decided of each, with the session it started.
 # ======================================================================================
 
+MANY_DUES = 10000       # that are looked through for those that did not run
+
+
 class Ledger:
     """The due times of schedules, and what became of each."""
 
@@ -7278,12 +7281,15 @@ class Ledger:
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
         from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
         both the schedule and the session have to belong, as far as they are there still; without
-        `has_begun` those that began in time are left out."""
-        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        `has_begun` those that began in time are left out, and only the newest MANY_DUES looked at.
+        """
+        newest = "select * from (select * from %s where %%s%%s order by due desc limit ?1)" % (
+            "occurrence" if has_begun else "(select * from occurrence order by due desc"
+            " limit %d) as occurrence" % MANY_DUES)
         within = " and last_due>='%s'" % to_text(since) if since else ""
+        within += "" if has_begun else " and decision<>'started'"
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
-        within += "" if has_begun else " and decision<>'started'"
         where = seen_condition(connection, "scenario", patterns)
         if where:
             within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
@@ -26012,12 +26018,11 @@ def make_list(rows):
 
 def make_failed_part(asker):
     """What has failed since yesterday."""
-    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), since="%ds" % LATELY_S,
-                       limit=TROUBLES_SHOWN)
+    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), limit=TROUBLES_SHOWN)
     rows = [(markup("%s %s", make_state(row["status"]),
                     make_link("/session/%d" % row["session"], row["scenario"])),
              make_time(row["ended"], asker.now, is_distance=True), row["message"])
-            for row in answer.rows]
+            for row in answer.rows if (read_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
         str(len(rows) or ""), "side")
@@ -26033,8 +26038,9 @@ def make_trouble_part(asker):
     except AgentError as error:
         faults.append(make_note("%s: %s" % (error.code, error.message), "trouble"))
     return PagePart("why", "Did not run, or late", join_markup(
-        [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
-                                                "empty")] + faults),
+        [make_list(rows) if rows else make_note(
+            "Every due time of the last 24 hours ran (of very many the newest were looked at).",
+            "empty")] + faults),
         str(len(rows) or ""), "side")
 
 
