@@ -149,6 +149,15 @@ def test_a_request_in_pieces(plain):
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
+def test_without_a_thread_to_answer_it(serve, plain, monkeypatch):  # noqa: F811
+    def cannot_start(*_):
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(program.Worker, "start", cannot_start)
+    assert exchange(plain, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"ERR BUSY the host has no thread")
+    monkeypatch.undo()
+    assert browse(plain).status == 200
+
+
 # -- its names -------------------------------------------------------------------------
 
 
