@@ -17839,6 +17839,11 @@ class Access:
         return client if is_owner else self.identify(client.peer)
 
 
+    @property
+    def has_token(self):
+        """Whether the owner is known by a token alone, as the host does not tell who it is."""
+        return self._token is not None
+
     # -- passwords ---------------------------------------------------------------------
 
     def log_in(self, peer, name, password):
@@ -17862,6 +17867,8 @@ class Access:
     def log_in_again(self, peer, name, password):
         """log_in() for one who says so with each request: a login that went well lately is
         remembered. Whoever has guessed waits all the same. AuthError, Busy, Denied."""
+        if name == TOKEN_NAME:
+            return self.log_in(peer, name, password)
         check_private(peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
@@ -23815,6 +23822,9 @@ him see (topic `users`).
   do (`429`). A password for one use is not let in. Without TLS no password is taken here, nor asked
   for, on loopback neither: say AUTH there.
 
+Where the system does not tell the agent who is at the other end (topic `connections`), the browser
+asks on loopback, too: the owner's user is `-`, his password the token.
+
 From your own desk, through a tunnel that ends as the agent's user:
 
     ssh -L 20910:127.0.0.1:20910 agent@host
@@ -25906,8 +25916,7 @@ class SessionList:
         filters = self._read_filters(asker)
         rows = []
         try:
-            for row in itertools.islice(asker.agent.watch.list_sessions(
-                    filters, None, PAGE_ROWS + 1, below), PAGE_ROWS + 1):
+            for row in asker.agent.watch.list_sessions(filters, None, PAGE_ROWS + 1, below):
                 rows.append(row)
         except AgentError as error:     # a repository cannot be read: the others can
             self.faults.append("%s: %s" % (error.code, error.message))
@@ -25930,16 +25939,14 @@ class SessionList:
     def _read_filters(self, asker):
         """The SessionFilter of the address; what is wrong with it is one of the faults."""
         values = {}
-        for name, kind in (("status", None), ("since", KINDS["past"]), ("scenario", KINDS["name"]),
-                           ("schedule", KINDS["name"])):
-            text = self.query.get(name)
+        readers = {
+            "status": lambda text: STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text)),
+            "since": lambda text: KINDS["past"].parse_at(text, asker.now),
+            "scenario": KINDS["name"].parse, "schedule": KINDS["name"].parse}
+        for name, read in readers.items():
             try:
-                if text and name == "since":
-                    values[name] = kind.parse_at(text, asker.now)
-                elif text and name == "status":
-                    values[name] = STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text))
-                elif text:
-                    values[name] = kind.parse(text)
+                if name in self.query:
+                    values[name] = read(self.query[name])
             except (ValueError, OverflowError) as error:
                 self.faults.append("%s: %s" % (name, error))
         return SessionFilter(
@@ -26860,6 +26867,15 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
     if (focus && next) next.focus({ preventScroll: true });
   }
 
+  // A part that was not there before, as the sessions that a session has begun meanwhile.
+  function addPart(name, last) {
+    const place = document.createElement("section");
+    place.id = name;
+    place.setAttribute("aria-labelledby", "h-" + name);
+    if (last) last.after(place); else document.querySelector(".top").prepend(place);
+    return place;
+  }
+
   function follow(log) {
     const lines = document.getElementById("lines"), box = document.getElementById("follow");
     if (!lines) return;
@@ -26883,9 +26899,11 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
       document.title = body.title;
       put(document.getElementById("heading"), body.heading);
       put(document.getElementById("status"), body.status);
+      let last = null;
       for (const name of Object.keys(body.parts)) {
-        const place = document.getElementById(name);
-        if (place) put(place, body.parts[name]);
+        const place = document.getElementById(name) || addPart(name, last);
+        put(place, body.parts[name]);
+        last = place;
       }
       if (body.log) follow(body.log);
       say("live");
@@ -28369,14 +28387,15 @@ class PageDoor:
             self._turns.release()
 
     def _identify(self, caller, words):
-        """The Client who asks: as the host or a certificate tells, or by the words of a header, by
-        TLS alone. HttpError."""
-        client, is_sealed = caller.conversation.client, caller.channel is not caller.connection
-        if is_sealed and words is not None:
+        """The Client who asks: as the host or a certificate tells, or by the words of a header: by
+        TLS alone, where the host does tell. HttpError."""
+        client = caller.conversation.client
+        takes_words = caller.channel is not caller.connection or self._agent.access.has_token
+        if takes_words and words is not None:
             client = self._log_in(client, words)
         if client.role is None:
             note_page(self._agent, client, AuthError.code)
-            raise HttpError(401, "say who you are", CHALLENGE) if is_sealed \
+            raise HttpError(401, "say who you are", CHALLENGE) if takes_words \
                 else HttpError(403, NOT_PRIVATE)
         if client.is_temporary:
             note_page(self._agent, client, Denied.code)

@@ -264,6 +264,22 @@ def test_no_owner_asks_everybody(make_agent):
     running.stop()
 
 
+def test_where_the_host_does_not_tell_the_owner_shows_his_token(monkeypatch, make_inside):
+    monkeypatch.setattr(program, "HOST_TELLS", False)
+    running = make_inside().start()
+    monkeypatch.setattr(program, "find_peer_uid", lambda connection: None)
+    token = (running.folder / "master.db.AGENT.token").read_text().strip()
+    server = program.Server(running.agent, "127.0.0.1", 0, program.WireLimits())
+    server.listen()
+    try:
+        assert browse(server.port).status == 401
+        for _ in range(8):                              # whoever guesses does not keep the owner out
+            assert browse(server.port, headers=basic("-", token[:-1])).status in (401, 429)
+        assert browse(server.port, headers=basic("-", token)).status == 200
+    finally:
+        server.close()
+
+
 def test_by_the_unix_socket(make_agent, tmp_path):
     path = tmp_path / "socket"
     make_agent("--unix", str(path)).start()

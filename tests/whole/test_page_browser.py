@@ -19,8 +19,9 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
 def browsed(make):
     """A running agent with sessions of all kinds."""
     running = make("browsed-agent")
-    running.import_os("LOAD", "echo first; until [ -e %s ]; do sleep 0.05; done; echo last; echo bad >&2"
-                      % (running.folder / "go"))
+    waiting = "echo first; until [ -e %s ]; do sleep 0.05; done; echo last; echo bad >&2" % (running.folder / "go")
+    running.import_document({"scenarios": [{"name": "LOAD", "version": "1", "steps": [{"name": "main", "tasks": [
+        {"type": "os", "command": waiting}, {"type": "scenario", "name": "FINE"}]}]}]})
     running.import_os("BROKEN", "printf '<script>alert(3)</script>\\n' >&2; exit 3")
     running.import_os("FINE", "echo fine")
     running.import_document({"schedules": [{"name": "NIGHTLY", "scenario": "FINE", "rule": "daily at 02:00"}]})
@@ -53,7 +54,7 @@ def tab(browser, browsed):
 
 
 def text_of(tab, part):
-    return tab.run("document.getElementById('%s').innerText" % part) or ""
+    return tab.run("(document.getElementById('%s') || {}).innerText" % part) or ""
 
 
 def test_a_session_appears_and_its_log_follows(tab, browsed):
@@ -72,6 +73,8 @@ def test_a_session_appears_and_its_log_follows(tab, browsed):
     tab.wait_for(lambda: "last" in text_of(tab, "lines") and "bad" in text_of(tab, "lines"), "its log to follow")
     tab.wait_for(lambda: "DONE" in text_of(tab, "heading") and "DONE" in text_of(tab, "steps"), "its end to show")
     assert text_of(tab, "lines").count("first") == 1
+    tab.wait_for(lambda: "FINE" in text_of(tab, "children"), "the session that it has begun to appear")
+    assert tab.run("document.getElementById('children').previousElementSibling.id") == "steps"
 
 
 def test_filters_work_by_the_address(tab, browsed):

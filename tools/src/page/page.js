@@ -33,6 +33,15 @@
     if (focus && next) next.focus({ preventScroll: true });
   }
 
+  // A part that was not there before, as the sessions that a session has begun meanwhile.
+  function addPart(name, last) {
+    const place = document.createElement("section");
+    place.id = name;
+    place.setAttribute("aria-labelledby", "h-" + name);
+    if (last) last.after(place); else document.querySelector(".top").prepend(place);
+    return place;
+  }
+
   function follow(log) {
     const lines = document.getElementById("lines"), box = document.getElementById("follow");
     if (!lines) return;
@@ -56,9 +65,11 @@
       document.title = body.title;
       put(document.getElementById("heading"), body.heading);
       put(document.getElementById("status"), body.status);
+      let last = null;
       for (const name of Object.keys(body.parts)) {
-        const place = document.getElementById(name);
-        if (place) put(place, body.parts[name]);
+        const place = document.getElementById(name) || addPart(name, last);
+        put(place, body.parts[name]);
+        last = place;
       }
       if (body.log) follow(body.log);
       say("live");
