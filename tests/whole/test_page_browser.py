@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from conftest import Client, wait_for
+from conftest import Client, program, wait_for
 from support.browser import Browser, find_browser
-from support.certificates import Authority, sign_server
 from support.other_user import NOBODY
+from support.sealed import authority, certificate, serve  # noqa: F401 (fixtures)
 from support.waiting import go
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(find_browser() is None, reason="needs a Chromium on this host")]
@@ -193,27 +193,20 @@ def test_another_site_cannot_look_through_the_owners_browser(browsed):
         assert set(tab.answers.values()) == {403}
 
 
-def test_a_user_logs_in_by_tls(make_agent, tmp_path):
-    certificate = sign_server(Authority(tmp_path / "authority"))
-    running = make_agent().start()
-    running.import_os("LONG", "sleep 1000")
-    running.ok("USERS ADD root -ROLE=administrator")
-    running.ok('USERS PASSWORD root "correct horse"')
-    running.stop()
-    running.options += ["--no-owner", "--tls-cert", str(certificate)]
-    running.start()
+def test_a_user_logs_in_by_tls(inside, serve, quick_hashes, monkeypatch):  # noqa: F811
+    inside.import_os("LONG", "sleep 1000")
+    inside.ok("USERS ADD bob -ROLE=monitor")
+    inside.ok('USERS PASSWORD bob "correct horse"')
+    monkeypatch.setattr(program, "find_peer_uid", lambda connection: NOBODY)
+    address = "https://localhost:%d/" % serve().port
     with Browser("--ignore-certificate-errors") as tab:
-        address = "https://localhost:%d/" % running.port
         with pytest.raises(AssertionError, match="ERR_INVALID_AUTH_CREDENTIALS"):    # nobody answers its question
             tab.go(address)
         tab.answers.clear()
-        tab.go(address.replace("//", "//root:correct%20horse@"))
-        running.ok('AUTH root "correct horse"')
-        running.ok("EXEC LONG")
+        tab.go(address.replace("//", "//bob:correct%20horse@"))
+        inside.ok("EXEC LONG")
         tab.wait_for(lambda: "LONG" in text_of(tab, "running"), "the session to appear")
         assert set(tab.answers.values()) == {200}
-    running.ok("SHUTDOWN -IMMEDIATE")
-    running.wait()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
