@@ -8840,6 +8840,9 @@ def seen_condition(connection, column, patterns):
 # The ledger of due times: what was decided of each, with the session it started.
 # ======================================================================================
 
+MANY_DUES = 10000       # that are looked through for those that did not run
+
+
 class Ledger:
     """The due times of schedules, and what became of each."""
 
@@ -8910,12 +8913,15 @@ class Ledger:
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
         from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
         both the schedule and the session have to belong, as far as they are there still; without
-        `has_begun` those that began in time are left out."""
-        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        `has_begun` those that began in time are left out, and only the newest MANY_DUES looked at.
+        """
+        newest = "select * from (select * from %s where %%s%%s order by due desc limit ?1)" % (
+            "occurrence" if has_begun else "(select * from occurrence order by due desc"
+            " limit %d) as occurrence" % MANY_DUES)
         within = " and last_due>='%s'" % to_text(since) if since else ""
+        within += "" if has_begun else " and decision<>'started'"
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
-        within += "" if has_begun else " and decision<>'started'"
         where = seen_condition(connection, "scenario", patterns)
         if where:
             within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
@@ -23285,6 +23291,11 @@ class Access:
         return client if is_owner else self.identify(client.peer)
 
 
+    @property
+    def has_token(self):
+        """Whether the owner is known by a token alone, as the host does not tell who it is."""
+        return self._token is not None
+
     # -- passwords ---------------------------------------------------------------------
 
     def log_in(self, peer, name, password):
@@ -23308,6 +23319,8 @@ class Access:
     def log_in_again(self, peer, name, password):
         """log_in() for one who says so with each request: a login that went well lately is
         remembered. Whoever has guessed waits all the same. AuthError, Busy, Denied."""
+        if name == TOKEN_NAME:
+            return self.log_in(peer, name, password)
         check_private(peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
@@ -30154,6 +30167,9 @@ him see (topic `users`).
   do (`429`). A password for one use is not let in. Without TLS no password is taken here, nor asked
   for, on loopback neither: say AUTH there.
 
+Where the system does not tell the agent who is at the other end (topic `connections`), the browser
+asks on loopback, too: the owner's user is `-`, his password the token.
+
 From your own desk, through a tunnel that ends as the agent's user:
 
     ssh -L 20910:127.0.0.1:20910 agent@host
@@ -32606,8 +32622,7 @@ class SessionList:
         filters = self._read_filters(asker)
         rows = []
         try:
-            for row in itertools.islice(asker.agent.watch.list_sessions(
-                    filters, None, PAGE_ROWS + 1, below), PAGE_ROWS + 1):
+            for row in asker.agent.watch.list_sessions(filters, None, PAGE_ROWS + 1, below):
                 rows.append(row)
         except AgentError as error:     # a repository cannot be read: the others can
             self.faults.append("%s: %s" % (error.code, error.message))
@@ -32630,16 +32645,14 @@ class SessionList:
     def _read_filters(self, asker):
         """The SessionFilter of the address; what is wrong with it is one of the faults."""
         values = {}
-        for name, kind in (("status", None), ("since", KINDS["past"]), ("scenario", KINDS["name"]),
-                           ("schedule", KINDS["name"])):
-            text = self.query.get(name)
+        readers = {
+            "status": lambda text: STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text)),
+            "since": lambda text: KINDS["past"].parse_at(text, asker.now),
+            "scenario": KINDS["name"].parse, "schedule": KINDS["name"].parse}
+        for name, read in readers.items():
             try:
-                if text and name == "since":
-                    values[name] = kind.parse_at(text, asker.now)
-                elif text and name == "status":
-                    values[name] = STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text))
-                elif text:
-                    values[name] = kind.parse(text)
+                if name in self.query:
+                    values[name] = read(self.query[name])
             except (ValueError, OverflowError) as error:
                 self.faults.append("%s: %s" % (name, error))
         return SessionFilter(
@@ -32718,12 +32731,11 @@ def make_list(rows):
 
 def make_failed_part(asker):
     """What has failed since yesterday."""
-    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), since="%ds" % LATELY_S,
-                       limit=TROUBLES_SHOWN)
+    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), limit=TROUBLES_SHOWN)
     rows = [(markup("%s %s", make_state(row["status"]),
                     make_link("/session/%d" % row["session"], row["scenario"])),
              make_time(row["ended"], asker.now, is_distance=True), row["message"])
-            for row in answer.rows]
+            for row in answer.rows if (read_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
         str(len(rows) or ""), "side")
@@ -32739,8 +32751,9 @@ def make_trouble_part(asker):
     except AgentError as error:
         faults.append(make_note("%s: %s" % (error.code, error.message), "trouble"))
     return PagePart("why", "Did not run, or late", join_markup(
-        [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
-                                                "empty")] + faults),
+        [make_list(rows) if rows else make_note(
+            "Every due time of the last 24 hours ran (of very many the newest were looked at).",
+            "empty")] + faults),
         str(len(rows) or ""), "side")
 
 
@@ -33541,7 +33554,8 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
     const query = new URLSearchParams(location.search);
     const lines = document.getElementById("lines");
     if (lines) query.set("after", lines.dataset.after);
-    return "/api" + location.pathname + "?" + query;
+    // whole: an address with a password in it can be opened, but no other be made from it
+    return location.origin + "/api" + location.pathname + "?" + query;
   }
 
   // What has the focus gets it back, where it is there still; what is being marked or typed stays.
@@ -33557,6 +33571,15 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
     drawn.set(place, html);
     const next = [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href);
     if (focus && next) next.focus({ preventScroll: true });
+  }
+
+  // A part that was not there before, as the sessions that a session has begun meanwhile.
+  function addPart(name, last) {
+    const place = document.createElement("section");
+    place.id = name;
+    place.setAttribute("aria-labelledby", "h-" + name);
+    if (last) last.after(place); else document.querySelector(".top").prepend(place);
+    return place;
   }
 
   function follow(log) {
@@ -33582,9 +33605,11 @@ PAGE_SCRIPT = r"""// Keeps an open page up to date: the agent draws its parts an
       document.title = body.title;
       put(document.getElementById("heading"), body.heading);
       put(document.getElementById("status"), body.status);
+      let last = null;
       for (const name of Object.keys(body.parts)) {
-        const place = document.getElementById(name);
-        if (place) put(place, body.parts[name]);
+        const place = document.getElementById(name) || addPart(name, last);
+        put(place, body.parts[name]);
+        last = place;
       }
       if (body.log) follow(body.log);
       say("live");
@@ -33904,6 +33929,8 @@ class Caller:
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
         this error, a line that is none with its own."""
+        if self.page_line is not None:
+            self.replies.append(self.conversation.refuse(error))
         if self.conversation.is_over:   # the last reply says why
             return
         if self.replies and not self.replies[-1].is_quick:
@@ -35039,7 +35066,6 @@ class PageDoor:
     def __init__(self, agent):
         self._agent, self._page = agent, Page(agent)
         self._turns = threading.BoundedSemaphore(PAGES_AT_ONCE)
-        self._names = list_page_names(agent.settings)
 
     def answer(self, caller):
         """Reads the headers of a Caller who has asked for a page -> the bytes of the answer.
@@ -35057,7 +35083,7 @@ class PageDoor:
         if not caller.peer.is_private:
             note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
-        check_origin(request.headers, self._names)
+        check_origin(request.headers, list_page_names(self._agent.settings))
         client = self._identify(caller, request.headers.get("authorization"))
         if not self._turns.acquire(timeout=TURN_S):
             raise HttpError(503, "too many pages are asked for at once", ("Retry-After", "10"))
@@ -35067,14 +35093,15 @@ class PageDoor:
             self._turns.release()
 
     def _identify(self, caller, words):
-        """The Client who asks: as the host or a certificate tells, or by the words of a header, by
-        TLS alone. HttpError."""
-        client, is_sealed = caller.conversation.client, caller.channel is not caller.connection
-        if is_sealed and words is not None:
+        """The Client who asks: as the host or a certificate tells, or by the words of a header: by
+        TLS alone, where the host does tell. HttpError."""
+        client = caller.conversation.client
+        takes_words = caller.channel is not caller.connection or self._agent.access.has_token
+        if takes_words and words is not None:
             client = self._log_in(client, words)
         if client.role is None:
             note_page(self._agent, client, AuthError.code)
-            raise HttpError(401, "say who you are", CHALLENGE) if is_sealed \
+            raise HttpError(401, "say who you are", CHALLENGE) if takes_words \
                 else HttpError(403, NOT_PRIVATE)
         if client.is_temporary:
             note_page(self._agent, client, Denied.code)

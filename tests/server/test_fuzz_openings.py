@@ -11,6 +11,7 @@ import pytest
 from conftest import wait_for
 from support.fuzz import HOSTILE, SEEDS, Fuzz
 from support.outside import query
+from support.pages import Reply
 from support.sealed import AWAY, SealedClient, authority, away, certificate, plain_client, serve  # noqa: F401
 from support.users import add_user
 from support.wire import client_threads
@@ -115,7 +116,10 @@ def receive_all(client, shown):
 
 
 def check_refused(data, reply):
-    """Each line of replies is one for a stranger, and each reply has its end."""
+    """Each line of replies is one for a stranger, and each reply has its end; so is the answer to a browser."""
+    if reply.startswith(b"HTTP/"):
+        assert Reply(reply).status in (400, 401, 403, 431), (data[:300], reply)
+        return
     lines = reply.decode().splitlines()
     assert all(re.match(r"ERR [A-Z_]+ |\*( |$)|OK( {})?$", line) for line in lines), (data[:300], lines)
     assert re.match("ERR|OK", lines[-1]), (data[:300], lines)

@@ -28,6 +28,15 @@ def plain(serve):  # noqa: F811
     return serve(has_tls=False).port
 
 
+@pytest.fixture(scope="module")
+def door(shared_inside):
+    """The port of one Server for the tests that leave nothing behind."""
+    server = program.Server(shared_inside.agent, "127.0.0.1", 0, program.WireLimits())
+    server.listen()
+    yield server.port
+    server.close()
+
+
 def sealed_reply(port, authority, path="/", headers="", source="127.0.0.1", host="localhost", **words):  # noqa: F811
     client = SealedClient(port, authority, source=source, **words)
     client._file.close()
@@ -56,11 +65,11 @@ def test_every_address_is_answered_whole_and_by_the_rules(inside, plain):
     assert json.loads(browse(plain, "/api/session/1001").text)["title"].startswith("HELLO 1001")
 
 
-def test_what_belongs_to_every_page_may_be_kept_under_its_digest(plain):
-    page = browse(plain).text
+def test_what_belongs_to_every_page_may_be_kept_under_its_digest(door):
+    page = browse(door).text
     for path in re.findall('(?:href|src)="(/(?:page|icon)[^"]*)"', page):
-        assert "immutable" in browse(plain, path).headers["cache-control"] and "?v=" in path
-        assert browse(plain, path + "0").headers["cache-control"] == "no-store"
+        assert "immutable" in browse(door, path).headers["cache-control"] and "?v=" in path
+        assert browse(door, path + "0").headers["cache-control"] == "no-store"
 
 
 def test_nothing_in_a_page_is_run_or_loaded_from_elsewhere(inside, plain):
@@ -108,22 +117,22 @@ def test_other_methods_and_what_is_behind_a_page_are_nothing(inside, plain):
     (b"Host: localhost\r\nX: \x80\xff", 200), (b"hOST:localhost", 200), (b"Host: \t localhost \t", 200),
     (b"Host: localhost\r\nX: " + b"x" * 16000, 200), (b"Host: localhost\r\nX: " + b"x" * 16400, 431),
     (b"Host: localhost" + b"\r\nX: y" * 3000, 431), (b"Host: localhost\r\nX: " + b"x" * 200000, 431)])
-def test_headers(plain, head, status):
-    answer = exchange(plain, b"GET /icon.svg HTTP/1.1\r\n" + head + b"\r\n\r\n")
+def test_headers(door, head, status):
+    answer = exchange(door, b"GET /icon.svg HTTP/1.1\r\n" + head + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:100]
 
 
-def test_a_long_address(plain):
+def test_a_long_address(door):
     for size, start in ((15000, b"HTTP/1.1 200"), (17000, b"HTTP/1.1 431"), (70000, b"ERR TOO_LONG")):
         data = b"GET /?text=%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * size)
-        assert exchange(plain, data).startswith(start)
+        assert exchange(door, data).startswith(start)
 
 
-def test_headers_that_do_not_come_are_not_waited_for(plain, monkeypatch):
+def test_headers_that_do_not_come_are_not_waited_for(door, monkeypatch):
     monkeypatch.setattr(program, "HEAD_S", 0.3)
     for data in (b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX"):
-        assert exchange(plain, data).startswith(b"HTTP/1.1 408 ")
-    with socket.create_connection(("127.0.0.1", plain), 60) as client:      # a byte now and then is no help
+        assert exchange(door, data).startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection(("127.0.0.1", door), 60) as client:      # a byte now and then is no help
         client.sendall(b"GET / HTTP/1.1\r\nX: ")
         until = time.monotonic() + 60
         client.settimeout(0.02)
@@ -135,18 +144,27 @@ def test_headers_that_do_not_come_are_not_waited_for(plain, monkeypatch):
             except socket.timeout:
                 pass
         assert answer.startswith(b"HTTP/1.1 408 ")
-    with socket.create_connection(("127.0.0.1", plain), 60) as client:
+    with socket.create_connection(("127.0.0.1", door), 60) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_request_in_pieces(plain):
-    with socket.create_connection(("127.0.0.1", plain), 60) as client:
+def test_a_request_in_pieces(door):
+    with socket.create_connection(("127.0.0.1", door), 60) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n":
             client.sendall(bytes([byte]))
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_without_a_thread_to_answer_it(door, monkeypatch):
+    def cannot_start(*_):
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(program.Worker, "start", cannot_start)
+    assert exchange(door, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"ERR BUSY the host has no thread")
+    monkeypatch.undo()
+    assert browse(door).status == 200
 
 
 # -- its names -------------------------------------------------------------------------
@@ -158,14 +176,14 @@ def test_a_request_in_pieces(plain):
     ("localhost.evil.example", 403), ("127.0.0.1.evil.example", 403), ("evil.example:20910", 403), ("0.0.0.0", 403),
     ("localhost, evil.example", 403), ("localhost evil", 403), ("user@localhost", 403), ("[::2]", 403), ("::1", 403),
     ("1127.0.0.1", 403), ("localhos\u0165".encode("utf-8").decode("latin-1"), 403), ("127.0.0.1:x", 403)])
-def test_names_of_loopback_alone(plain, host, status):
+def test_names_of_loopback_alone(door, host, status):
     """So no site can have its own name lead to this port (DNS rebinding)."""
     for path in ("/", "/metrics", "/api/", "/page.js"):
-        assert browse(plain, path, host).status == status
+        assert browse(door, path, host).status == status
 
 
-def test_a_request_without_a_name(plain):
-    assert exchange(plain, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 403 ")
+def test_a_request_without_a_name(door):
+    assert exchange(door, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 403 ")
 
 
 def test_further_names(make_inside):
@@ -182,9 +200,9 @@ def test_further_names(make_inside):
 
 @pytest.mark.parametrize("site, status", [
     ("cross-site", 403), ("CROSS-SITE", 403), ("same-origin", 200), ("same-site", 200), ("none", 200)])
-def test_another_site_may_not_lead_here(plain, site, status):
-    assert browse(plain, "/", headers="Sec-Fetch-Site: %s\r\n" % site).status == status
-    double = browse(plain, "/", headers="Sec-Fetch-Site: none\r\nSec-Fetch-Site: %s\r\n" % site)
+def test_another_site_may_not_lead_here(door, site, status):
+    assert browse(door, "/", headers="Sec-Fetch-Site: %s\r\n" % site).status == status
+    double = browse(door, "/", headers="Sec-Fetch-Site: none\r\nSec-Fetch-Site: %s\r\n" % site)
     assert double.status == 400
 
 
@@ -253,6 +271,22 @@ def test_no_owner_asks_everybody(make_agent):
     running.start()
     assert browse(running.port).status == browse(running.port, headers=basic("root", "correct horse")).status == 403
     running.stop()
+
+
+def test_where_the_host_does_not_tell_the_owner_shows_his_token(monkeypatch, make_inside):
+    monkeypatch.setattr(program, "HOST_TELLS", False)
+    running = make_inside().start()
+    monkeypatch.setattr(program, "find_peer_uid", lambda connection: None)
+    token = (running.folder / "master.db.AGENT.token").read_text().strip()
+    server = program.Server(running.agent, "127.0.0.1", 0, program.WireLimits())
+    server.listen()
+    try:
+        assert browse(server.port).status == 401
+        for _ in range(8):                              # whoever guesses does not keep the owner out
+            assert browse(server.port, headers=basic("-", token[:-1])).status in (401, 429)
+        assert browse(server.port, headers=basic("-", token)).status == 200
+    finally:
+        server.close()
 
 
 def test_by_the_unix_socket(make_agent, tmp_path):

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from conftest import Client, wait_for
+from conftest import Client, program, wait_for
 from support.browser import Browser, find_browser
 from support.other_user import NOBODY
+from support.sealed import authority, certificate, serve  # noqa: F401 (fixtures)
 from support.waiting import go
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(find_browser() is None, reason="needs a Chromium on this host")]
@@ -18,8 +19,9 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
 def browsed(make):
     """A running agent with sessions of all kinds."""
     running = make("browsed-agent")
-    running.import_os("LOAD", "echo first; until [ -e %s ]; do sleep 0.05; done; echo last; echo bad >&2"
-                      % (running.folder / "go"))
+    waiting = "echo first; until [ -e %s ]; do sleep 0.05; done; echo last; echo bad >&2" % (running.folder / "go")
+    running.import_document({"scenarios": [{"name": "LOAD", "version": "1", "steps": [{"name": "main", "tasks": [
+        {"type": "os", "command": waiting}, {"type": "scenario", "name": "FINE"}]}]}]})
     running.import_os("BROKEN", "printf '<script>alert(3)</script>\\n' >&2; exit 3")
     running.import_os("FINE", "echo fine")
     running.import_document({"schedules": [{"name": "NIGHTLY", "scenario": "FINE", "rule": "daily at 02:00"}]})
@@ -52,7 +54,7 @@ def tab(browser, browsed):
 
 
 def text_of(tab, part):
-    return tab.run("document.getElementById('%s').innerText" % part) or ""
+    return tab.run("(document.getElementById('%s') || {}).innerText" % part) or ""
 
 
 def test_a_session_appears_and_its_log_follows(tab, browsed):
@@ -71,6 +73,8 @@ def test_a_session_appears_and_its_log_follows(tab, browsed):
     tab.wait_for(lambda: "last" in text_of(tab, "lines") and "bad" in text_of(tab, "lines"), "its log to follow")
     tab.wait_for(lambda: "DONE" in text_of(tab, "heading") and "DONE" in text_of(tab, "steps"), "its end to show")
     assert text_of(tab, "lines").count("first") == 1
+    tab.wait_for(lambda: "FINE" in text_of(tab, "children"), "the session that it has begun to appear")
+    assert tab.run("document.getElementById('children').previousElementSibling.id") == "steps"
 
 
 def test_filters_work_by_the_address(tab, browsed):
@@ -174,6 +178,35 @@ def test_nothing_is_asked_for_while_it_is_paused(tab, browsed):
     asked = len(tab.requests)
     tab.run("new Promise(resume => own(resume, 600))")      # three times the time after which it would ask
     assert len(tab.requests) == asked
+
+
+def test_another_site_cannot_look_through_the_owners_browser(browsed):
+    """Neither by a name of its own that leads to this host, nor by a request of its page."""
+    port = browsed.port
+    with Browser("--host-resolver-rules=MAP evil.example 127.0.0.1") as tab:
+        tab.go("http://evil.example:%d/" % port)
+        assert tab.answers["http://evil.example:%d/" % port] == 403 and "BROKEN" not in tab.run("document.body.innerText")
+        tab.go("about:blank")
+        for mode in ("no-cors", "cors"):
+            assert tab.run("fetch('http://localhost:%d/api/', {mode: '%s'}).then(it => it.text(), () => 'refused')"
+                           % (port, mode)) == "refused"
+        assert set(tab.answers.values()) == {403}
+
+
+def test_a_user_logs_in_by_tls(inside, serve, quick_hashes, monkeypatch):  # noqa: F811
+    inside.import_os("LONG", "sleep 1000")
+    inside.ok("USERS ADD bob -ROLE=monitor")
+    inside.ok('USERS PASSWORD bob "correct horse"')
+    monkeypatch.setattr(program, "find_peer_uid", lambda connection: NOBODY)
+    address = "https://localhost:%d/" % serve().port
+    with Browser("--ignore-certificate-errors") as tab:
+        with pytest.raises(AssertionError, match="ERR_INVALID_AUTH_CREDENTIALS"):    # nobody answers its question
+            tab.go(address)
+        tab.answers.clear()
+        tab.go(address.replace("//", "//bob:correct%20horse@"))
+        inside.ok("EXEC LONG")
+        tab.wait_for(lambda: "LONG" in text_of(tab, "running"), "the session to appear")
+        assert set(tab.answers.values()) == {200}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")

@@ -126,6 +126,11 @@ class Access:
         return client if is_owner else self.identify(client.peer)
 
 
+    @property
+    def has_token(self):
+        """Whether the owner is known by a token alone, as the host does not tell who it is."""
+        return self._token is not None
+
     # -- passwords ---------------------------------------------------------------------
 
     def log_in(self, peer, name, password):
@@ -149,6 +154,8 @@ class Access:
     def log_in_again(self, peer, name, password):
         """log_in() for one who says so with each request: a login that went well lately is
         remembered. Whoever has guessed waits all the same. AuthError, Busy, Denied."""
+        if name == TOKEN_NAME:
+            return self.log_in(peer, name, password)
         check_private(peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])

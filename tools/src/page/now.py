@@ -1,6 +1,5 @@
 """The first page: what runs, what waits, what ran, what comes, and what did not run."""
 import collections
-import itertools
 import re
 from urllib.parse import urlencode
 
@@ -90,8 +89,7 @@ class SessionList:
         filters = self._read_filters(asker)
         rows = []
         try:
-            for row in itertools.islice(asker.agent.watch.list_sessions(
-                    filters, None, PAGE_ROWS + 1, below), PAGE_ROWS + 1):
+            for row in asker.agent.watch.list_sessions(filters, None, PAGE_ROWS + 1, below):
                 rows.append(row)
         except AgentError as error:     # a repository cannot be read: the others can
             self.faults.append("%s: %s" % (error.code, error.message))
@@ -114,16 +112,14 @@ class SessionList:
     def _read_filters(self, asker):
         """The SessionFilter of the address; what is wrong with it is one of the faults."""
         values = {}
-        for name, kind in (("status", None), ("since", KINDS["past"]), ("scenario", KINDS["name"]),
-                           ("schedule", KINDS["name"])):
-            text = self.query.get(name)
+        readers = {
+            "status": lambda text: STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text)),
+            "since": lambda text: KINDS["past"].parse_at(text, asker.now),
+            "scenario": KINDS["name"].parse, "schedule": KINDS["name"].parse}
+        for name, read in readers.items():
             try:
-                if text and name == "since":
-                    values[name] = kind.parse_at(text, asker.now)
-                elif text and name == "status":
-                    values[name] = STATE_GROUPS.get(text) or tuple(KINDS["states"].parse(text))
-                elif text:
-                    values[name] = kind.parse(text)
+                if name in self.query:
+                    values[name] = read(self.query[name])
             except (ValueError, OverflowError) as error:
                 self.faults.append("%s: %s" % (name, error))
         return SessionFilter(
@@ -202,12 +198,11 @@ def make_list(rows):
 
 def make_failed_part(asker):
     """What has failed since yesterday."""
-    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), since="%ds" % LATELY_S,
-                       limit=TROUBLES_SHOWN)
+    answer = asker.ask("SESSIONS", status=",".join(FAILED_STATES), limit=TROUBLES_SHOWN)
     rows = [(markup("%s %s", make_state(row["status"]),
                     make_link("/session/%d" % row["session"], row["scenario"])),
              make_time(row["ended"], asker.now, is_distance=True), row["message"])
-            for row in answer.rows]
+            for row in answer.rows if (read_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
         str(len(rows) or ""), "side")
@@ -223,8 +218,9 @@ def make_trouble_part(asker):
     except AgentError as error:
         faults.append(make_note("%s: %s" % (error.code, error.message), "trouble"))
     return PagePart("why", "Did not run, or late", join_markup(
-        [make_list(rows) if rows else make_note("Every due time of the last 24 hours ran.",
-                                                "empty")] + faults),
+        [make_list(rows) if rows else make_note(
+            "Every due time of the last 24 hours ran (of very many the newest were looked at).",
+            "empty")] + faults),
         str(len(rows) or ""), "side")
 
 

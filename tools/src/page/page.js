@@ -14,7 +14,8 @@
     const query = new URLSearchParams(location.search);
     const lines = document.getElementById("lines");
     if (lines) query.set("after", lines.dataset.after);
-    return "/api" + location.pathname + "?" + query;
+    // whole: an address with a password in it can be opened, but no other be made from it
+    return location.origin + "/api" + location.pathname + "?" + query;
   }
 
   // What has the focus gets it back, where it is there still; what is being marked or typed stays.
@@ -30,6 +31,15 @@
     drawn.set(place, html);
     const next = [...place.querySelectorAll("a")].find(each => each.getAttribute("href") === href);
     if (focus && next) next.focus({ preventScroll: true });
+  }
+
+  // A part that was not there before, as the sessions that a session has begun meanwhile.
+  function addPart(name, last) {
+    const place = document.createElement("section");
+    place.id = name;
+    place.setAttribute("aria-labelledby", "h-" + name);
+    if (last) last.after(place); else document.querySelector(".top").prepend(place);
+    return place;
   }
 
   function follow(log) {
@@ -55,9 +65,11 @@
       document.title = body.title;
       put(document.getElementById("heading"), body.heading);
       put(document.getElementById("status"), body.status);
+      let last = null;
       for (const name of Object.keys(body.parts)) {
-        const place = document.getElementById(name);
-        if (place) put(place, body.parts[name]);
+        const place = document.getElementById(name) || addPart(name, last);
+        put(place, body.parts[name]);
+        last = place;
       }
       if (body.log) follow(body.log);
       say("live");

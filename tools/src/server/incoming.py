@@ -156,6 +156,8 @@ class Caller:
     def refuse(self, error):
         """Nothing more is taken in, as no thread goes on with it: what was to wait is refused with
         this error, a line that is none with its own."""
+        if self.page_line is not None:
+            self.replies.append(self.conversation.refuse(error))
         if self.conversation.is_over:   # the last reply says why
             return
         if self.replies and not self.replies[-1].is_quick:

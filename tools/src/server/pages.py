@@ -24,7 +24,6 @@ class PageDoor:
     def __init__(self, agent):
         self._agent, self._page = agent, Page(agent)
         self._turns = threading.BoundedSemaphore(PAGES_AT_ONCE)
-        self._names = list_page_names(agent.settings)
 
     def answer(self, caller):
         """Reads the headers of a Caller who has asked for a page -> the bytes of the answer.
@@ -42,7 +41,7 @@ class PageDoor:
         if not caller.peer.is_private:
             note_page(self._agent, caller.conversation.client, AuthError.code)
             raise HttpError(403, NOT_PRIVATE)
-        check_origin(request.headers, self._names)
+        check_origin(request.headers, list_page_names(self._agent.settings))
         client = self._identify(caller, request.headers.get("authorization"))
         if not self._turns.acquire(timeout=TURN_S):
             raise HttpError(503, "too many pages are asked for at once", ("Retry-After", "10"))
@@ -52,14 +51,15 @@ class PageDoor:
             self._turns.release()
 
     def _identify(self, caller, words):
-        """The Client who asks: as the host or a certificate tells, or by the words of a header, by
-        TLS alone. HttpError."""
-        client, is_sealed = caller.conversation.client, caller.channel is not caller.connection
-        if is_sealed and words is not None:
+        """The Client who asks: as the host or a certificate tells, or by the words of a header: by
+        TLS alone, where the host does tell. HttpError."""
+        client = caller.conversation.client
+        takes_words = caller.channel is not caller.connection or self._agent.access.has_token
+        if takes_words and words is not None:
             client = self._log_in(client, words)
         if client.role is None:
             note_page(self._agent, client, AuthError.code)
-            raise HttpError(401, "say who you are", CHALLENGE) if is_sealed \
+            raise HttpError(401, "say who you are", CHALLENGE) if takes_words \
                 else HttpError(403, NOT_PRIVATE)
         if client.is_temporary:
             note_page(self._agent, client, Denied.code)

@@ -5,6 +5,8 @@ from ..base.times import to_text
 from .records import Span
 from .seen import seen_condition
 
+MANY_DUES = 10000       # that are looked through for those that did not run
+
 
 class Ledger:
     """The due times of schedules, and what became of each."""
@@ -76,12 +78,15 @@ class Ledger:
         """Rows of occurrences, newest first; of all schedules when no name is given. `since`: due
         from this instant on; `due`: at this one, to the second; `patterns`: of scenarios, to which
         both the schedule and the session have to belong, as far as they are there still; without
-        `has_begun` those that began in time are left out."""
-        newest = "select * from (select * from occurrence where %s%s order by due desc limit ?1)"
+        `has_begun` those that began in time are left out, and only the newest MANY_DUES looked at.
+        """
+        newest = "select * from (select * from %s where %%s%%s order by due desc limit ?1)" % (
+            "occurrence" if has_begun else "(select * from occurrence order by due desc"
+            " limit %d) as occurrence" % MANY_DUES)
         within = " and last_due>='%s'" % to_text(since) if since else ""
+        within += "" if has_begun else " and decision<>'started'"
         if due is not None:
             within += " and due<='%s' and last_due>='%s'" % (to_text(due + 0.999), to_text(due))
-        within += "" if has_begun else " and decision<>'started'"
         where = seen_condition(connection, "scenario", patterns)
         if where:
             within += " and (schedule='' or coalesce((select 1%s from schedule where name =" \
