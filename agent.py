@@ -7693,10 +7693,19 @@ create table notice_state (             -- how it went last
 """
 
 
+def read_definition(name, text):
+    """A definition as documents have it, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        definition = json.loads(text)
+        if isinstance(definition, dict) and definition.get("name") == name:
+            return definition
+    return None
+
+
 def list_documents(connection):
     """[definition] of the notices by name, as documents have them."""
-    return [json.loads(text) for text, in connection.execute(
-        "select definition from notice order by name")]
+    return list(filter(None, [read_definition(name, text) for name, text in connection.execute(
+        "select name, definition from notice order by name")]))
 
 
 def put_notice(connection, document, now):
@@ -7718,9 +7727,11 @@ class StoredNotices:
     def list_all(self):
         """[(definition as a document has it, when it was added)] by name."""
         with self._db.reading() as connection:
-            rows = connection.execute("select definition, added from notice order by name"
+            rows = connection.execute("select name, definition, added from notice order by name"
                                       ).fetchall()
-        return [(json.loads(text), find_time(added) or 0.0) for text, added in rows]
+        definitions = [(read_definition(name, text), find_time(added) or 0.0)
+                       for name, text, added in rows]
+        return [pair for pair in definitions if pair[0] is not None]
 
     def set_added(self, now):
         """The clock was set back: none was added later than now."""
@@ -14482,7 +14493,8 @@ class HttpTask(HelperTask):
         fields of a TaskResult. TaskError."""
         if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in order["expect"])))
+                place, response.status, order.get("expected") or ", ".join(
+                    str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(Root(order.get("root")).written(
@@ -14608,7 +14620,7 @@ class MailTask(HelperTask):
                 message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(order["body"])
+        message.set_content(order["body"], cte=order.get("cte"))
         for path in order["attach"]:
             attach(message, path, Root(order.get("root")))
         return message
@@ -14698,25 +14710,30 @@ def send_letter(way, letter, errand, environment, server):
             return Command(program_command("-u", "-s") + ["--task", str(fd)], environment,
                            pass_fds=(fd, open_code()))
         result = errand.run(make_command, json.dumps(order))
+    message = result.get("message", "")
     if result["status"] not in (DONE, WARNING):
-        raise ValueError(result["message"] or "it failed")
+        raise ValueError(message or "it failed")
     if result.get("rc") in _LEAD_AWAY and way["type"] == "http":
         raise ValueError("status %d leads elsewhere, where the notice would not be posted; give "
                          "the url of that" % result["rc"])
-    return result["message"]
+    return message
 
 
 def _mail_order(way, letter, server):
+    """The order of a mail, whose text is ASCII on its way, whatever is said."""
+    is_plain = all(character < "\x80" for character in letter.body)
     return {"type": "mail", "to": way["to"], "subject": letter.subject, "body": letter.body,
-            "attach": [], "server": server, "id": letter.id, "limit_s": SENDING_S}
+            "cte": None if is_plain else "quoted-printable", "attach": [], "server": server,
+            "id": letter.id, "limit_s": SENDING_S}
 
 
 def _http_order(way, letter):
     headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
     return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
-            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY, "save": None,
-            "capture": None, "attempts": 1, "limit_s": SENDING_S}
+            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY,
+            "expected": "200 to 299", "save": None, "capture": None, "attempts": 1,
+            "limit_s": SENDING_S}
 
 
 def command_alone(fd, limit_s, *words):
@@ -20826,7 +20843,7 @@ class Notices:
             notice = definitions.read_notice(document)
             if not definitions.faults:
                 notices.append(dict(notice, added=added))
-            is_ahead = is_ahead or added > now
+                is_ahead = is_ahead or added > now
         if is_ahead:                    # the clock was set back
             self.stored.set_added(now)
         return notices
@@ -21271,6 +21288,7 @@ class Agent:
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
         self.watch.close()
+        self.notices.stop()
 
     def _stop_sessions(self, reason):
         for session in self.queue.list_running():

@@ -222,6 +222,7 @@ class Agent:
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
         self.watch.close()
+        self.notices.stop()
 
     def _stop_sessions(self, reason):
         for session in self.queue.list_running():

@@ -94,7 +94,7 @@ class Notices:
             notice = definitions.read_notice(document)
             if not definitions.faults:
                 notices.append(dict(notice, added=added))
-            is_ahead = is_ahead or added > now
+                is_ahead = is_ahead or added > now
         if is_ahead:                    # the clock was set back
             self.stored.set_added(now)
         return notices

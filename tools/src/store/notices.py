@@ -1,4 +1,5 @@
 """The notices of a master: their definitions, and what waits to be sent of each."""
+import contextlib
 import json
 import uuid
 
@@ -40,10 +41,19 @@ create table notice_state (             -- how it went last
 """
 
 
+def read_definition(name, text):
+    """A definition as documents have it, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        definition = json.loads(text)
+        if isinstance(definition, dict) and definition.get("name") == name:
+            return definition
+    return None
+
+
 def list_documents(connection):
     """[definition] of the notices by name, as documents have them."""
-    return [json.loads(text) for text, in connection.execute(
-        "select definition from notice order by name")]
+    return list(filter(None, [read_definition(name, text) for name, text in connection.execute(
+        "select name, definition from notice order by name")]))
 
 
 def put_notice(connection, document, now):
@@ -65,9 +75,11 @@ class StoredNotices:
     def list_all(self):
         """[(definition as a document has it, when it was added)] by name."""
         with self._db.reading() as connection:
-            rows = connection.execute("select definition, added from notice order by name"
+            rows = connection.execute("select name, definition, added from notice order by name"
                                       ).fetchall()
-        return [(json.loads(text), find_time(added) or 0.0) for text, added in rows]
+        definitions = [(read_definition(name, text), find_time(added) or 0.0)
+                       for name, text, added in rows]
+        return [pair for pair in definitions if pair[0] is not None]
 
     def set_added(self, now):
         """The clock was set back: none was added later than now."""
