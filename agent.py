@@ -7323,15 +7323,15 @@ def list_unnoted(connection, agent):
         " and not is_long and begun not null", (agent,))]
 
 
-def find_usual(connection, scenario, session):
-    """The median of how long, in seconds, the last sessions of a scenario took that ended well;
-    None: there are too few. `session` is not one of them."""
+def find_usual(connection, scenario, before):
+    """The median of how long, in seconds, the last sessions of a scenario took that had ended well
+    before an instant; None: there were too few."""
     rows = []
     for status in ("DONE", "WARNING"):      # each is found at once, newest first
         rows += connection.execute(
-            "select id, begun, ended from session where scenario=? and status=? and id<>?"
-            " and begun not null and ended not null order by id desc limit ?",
-            (scenario, status, session, LAST_SESSIONS)).fetchall()
+            "select id, begun, ended from session where scenario=? and status=? and ended<=?"
+            " and begun not null order by id desc limit ?",
+            (scenario, status, to_text(before), LAST_SESSIONS)).fetchall()
     newest = sorted(rows, key=lambda row: -row["id"])[:LAST_SESSIONS]
     if len(newest) < LEAST_SESSIONS:
         return None
@@ -20638,8 +20638,6 @@ def make_test_event(by, now, command):
 TAKEN_AT_ONCE = 200     # happenings
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
-USUAL_S = 30.0          # for which what is usual is remembered
-MAX_USUAL = 10000       # scenarios of which that is remembered
 
 
 class Events:
@@ -20651,7 +20649,7 @@ class Events:
         self._name, self._stored, self._clock = name, stored, clock
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
-        self._usual = {}                # (repository id, scenario) -> (seconds, until when)
+        self._usual = {}                # repository id -> {(running session, begun): seconds}
 
     def look_at(self, repository, notices):
         """Takes the happenings of a work repository. Nothing is read while it has written nothing.
@@ -20716,7 +20714,7 @@ class Events:
             kinds[kind.lower()] = message
         begun, ended = repository.db.read(find_span, row["session"])
         if begun and ended and any("long" in notice["on"] for notice in notices):
-            usual = self._find_usual(repository, row["scenario"], row["session"])
+            usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)
         return kinds
@@ -20725,23 +20723,15 @@ class Events:
         """Notes what runs and takes long."""
         if repository.db.trouble:
             return
-        now = self._clock.now()
+        now, before = self._clock.now(), self._usual.get(repository.id, {})
+        usual = self._usual[repository.id] = {}
         for session, scenario, begun in repository.db.read(list_unnoted, self._name):
-            usual = self._find_usual(repository, scenario, session)
-            if usual is not None and now - begun > LONG_FACTOR * usual:
-                repository.db.write(note_long, session, tell_long("runs for", now - begun, usual),
-                                    now)
-
-    def _find_usual(self, repository, scenario, session):
-        """find_usual(), remembered for a while."""
-        now, key = self._clock.monotonic(), (repository.id, scenario)
-        usual, until = self._usual.get(key, (None, 0.0))
-        if now >= until:
-            usual = repository.db.read(find_usual, scenario, session)
-            if len(self._usual) >= MAX_USUAL:
-                self._usual.clear()
-            self._usual[key] = usual, now + USUAL_S
-        return usual
+            key = session, begun
+            usual[key] = before[key] if key in before else repository.db.read(
+                find_usual, scenario, begun)
+            if usual[key] is not None and now - begun > LONG_FACTOR * usual[key]:
+                repository.db.write(note_long, session,
+                                    tell_long("runs for", now - begun, usual[key]), now)
 
 
 def is_before(text, added):
@@ -25424,8 +25414,8 @@ user of tasks; exit code 0 means that it has come:
   `stale` in `on`, one that was closed is an `error`.
 - `failed`: a due time could not make its session.
 - `skipped`: a due time was skipped, for whatever reason; `late`: it began late.
-- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that
-  ended well; once for a session, and only where there were five.
+- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that had
+  ended well before it began; once for a session, and only where there were five.
 
 Due times that are skipped, or fail, for one reason within half an hour of each other are one
 event. What is more than one of these is told once, as the first of

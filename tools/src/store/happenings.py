@@ -79,15 +79,15 @@ def list_unnoted(connection, agent):
         " and not is_long and begun not null", (agent,))]
 
 
-def find_usual(connection, scenario, session):
-    """The median of how long, in seconds, the last sessions of a scenario took that ended well;
-    None: there are too few. `session` is not one of them."""
+def find_usual(connection, scenario, before):
+    """The median of how long, in seconds, the last sessions of a scenario took that had ended well
+    before an instant; None: there were too few."""
     rows = []
     for status in ("DONE", "WARNING"):      # each is found at once, newest first
         rows += connection.execute(
-            "select id, begun, ended from session where scenario=? and status=? and id<>?"
-            " and begun not null and ended not null order by id desc limit ?",
-            (scenario, status, session, LAST_SESSIONS)).fetchall()
+            "select id, begun, ended from session where scenario=? and status=? and ended<=?"
+            " and begun not null order by id desc limit ?",
+            (scenario, status, to_text(before), LAST_SESSIONS)).fetchall()
     newest = sorted(rows, key=lambda row: -row["id"])[:LAST_SESSIONS]
     if len(newest) < LEAST_SESSIONS:
         return None
