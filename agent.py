@@ -21293,10 +21293,8 @@ class Agent:
             self.schedules.scheduler.stop()
             self.queue.close()
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
-        if self.keeper:
-            self.keeper.stop()
-        if self.notices:
-            self.notices.stop()
+        for part in filter(None, (self.keeper, self.notices)):
+            part.stop()
         for thread in self._threads:
             thread.join()
         if self.places:
@@ -24951,8 +24949,15 @@ What is carried over:
 
 What is not carried over is told on standard error, with its line, and counted as `left_out` in
 the line on standard output: lines of another user, `~`, a sixth field, lines of an anacrontab,
-a rule that the agent refuses. The exit status is 0 all the same. `MAILTO` sends no mail: what a
-command prints is in `LOG`.
+a rule that the agent refuses. The exit status is 0 all the same.
+
+`MAILTO` becomes a notice (topic `notices`) for each of its values in a crontab, of the
+scenarios below it: `CRON.MAILTO.cron.ops_example_org-891255` mails to `ops@example.org`. cron
+mails whatever a command prints; the notice mails when its session fails, with the last lines
+that it printed, and what comes within a minute is one mail. What a command prints is in `LOG`
+in any case. It needs a data server `MAIL`, or the program `sendmail` on the agent's host:
+`NOTICE TEST` shows whether a mail comes. `MAILTO=""` mails nothing, and so does a crontab
+without `MAILTO`. A notice whose `MAILTO` is gone is told, and deleted with `--prune`.
 
 Told, too, are lines that are carried over but may surprise:
 
@@ -25842,6 +25847,7 @@ MANUAL_CHANGES = r"""
 - `~/.agentcli` knows several agents by name: `agentcli.py --host night sessions`.
 - Notices: who is told of what went wrong, by mail, HTTP or a command (topic `notices`); `NOTICE
   LIST`, `TEST` and `DEL`.
+- `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_TASKS,
                 MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS, MANUAL_USERS, MANUAL_CONNECTIONS,

@@ -39,7 +39,7 @@ def fail(agent, name="F"):
     return agent.ok("EXEC %s -SYNC" % name)["session"]
 
 
-def url_of(peer, path="/hook"):
+def hook_url(peer, path="/hook"):
     return "http://127.0.0.1:%d%s" % (peer.port, path)
 
 
@@ -264,7 +264,7 @@ def test_a_clock_that_was_set_back_hides_nothing(inside):
 def test_http_has_the_same_key_at_each_try(inside, peers):
     peer = peers(Hook, statuses=[500, 503, 204])
     inside.import_os("F", "exit 1")
-    add_notice(inside, {"type": "http", "url": url_of(peer, "/a?b=c"), "headers": {"X-Room": "night"}}, group_s=0)
+    add_notice(inside, {"type": "http", "url": hook_url(peer, "/a?b=c"), "headers": {"X-Room": "night"}}, group_s=0)
     fail(inside)
     for count in (1, 2):
         wait_for(lambda: notice_row(inside)["message"].startswith("tried %d times" % count), "a try to fail")
@@ -281,7 +281,7 @@ def test_http_has_the_same_key_at_each_try(inside, peers):
 def test_nothing_goes_to_another_origin(inside, peers, monkeypatch, status):
     monkeypatch.setenv("NOTICE_TOKEN", "t0ken-of-the-night")
     other = peers(Hook)
-    peer = peers(Hook, statuses=[status], location=url_of(other, "/elsewhere"))
+    peer = peers(Hook, statuses=[status], location=hook_url(other, "/elsewhere"))
     add_notice(inside, {"type": "http", "url": "http://me:pass@127.0.0.1:%d/" % peer.port,
                         "headers": {"X-Token": {"env": "NOTICE_TOKEN"}}})
     row = inside.ok("NOTICE TEST N")
@@ -414,7 +414,7 @@ def test_one_that_hangs_holds_back_nobody(inside, peers):
 def test_the_next_start_sends_it_under_the_same_id(inside, peers):
     silent = peers(Hook, silent=True)
     inside.import_os("F", "exit 1")
-    add_notice(inside, {"type": "http", "url": url_of(silent)}, group_s=0)
+    add_notice(inside, {"type": "http", "url": hook_url(silent)}, group_s=0)
     fail(inside)
     wait_for(lambda: silent.seen, "the first try")
     inside.stop()

@@ -237,10 +237,8 @@ class Agent:
             self.schedules.scheduler.stop()
             self.queue.close()
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
-        if self.keeper:
-            self.keeper.stop()
-        if self.notices:
-            self.notices.stop()
+        for part in filter(None, (self.keeper, self.notices)):
+            part.stop()
         for thread in self._threads:
             thread.join()
         if self.places:
