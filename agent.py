@@ -7350,10 +7350,12 @@ def note_long(connection, session, message, now):
             (to_text(now), message, session))
 
 
-def find_span(connection, session):
-    """(begun, ended) of a session, epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended from session where id=?", (session,)).fetchone()
-    return (None, None) if row is None else tuple(text and from_text(text) for text in row)
+def find_end(connection, session):
+    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
+    row = connection.execute("select begun, ended, message from session where id=?",
+                             (session,)).fetchone()
+    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
+                                                 row["message"])
 
 
 def read_last_lines(connection, session):
@@ -7702,6 +7704,13 @@ def read_definition(name, text):
     return None
 
 
+def read_event(text):
+    """An event, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(text)
+    return None
+
+
 def list_documents(connection):
     """[definition] of the notices by name, as documents have them."""
     return list(filter(None, [read_definition(name, text) for name, text in connection.execute(
@@ -7800,20 +7809,22 @@ class StoredNotices:
             rows = connection.execute("select * from notice_message where agent=?"
                                       " order by notice, tried is null, opened", (self._agent,)
                                       ).fetchall()
-        return [dict(row, opened=from_text(row["opened"]), due=from_text(row["due"]),
-                     tried=row["tried"] and from_text(row["tried"])) for row in rows]
+        return [dict(row, due=find_time(row["due"]) or 0.0, tried=find_time(row["tried"]))
+                for row in rows]
 
     def begin(self, message, now):
-        """A message is tried: it takes no further events -> its events."""
-        self._db.write(self._begin, message, to_text(now))
-        with self._db.reading() as connection:
-            return [json.loads(text) for text, in connection.execute(
-                "select event from notice_event where message=? order by n", (message,))]
+        """A message is tried: it takes no further events -> (how many it had, its events)."""
+        return self._db.write(self._begin, message, to_text(now))
 
     @staticmethod
     def _begin(connection, message, now):
         connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
                            (now, message))
+        row = connection.execute("select count from notice_message where id=?",
+                                 (message,)).fetchone()
+        events = connection.execute("select event from notice_event where message=? order by n",
+                                    (message,)).fetchall()
+        return row[0] if row else 0, [read_event(text) for text, in events]
 
     def put_off(self, message, due, fault):
         """A try has failed; it is tried again."""
@@ -11319,7 +11330,7 @@ class Errand:
             order.write(text.encode())
             order.seek(0)
             command = self._bind(make_command(answer.fileno()))
-            with staged(command, None) as (command, _):
+            with staged(command, command.words[0]) as (command, _):
                 rc = self._run(command, order)
             answer.seek(0)
             data = answer.read()
@@ -11337,7 +11348,8 @@ class Errand:
                 popen = self._popen = subprocess.Popen(
                     command.words, env=command.environment, cwd=command.cwd, stdin=order,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    pass_fds=command.pass_fds, start_new_session=True)
+                    pass_fds=command.pass_fds, start_new_session=True,
+                    **({"umask": command.umask} if HAS_UMASK and command.umask is not None else {}))
             except OSError as error:
                 raise ValueError(start_error(error)) from None
         try:
@@ -20702,17 +20714,18 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
+        begun, ended, full = repository.db.read(find_end, row["session"])
         if kind == "late":
-            begun, _ = repository.db.read(find_span, row["session"])
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
             return {kind: message}
+        if full.startswith(message):    # which session is the next attempt
+            message = full
         kinds = {}
         if message.startswith("stale"):
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        begun, ended = repository.db.read(find_span, row["session"])
         if begun and ended and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
@@ -20721,8 +20734,6 @@ class Events:
 
     def _note_long(self, repository):
         """Notes what runs and takes long."""
-        if repository.db.trouble:
-            return
         now, before = self._clock.now(), self._usual.get(repository.id, {})
         usual = self._usual[repository.id] = {}
         for session, scenario, begun in repository.db.read(list_unnoted, self._name):
@@ -20772,14 +20783,15 @@ class Notices:
     """Takes what has happened out of the work repositories into messages in the master, and sends
     each when it is due. Nothing waits for it but its own threads and NOTICE TEST."""
 
-    def __init__(self, agent, host, port):
-        self._agent, self._clock = agent, agent.clock
+    def __init__(self, agent, host, port, file_limit):
+        self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
         self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
-        self._lock = threading.Lock()   # for the next three
+        self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
-        self._is_sending = set()        # notices
+        self._is_sending = set()        # notices that a thread sends
+        self._outcomes = {}             # id of a message -> what its try came to: to be written
         self.counts = {DONE: 0, ERROR: 0}       # tries, for METRICS
         self.waiting = 0                # events, for METRICS
         self._told = Told()
@@ -20792,26 +20804,27 @@ class Notices:
     def stop(self):
         """Ends run(); what is being sent has a moment, and is sent again at the next start."""
         self._is_over.set()
-        deadline = self._clock.monotonic() + CLOSE_SENDING_S
-        while self._sending and self._clock.monotonic() < deadline:
-            threading.Event().wait(0.05)
-        with self._lock:
+        with self._idle:
+            self._idle.wait_for(lambda: not (self._sending or self._is_sending), CLOSE_SENDING_S)
             errands = list(self._sending.values())
         for errand in errands:
             errand.stop()
+        with self._idle:                # what came of it is noted, too
+            self._idle.wait_for(lambda: not self._is_sending, CLOSE_SENDING_S)
 
     def _carefully(self, what, method, *arguments):
-        """What fails costs that alone, and is told once -> whether it went well."""
+        """What fails costs that alone, and is told once."""
         text = ""
         try:
             method(*arguments)
+        except RepositoryError:         # told by whose it is; the next look tries again
+            pass
         except AgentError as error:
             text = error.message
         except Exception as error:
             text = tell_traceback(error)
         if self._told.is_new(what, text):
             log.error("%s: %s", what, text)
-        return not text
 
     def look(self):
         """Takes what has happened, and has sent what is due."""
@@ -20819,7 +20832,8 @@ class Notices:
             return
         notices = self.list_definitions()
         for repository in self._agent.places.list_open():
-            if not repository.is_copy:
+            # one that has trouble says it, and what happened waits in it
+            if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
                                 repository, notices)
         self._send_due({notice["name"]: notice for notice in notices})
@@ -20852,7 +20866,7 @@ class Notices:
             tried.add(row["notice"])    # further ones of it wait, and take events
             longest_s = max(LAST_RETRY_S, notice["group_s"])
             is_due = not now < row["due"] <= now + longest_s    # further: the clock was set back
-            with self._lock:
+            with self._idle:
                 is_free = row["notice"] not in self._is_sending \
                     and len(self._is_sending) < SENT_AT_ONCE and not self._is_over.is_set()
                 if not (is_due and is_free):
@@ -20860,52 +20874,73 @@ class Notices:
                 self._is_sending.add(row["notice"])
             worker = Worker(self._send_one, "notice " + row["notice"], notice, row)
             if not worker.try_start():
-                self._is_sending.discard(row["notice"])
+                self._end_sending(row["notice"])
 
     def _send_one(self, notice, row):
         """Thread notice NAME."""
         try:
             self._carefully("notice " + notice["name"], self._try_one, notice, row)
         finally:
-            with self._lock:
-                self._is_sending.discard(notice["name"])
+            self._end_sending(notice["name"])
+
+    def _end_sending(self, name):
+        with self._idle:
+            self._is_sending.discard(name)
+            self._idle.notify_all()
 
     def _try_one(self, notice, row):
-        """Sends a message, and notes what came of it. RepositoryError."""
-        number, name = row["id"], notice["name"]
-        events = self.stored.begin(number, self._clock.now())
-        if not events:                  # it was deleted meanwhile
-            return
-        # what came until it took no more
-        count = next((each["count"] for each in self.stored.list_waiting()
-                      if each["id"] == number), row["count"])
-        letter = make_letter(self._agent.name, name, number, events, count)
-        status, message = self._send(notice["send"], letter)
+        """Sends a message, and notes what came of it. RepositoryError: while the master cannot be
+        written nothing is sent again, only what came of it is noted later."""
+        number = row["id"]
+        if number not in self._outcomes:
+            outcome = self._send_message(notice, row)
+            if outcome is None:
+                return
+            self._outcomes[number] = outcome
+        method, arguments = self._outcomes[number]
+        method(number, *arguments)
+        del self._outcomes[number]
+
+    def _send_message(self, notice, row):
+        """Sends a message -> (method of the StoredNotices, arguments) that notes what came of it,
+        or None: the next start tries it again. RepositoryError."""
+        name, count, letter = notice["name"], row["count"], None
+        count, events = self.stored.begin(row["id"], self._clock.now())
+        if not events:                  # deleted meanwhile
+            return self.stored.settle, (name, "")
+        try:
+            letter = make_letter(self._agent.name, name, row["id"], events, count)
+        except (KeyError, TypeError, ValueError) as error:
+            status, message = ERROR, "its events are spoilt: %s" % one_line(error)
+        else:
+            status, message = self._send(notice["send"], letter)
         if self._is_over.is_set() and status == ERROR:
-            return                      # the next start tries again
-        now = self._clock.now()
-        with self._lock:
+            return None
+        with self._idle:
             self.counts[status] += 1
         if status == DONE:
-            self.stored.settle(number, name, message, now)
             log.info("notice %s is sent: %d events", name, count)
-            return
+            return self.stored.settle, (name, message, self._clock.now())
+        return self._judge_failure(name, row, count, message)
+
+    def _judge_failure(self, name, row, count, message):
+        """What is noted of a try that failed: it is tried again, or given up."""
+        now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
         if now >= first + GIVE_UP_S:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
-            self.stored.settle(number, name, text)
             log.error("notice %s: %s", name, text)
-            return
+            return self.stored.settle, (name, text)
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
+        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
         bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
-        with self._lock:
+        with self._idle:
             self._sending[letter.id] = errand
         try:
             reason = bounds.tell_forbidden(way["type"])
@@ -20918,11 +20953,13 @@ class Notices:
         except (ValueError, TaskError, OSError, AgentError) as error:
             return ERROR, one_line(error)
         finally:
-            with self._lock:
+            with self._idle:
                 self._sending.pop(letter.id, None)
+                self._idle.notify_all()
 
     def _bound(self, command):
-        return self._agent.bounds.bounded(command)
+        return self._agent.bounds.bounded(command._replace(
+            file_limit=self._file_limit.to_restore))
 
     def _find_mail_server(self):
         """The data server MAIL with its secrets, or None: there is none. ValueError."""
@@ -21196,7 +21233,7 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
-        self.notices = Notices(self, host, port)
+        self.notices = Notices(self, host, port, self._file_limit)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),

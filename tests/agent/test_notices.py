@@ -12,6 +12,8 @@ from support.notices import add_notice, notice_row, read_messages, send_now, to_
 from support.peers import Hook, Peer, Post
 from support.users import Guest
 
+pytestmark = pytest.mark.once
+
 KEYS = ["kind", "scenario", "session", "schedule", "due", "message", "lines", "next"]
 
 
@@ -552,3 +554,59 @@ def test_a_row_that_another_program_has_spoilt_costs_no_other(inside):
     send_now(inside, 1)
     wait_messages(inside)
     assert [row["name"] for row in inside.rows("NOTICE LIST")] == ["N"]
+
+
+def test_while_the_master_cannot_be_written_nothing_is_sent_twice(inside, peers, monkeypatch):
+    """A message that has come, which cannot be noted: that is noted later, and the message is not sent again."""
+    peer, stored = peers(Hook), inside.agent.notices.stored
+    tries = []
+
+    def settle(*arguments):
+        tries.append(arguments)
+        if len(tries) < 4:
+            raise program.RepositoryError("not now")
+        return program.StoredNotices.settle(stored, *arguments)
+    monkeypatch.setattr(stored, "settle", settle)
+    inside.import_os("F", "exit 1")
+    add_notice(inside, {"type": "http", "url": hook_url(peer)}, group_s=0)
+    fail(inside)
+    wait_for(lambda: notice_row(inside)["last"], "it to be noted")
+    assert len(tries) == 4 and len(peer.seen) == 1 and notice_row(inside)["waiting"] == "0"
+
+
+def test_every_attempt_and_a_limit_that_ends_one_at_once(inside):
+    inside.import_os("F", "exit 1")
+    inside.import_os("ONE", "sleep 1000", concurrency={"limit": 1, "on_limit": "error"})
+    add_notice(inside, to_file(inside), group_s=50000)
+    inside.ok("SCHED ADD S F 1 GLOBAL 'every 1h' -ATTEMPTS=2")
+    inside.let_pass(3600)
+    inside.ok("SCHED OFF S")
+    wait_events(inside, 2)
+    first = inside.ok("EXEC ONE")["session"]
+    inside.wait_status(first, "RUNNING")
+    inside.ok("EXEC ONE")
+    send_now(inside, 3, after_s=50001)
+    events = wait_messages(inside)[0]["events"]
+    assert [event["kind"] for event in events] == ["error"] * 3
+    assert events[0]["message"].endswith("attempt 2 of 2 is session %d" % events[1]["session"])
+    assert events[2]["message"].endswith("scenario ONE are open, its limit")
+    inside.ok("STOP %s -IMMEDIATE" % first)
+
+
+def test_what_could_not_be_taken_before_a_crash_is_taken_once(inside):
+    """The agent is gone between the master's commit and that of the work repository."""
+    inside.import_os("F", "exit 1")
+    add_notice(inside, to_file(inside))
+    inside.agent.notices.stop()
+    session = fail(inside)
+    repository, = inside.agent.places.list_open()
+    happening, = repository.db.read(program.list_happenings, "AGENT", 10)[1]
+    stored = inside.agent.notices.stored
+    for _ in range(2):
+        stored.take([(happening["id"], [("N", 60, {"kind": "error", "scenario": "F", "session": int(session),
+                                                   "schedule": None, "due": None, "message": "", "lines": [],
+                                                   "next": ""})])])
+    inside.stop()
+    inside.start()
+    wait_for(lambda: not inside.agent.places.list_open()[0].db.read(program.list_happenings, "AGENT", 10)[1], "it to go")
+    assert notice_row(inside)["waiting"] == "1"

@@ -12,6 +12,8 @@ sys.path.insert(0, str(TOP / "tools"))
 
 from agentcli import make_crontab       # noqa: E402
 
+pytestmark = pytest.mark.once
+
 TEXT = """\
 0 1 * * * true none
 MAILTO=ops@example.org, root

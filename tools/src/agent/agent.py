@@ -140,7 +140,7 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
-        self.notices = Notices(self, host, port)
+        self.notices = Notices(self, host, port, self._file_limit)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),

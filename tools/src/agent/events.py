@@ -7,7 +7,7 @@ from ..base.times import from_text, local_iso
 from ..base.vocabulary import DEFAULT_PORT, HEARTBEAT_S
 from ..definitions.notices import NOTICE_KINDS
 from ..store.endings import is_by_operator
-from ..store.happenings import (drop_happenings, find_span, find_usual, list_happenings,
+from ..store.happenings import (drop_happenings, find_end, find_usual, list_happenings,
                                 list_unnoted, note_all_ends, note_long, read_last_lines)
 from .letters import make_event
 
@@ -78,17 +78,18 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
+        begun, ended, full = repository.db.read(find_end, row["session"])
         if kind == "late":
-            begun, _ = repository.db.read(find_span, row["session"])
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
             return {kind: message}
+        if full.startswith(message):    # which session is the next attempt
+            message = full
         kinds = {}
         if message.startswith("stale"):
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        begun, ended = repository.db.read(find_span, row["session"])
         if begun and ended and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
@@ -97,8 +98,6 @@ class Events:
 
     def _note_long(self, repository):
         """Notes what runs and takes long."""
-        if repository.db.trouble:
-            return
         now, before = self._clock.now(), self._usual.get(repository.id, {})
         usual = self._usual[repository.id] = {}
         for session, scenario, begun in repository.db.read(list_unnoted, self._name):

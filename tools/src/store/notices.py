@@ -4,7 +4,7 @@ import json
 import uuid
 
 from ..base.errors import NotFound
-from ..base.times import find_time, from_text, to_text
+from ..base.times import find_time, to_text
 
 MAX_EVENTS = 1000       # of one message; further ones are counted alone
 
@@ -47,6 +47,13 @@ def read_definition(name, text):
         definition = json.loads(text)
         if isinstance(definition, dict) and definition.get("name") == name:
             return definition
+    return None
+
+
+def read_event(text):
+    """An event, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(text)
     return None
 
 
@@ -148,20 +155,22 @@ class StoredNotices:
             rows = connection.execute("select * from notice_message where agent=?"
                                       " order by notice, tried is null, opened", (self._agent,)
                                       ).fetchall()
-        return [dict(row, opened=from_text(row["opened"]), due=from_text(row["due"]),
-                     tried=row["tried"] and from_text(row["tried"])) for row in rows]
+        return [dict(row, due=find_time(row["due"]) or 0.0, tried=find_time(row["tried"]))
+                for row in rows]
 
     def begin(self, message, now):
-        """A message is tried: it takes no further events -> its events."""
-        self._db.write(self._begin, message, to_text(now))
-        with self._db.reading() as connection:
-            return [json.loads(text) for text, in connection.execute(
-                "select event from notice_event where message=? order by n", (message,))]
+        """A message is tried: it takes no further events -> (how many it had, its events)."""
+        return self._db.write(self._begin, message, to_text(now))
 
     @staticmethod
     def _begin(connection, message, now):
         connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
                            (now, message))
+        row = connection.execute("select count from notice_message where id=?",
+                                 (message,)).fetchone()
+        events = connection.execute("select event from notice_event where message=? order by n",
+                                    (message,)).fetchall()
+        return row[0] if row else 0, [read_event(text) for text, in events]
 
     def put_off(self, message, due, fault):
         """A try has failed; it is tried again."""
