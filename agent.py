@@ -8633,15 +8633,15 @@ def list_unnoted(connection, agent):
         " and not is_long and begun not null", (agent,))]
 
 
-def find_usual(connection, scenario, session):
-    """The median of how long, in seconds, the last sessions of a scenario took that ended well;
-    None: there are too few. `session` is not one of them."""
+def find_usual(connection, scenario, before):
+    """The median of how long, in seconds, the last sessions of a scenario took that had ended well
+    before an instant; None: there were too few."""
     rows = []
     for status in ("DONE", "WARNING"):      # each is found at once, newest first
         rows += connection.execute(
-            "select id, begun, ended from session where scenario=? and status=? and id<>?"
-            " and begun not null and ended not null order by id desc limit ?",
-            (scenario, status, session, LAST_SESSIONS)).fetchall()
+            "select id, begun, ended from session where scenario=? and status=? and ended<=?"
+            " and begun not null order by id desc limit ?",
+            (scenario, status, to_text(before), LAST_SESSIONS)).fetchall()
     newest = sorted(rows, key=lambda row: -row["id"])[:LAST_SESSIONS]
     if len(newest) < LEAST_SESSIONS:
         return None
@@ -8660,10 +8660,12 @@ def note_long(connection, session, message, now):
             (to_text(now), message, session))
 
 
-def find_span(connection, session):
-    """(begun, ended) of a session, epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended from session where id=?", (session,)).fetchone()
-    return (None, None) if row is None else tuple(text and from_text(text) for text in row)
+def find_end(connection, session):
+    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
+    row = connection.execute("select begun, ended, message from session where id=?",
+                             (session,)).fetchone()
+    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
+                                                 row["message"])
 
 
 def read_last_lines(connection, session):
@@ -9044,10 +9046,26 @@ create table notice_state (             -- how it went last
 """
 
 
+def read_definition(name, text):
+    """A definition as documents have it, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        definition = json.loads(text)
+        if isinstance(definition, dict) and definition.get("name") == name:
+            return definition
+    return None
+
+
+def read_event(text):
+    """An event, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(text)
+    return None
+
+
 def list_documents(connection):
     """[definition] of the notices by name, as documents have them."""
-    return [json.loads(text) for text, in connection.execute(
-        "select definition from notice order by name")]
+    return list(filter(None, [read_definition(name, text) for name, text in connection.execute(
+        "select name, definition from notice order by name")]))
 
 
 def put_notice(connection, document, now):
@@ -9069,9 +9087,11 @@ class StoredNotices:
     def list_all(self):
         """[(definition as a document has it, when it was added)] by name."""
         with self._db.reading() as connection:
-            rows = connection.execute("select definition, added from notice order by name"
+            rows = connection.execute("select name, definition, added from notice order by name"
                                       ).fetchall()
-        return [(json.loads(text), find_time(added) or 0.0) for text, added in rows]
+        definitions = [(read_definition(name, text), find_time(added) or 0.0)
+                       for name, text, added in rows]
+        return [pair for pair in definitions if pair[0] is not None]
 
     def set_added(self, now):
         """The clock was set back: none was added later than now."""
@@ -9140,20 +9160,22 @@ class StoredNotices:
             rows = connection.execute("select * from notice_message where agent=?"
                                       " order by notice, tried is null, opened", (self._agent,)
                                       ).fetchall()
-        return [dict(row, opened=from_text(row["opened"]), due=from_text(row["due"]),
-                     tried=row["tried"] and from_text(row["tried"])) for row in rows]
+        return [dict(row, due=find_time(row["due"]) or 0.0, tried=find_time(row["tried"]))
+                for row in rows]
 
     def begin(self, message, now):
-        """A message is tried: it takes no further events -> its events."""
-        self._db.write(self._begin, message, to_text(now))
-        with self._db.reading() as connection:
-            return [json.loads(text) for text, in connection.execute(
-                "select event from notice_event where message=? order by n", (message,))]
+        """A message is tried: it takes no further events -> (how many it had, its events)."""
+        return self._db.write(self._begin, message, to_text(now))
 
     @staticmethod
     def _begin(connection, message, now):
         connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
                            (now, message))
+        row = connection.execute("select count from notice_message where id=?",
+                                 (message,)).fetchone()
+        events = connection.execute("select event from notice_event where message=? order by n",
+                                    (message,)).fetchall()
+        return row[0] if row else 0, [read_event(text) for text, in events]
 
     def put_off(self, message, due, fault):
         """A try has failed; it is tried again."""
@@ -13174,7 +13196,7 @@ class Errand:
             order.write(text.encode())
             order.seek(0)
             command = self._bind(make_command(answer.fileno()))
-            with staged(command, None) as (command, _):
+            with staged(command, command.words[0]) as (command, _):
                 rc = self._run(command, order)
             answer.seek(0)
             data = answer.read()
@@ -13192,7 +13214,8 @@ class Errand:
                 popen = self._popen = subprocess.Popen(
                     command.words, env=command.environment, cwd=command.cwd, stdin=order,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    pass_fds=command.pass_fds, start_new_session=True)
+                    pass_fds=command.pass_fds, start_new_session=True,
+                    **({"umask": command.umask} if HAS_UMASK and command.umask is not None else {}))
             except OSError as error:
                 raise ValueError(start_error(error)) from None
         try:
@@ -16952,7 +16975,8 @@ class HttpTask(HelperTask):
         fields of a TaskResult. TaskError."""
         if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in order["expect"])))
+                place, response.status, order.get("expected") or ", ".join(
+                    str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(Root(order.get("root")).written(
@@ -17078,7 +17102,7 @@ class MailTask(HelperTask):
                 message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(order["body"])
+        message.set_content(order["body"], cte=order.get("cte"))
         for path in order["attach"]:
             attach(message, path, Root(order.get("root")))
         return message
@@ -17168,25 +17192,30 @@ def send_letter(way, letter, errand, environment, server):
             return Command(program_command("-u", "-s") + ["--task", str(fd)], environment,
                            pass_fds=(fd, open_code()))
         result = errand.run(make_command, json.dumps(order))
+    message = result.get("message", "")
     if result["status"] not in (DONE, WARNING):
-        raise ValueError(result["message"] or "it failed")
+        raise ValueError(message or "it failed")
     if result.get("rc") in _LEAD_AWAY and way["type"] == "http":
         raise ValueError("status %d leads elsewhere, where the notice would not be posted; give "
                          "the url of that" % result["rc"])
-    return result["message"]
+    return message
 
 
 def _mail_order(way, letter, server):
+    """The order of a mail, whose text is ASCII on its way, whatever is said."""
+    is_plain = all(character < "\x80" for character in letter.body)
     return {"type": "mail", "to": way["to"], "subject": letter.subject, "body": letter.body,
-            "attach": [], "server": server, "id": letter.id, "limit_s": SENDING_S}
+            "cte": None if is_plain else "quoted-printable", "attach": [], "server": server,
+            "id": letter.id, "limit_s": SENDING_S}
 
 
 def _http_order(way, letter):
     headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
     return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
-            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY, "save": None,
-            "capture": None, "attempts": 1, "limit_s": SENDING_S}
+            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY,
+            "expected": "200 to 299", "save": None, "capture": None, "attempts": 1,
+            "limit_s": SENDING_S}
 
 
 def command_alone(fd, limit_s, *words):
@@ -25616,8 +25645,6 @@ def make_test_event(by, now, command):
 TAKEN_AT_ONCE = 200     # happenings
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
-USUAL_S = 30.0          # for which what is usual is remembered
-MAX_USUAL = 10000       # scenarios of which that is remembered
 
 
 class Events:
@@ -25629,7 +25656,7 @@ class Events:
         self._name, self._stored, self._clock = name, stored, clock
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
-        self._usual = {}                # (repository id, scenario) -> (seconds, until when)
+        self._usual = {}                # repository id -> {(running session, begun): seconds}
 
     def look_at(self, repository, notices):
         """Takes the happenings of a work repository. Nothing is read while it has written nothing.
@@ -25682,44 +25709,35 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
+        begun, ended, full = repository.db.read(find_end, row["session"])
         if kind == "late":
-            begun, _ = repository.db.read(find_span, row["session"])
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
             return {kind: message}
+        if full.startswith(message):    # which session is the next attempt
+            message = full
         kinds = {}
         if message.startswith("stale"):
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        begun, ended = repository.db.read(find_span, row["session"])
         if begun and ended and any("long" in notice["on"] for notice in notices):
-            usual = self._find_usual(repository, row["scenario"], row["session"])
+            usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)
         return kinds
 
     def _note_long(self, repository):
         """Notes what runs and takes long."""
-        if repository.db.trouble:
-            return
-        now = self._clock.now()
+        now, before = self._clock.now(), self._usual.get(repository.id, {})
+        usual = self._usual[repository.id] = {}
         for session, scenario, begun in repository.db.read(list_unnoted, self._name):
-            usual = self._find_usual(repository, scenario, session)
-            if usual is not None and now - begun > LONG_FACTOR * usual:
-                repository.db.write(note_long, session, tell_long("runs for", now - begun, usual),
-                                    now)
-
-    def _find_usual(self, repository, scenario, session):
-        """find_usual(), remembered for a while."""
-        now, key = self._clock.monotonic(), (repository.id, scenario)
-        usual, until = self._usual.get(key, (None, 0.0))
-        if now >= until:
-            usual = repository.db.read(find_usual, scenario, session)
-            if len(self._usual) >= MAX_USUAL:
-                self._usual.clear()
-            self._usual[key] = usual, now + USUAL_S
-        return usual
+            key = session, begun
+            usual[key] = before[key] if key in before else repository.db.read(
+                find_usual, scenario, begun)
+            if usual[key] is not None and now - begun > LONG_FACTOR * usual[key]:
+                repository.db.write(note_long, session,
+                                    tell_long("runs for", now - begun, usual[key]), now)
 
 
 def is_before(text, added):
@@ -25760,14 +25778,15 @@ class Notices:
     """Takes what has happened out of the work repositories into messages in the master, and sends
     each when it is due. Nothing waits for it but its own threads and NOTICE TEST."""
 
-    def __init__(self, agent, host, port):
-        self._agent, self._clock = agent, agent.clock
+    def __init__(self, agent, host, port, file_limit):
+        self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
         self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
-        self._lock = threading.Lock()   # for the next three
+        self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
-        self._is_sending = set()        # notices
+        self._is_sending = set()        # notices that a thread sends
+        self._outcomes = {}             # id of a message -> what its try came to: to be written
         self.counts = {DONE: 0, ERROR: 0}       # tries, for METRICS
         self.waiting = 0                # events, for METRICS
         self._told = Told()
@@ -25780,26 +25799,27 @@ class Notices:
     def stop(self):
         """Ends run(); what is being sent has a moment, and is sent again at the next start."""
         self._is_over.set()
-        deadline = self._clock.monotonic() + CLOSE_SENDING_S
-        while self._sending and self._clock.monotonic() < deadline:
-            threading.Event().wait(0.05)
-        with self._lock:
+        with self._idle:
+            self._idle.wait_for(lambda: not (self._sending or self._is_sending), CLOSE_SENDING_S)
             errands = list(self._sending.values())
         for errand in errands:
             errand.stop()
+        with self._idle:                # what came of it is noted, too
+            self._idle.wait_for(lambda: not self._is_sending, CLOSE_SENDING_S)
 
     def _carefully(self, what, method, *arguments):
-        """What fails costs that alone, and is told once -> whether it went well."""
+        """What fails costs that alone, and is told once."""
         text = ""
         try:
             method(*arguments)
+        except RepositoryError:         # told by whose it is; the next look tries again
+            pass
         except AgentError as error:
             text = error.message
         except Exception as error:
             text = tell_traceback(error)
         if self._told.is_new(what, text):
             log.error("%s: %s", what, text)
-        return not text
 
     def look(self):
         """Takes what has happened, and has sent what is due."""
@@ -25807,7 +25827,8 @@ class Notices:
             return
         notices = self.list_definitions()
         for repository in self._agent.places.list_open():
-            if not repository.is_copy:
+            # one that has trouble says it, and what happened waits in it
+            if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
                                 repository, notices)
         self._send_due({notice["name"]: notice for notice in notices})
@@ -25821,7 +25842,7 @@ class Notices:
             notice = definitions.read_notice(document)
             if not definitions.faults:
                 notices.append(dict(notice, added=added))
-            is_ahead = is_ahead or added > now
+                is_ahead = is_ahead or added > now
         if is_ahead:                    # the clock was set back
             self.stored.set_added(now)
         return notices
@@ -25840,7 +25861,7 @@ class Notices:
             tried.add(row["notice"])    # further ones of it wait, and take events
             longest_s = max(LAST_RETRY_S, notice["group_s"])
             is_due = not now < row["due"] <= now + longest_s    # further: the clock was set back
-            with self._lock:
+            with self._idle:
                 is_free = row["notice"] not in self._is_sending \
                     and len(self._is_sending) < SENT_AT_ONCE and not self._is_over.is_set()
                 if not (is_due and is_free):
@@ -25848,52 +25869,73 @@ class Notices:
                 self._is_sending.add(row["notice"])
             worker = Worker(self._send_one, "notice " + row["notice"], notice, row)
             if not worker.try_start():
-                self._is_sending.discard(row["notice"])
+                self._end_sending(row["notice"])
 
     def _send_one(self, notice, row):
         """Thread notice NAME."""
         try:
             self._carefully("notice " + notice["name"], self._try_one, notice, row)
         finally:
-            with self._lock:
-                self._is_sending.discard(notice["name"])
+            self._end_sending(notice["name"])
+
+    def _end_sending(self, name):
+        with self._idle:
+            self._is_sending.discard(name)
+            self._idle.notify_all()
 
     def _try_one(self, notice, row):
-        """Sends a message, and notes what came of it. RepositoryError."""
-        number, name = row["id"], notice["name"]
-        events = self.stored.begin(number, self._clock.now())
-        if not events:                  # it was deleted meanwhile
-            return
-        # what came until it took no more
-        count = next((each["count"] for each in self.stored.list_waiting()
-                      if each["id"] == number), row["count"])
-        letter = make_letter(self._agent.name, name, number, events, count)
-        status, message = self._send(notice["send"], letter)
+        """Sends a message, and notes what came of it. RepositoryError: while the master cannot be
+        written nothing is sent again, only what came of it is noted later."""
+        number = row["id"]
+        if number not in self._outcomes:
+            outcome = self._send_message(notice, row)
+            if outcome is None:
+                return
+            self._outcomes[number] = outcome
+        method, arguments = self._outcomes[number]
+        method(number, *arguments)
+        del self._outcomes[number]
+
+    def _send_message(self, notice, row):
+        """Sends a message -> (method of the StoredNotices, arguments) that notes what came of it,
+        or None: the next start tries it again. RepositoryError."""
+        name, count, letter = notice["name"], row["count"], None
+        count, events = self.stored.begin(row["id"], self._clock.now())
+        if not events:                  # deleted meanwhile
+            return self.stored.settle, (name, "")
+        try:
+            letter = make_letter(self._agent.name, name, row["id"], events, count)
+        except (KeyError, TypeError, ValueError) as error:
+            status, message = ERROR, "its events are spoilt: %s" % one_line(error)
+        else:
+            status, message = self._send(notice["send"], letter)
         if self._is_over.is_set() and status == ERROR:
-            return                      # the next start tries again
-        now = self._clock.now()
-        with self._lock:
+            return None
+        with self._idle:
             self.counts[status] += 1
         if status == DONE:
-            self.stored.settle(number, name, message, now)
             log.info("notice %s is sent: %d events", name, count)
-            return
+            return self.stored.settle, (name, message, self._clock.now())
+        return self._judge_failure(name, row, count, message)
+
+    def _judge_failure(self, name, row, count, message):
+        """What is noted of a try that failed: it is tried again, or given up."""
+        now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
         if now >= first + GIVE_UP_S:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
-            self.stored.settle(number, name, text)
             log.error("notice %s: %s", name, text)
-            return
+            return self.stored.settle, (name, text)
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
+        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
         bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
-        with self._lock:
+        with self._idle:
             self._sending[letter.id] = errand
         try:
             reason = bounds.tell_forbidden(way["type"])
@@ -25906,11 +25948,13 @@ class Notices:
         except (ValueError, TaskError, OSError, AgentError) as error:
             return ERROR, one_line(error)
         finally:
-            with self._lock:
+            with self._idle:
                 self._sending.pop(letter.id, None)
+                self._idle.notify_all()
 
     def _bound(self, command):
-        return self._agent.bounds.bounded(command)
+        return self._agent.bounds.bounded(command._replace(
+            file_limit=self._file_limit.to_restore))
 
     def _find_mail_server(self):
         """The data server MAIL with its secrets, or None: there is none. ValueError."""
@@ -26227,7 +26271,7 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
-        self.notices = Notices(self, host, port)
+        self.notices = Notices(self, host, port, self._file_limit)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),
@@ -26311,6 +26355,7 @@ class Agent:
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
         self.watch.close()
+        self.notices.stop()
 
     def _stop_sessions(self, reason):
         self.families.cut()
@@ -26326,10 +26371,8 @@ class Agent:
             self.schedules.scheduler.stop()
             self.queue.close()
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
-        if self.keeper:
-            self.keeper.stop()
-        if self.notices:
-            self.notices.stop()
+        for part in filter(None, (self.keeper, self.notices)):
+            part.stop()
         for thread in self._threads:
             thread.join()
         if self.places:
@@ -30343,8 +30386,15 @@ What is carried over:
 
 What is not carried over is told on standard error, with its line, and counted as `left_out` in
 the line on standard output: lines of another user, `~`, a sixth field, lines of an anacrontab,
-a rule that the agent refuses. The exit status is 0 all the same. `MAILTO` sends no mail: what a
-command prints is in `LOG`.
+a rule that the agent refuses. The exit status is 0 all the same.
+
+`MAILTO` becomes a notice (topic `notices`) for each of its values in a crontab, of the
+scenarios below it: `CRON.MAILTO.cron.ops_example_org-891255` mails to `ops@example.org`. cron
+mails whatever a command prints; the notice mails when its session fails, with the last lines
+that it printed, and what comes within a minute is one mail. What a command prints is in `LOG`
+in any case. It needs a data server `MAIL`, or the program `sendmail` on the agent's host:
+`NOTICE TEST` shows whether a mail comes. `MAILTO=""` mails nothing, and so does a crontab
+without `MAILTO`. A notice whose `MAILTO` is gone is told, and deleted with `--prune`.
 
 Told, too, are lines that are carried over but may surprise:
 
@@ -30866,8 +30916,8 @@ user of tasks; exit code 0 means that it has come:
   `stale` in `on`, one that was closed is an `error`.
 - `failed`: a due time could not make its session.
 - `skipped`: a due time was skipped, for whatever reason; `late`: it began late.
-- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that
-  ended well; once for a session, and only where there were five.
+- `long`: a session runs, or ran, for over twice the median of the last ten of its scenario that had
+  ended well before it began; once for a session, and only where there were five.
 
 Due times that are skipped, or fail, for one reason within half an hour of each other are one
 event. What is more than one of these is told once, as the first of
@@ -31414,6 +31464,7 @@ MANUAL_CHANGES = r"""
 - One work repository that could not be read made `agentcli.py sessions`, `sched list` and `top`
   show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
   then the error.
+- `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,

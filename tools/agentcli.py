@@ -90,6 +90,7 @@ change. Sections, each using only those above it:
     client/login        Who the client says that it is: a user's password, from a file or the
                         terminal alone.
     client/completion   completion: what may stand next on the command line, for bash and zsh.
+    client/mailto       MAILTO of a crontab: notices by mail of what fails.
     client/crontab      A crontab, and what becomes of its lines as scenarios and schedules; asks
                         nobody.
     client/findings     What a report is made of: what an agent says of the sessions and due times
@@ -3080,6 +3081,45 @@ def ask_quickly(options, request):
 
 
 # ======================================================================================
+# client/mailto.py
+# MAILTO of a crontab: notices by mail of what fails.
+# ======================================================================================
+
+NOTICE_PREFIX = "CRON.MAILTO."
+
+
+def notice_prefix(keywords):
+    """What the names of all notices of a crontab begin with, by the keywords of its schedules."""
+    return NOTICE_PREFIX + keywords.replace(",", "-").replace(".", "_") + "."
+
+
+def notice_name(keywords, value):
+    """The name of the notice for a value of MAILTO; all but plain users are told apart by a mark.
+    """
+    name = re.sub("[^A-Za-z0-9_-]+", "_", value).strip("_")[:50]
+    return notice_prefix(keywords) + (name if name == value else "%s-%06x" % (
+        name, zlib.crc32(value.encode("utf-8", "replace")) & 0xffffff))
+
+
+def list_addresses(value):
+    """The addresses of a value of MAILTO."""
+    return list(filter(None, re.split(r"[,\s]+", value)))
+
+
+def list_notices(keywords, entries):
+    """The notices of the entries of a crontab, as definitions: one for each value of MAILTO that
+    names somebody, of the scenarios below it."""
+    by_value = {}
+    for entry in entries:
+        value = entry.task["env"].get("MAILTO", "")
+        if list_addresses(value):
+            by_value.setdefault(value, []).append(entry.name)
+    return [{"name": notice_name(keywords, value), "scenarios": sorted(set(names)),
+             "send": {"type": "mail", "to": list_addresses(value)}}
+            for value, names in sorted(by_value.items())]
+
+
+# ======================================================================================
 # client/crontab.py
 # A crontab, and what becomes of its lines as scenarios and schedules; asks nobody.
 # ======================================================================================
@@ -3166,6 +3206,7 @@ class Crontab:
         only what is of `user` can be carried over. `keywords` are those of all its schedules."""
         self.name, self.keywords, self._user, self._owner = name, keywords, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
+        self._has_notices = True            # unless the agent takes none
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
         self._comment = []
 
@@ -3200,6 +3241,16 @@ class Crontab:
             self.leave_out(self.entries[place].line, reason)
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
 
+    def refuse_notices(self, reason):
+        """MAILTO becomes nothing, for this reason."""
+        self._has_notices = False
+        self.notes = [(line, "no mail is sent: " + reason if line.text.startswith("MAILTO")
+                       else text) for line, text in self.notes]
+
+    def list_notices(self):
+        """The notices that its MAILTO become, as definitions."""
+        return list_notices(self.keywords, self.entries) if self._has_notices else []
+
     def rename(self, names):
         """Gives the entries other names, in their order; `names` is an iterator."""
         self.entries = [entry._replace(name=next(names)) for entry in self.entries]
@@ -3226,8 +3277,10 @@ class Crontab:
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same
         place."""
-        return {"scenarios": [entry.scenario for entry in self.entries],
-                "schedules": [entry.schedule for entry in self.entries]}
+        notices = self.list_notices()
+        return dict({"scenarios": [entry.scenario for entry in self.entries],
+                     "schedules": [entry.schedule for entry in self.entries]},
+                    **({"notices": notices} if notices else {}))
 
     def _add_comment(self, text):
         if _LIKE_ENTRY.match(text):
@@ -3249,8 +3302,9 @@ class Crontab:
         """A setting holds for the entries below it."""
         if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
             raise ValueError("must be whole minutes")
-        if name == "MAILTO" and value:
-            self.note(line, "nothing is mailed; what a command prints is kept in its session's log")
+        if name == "MAILTO" and list_addresses(value):
+            self.note(line, "a mail is sent when a command fails, not when it prints (that is in "
+                      "its session's log), by the notice " + notice_name(self.keywords, value))
         if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
             self._settings[name] = value
 
@@ -4493,12 +4547,15 @@ def send_crontab(connection, crontab, words, coming=None):
     while True:
         document = json.dumps(crontab.document())
         reply = connection.ask(" ".join(["IMPORT", quote(document)] + words))
-        faults, warnings = {}, []
+        faults, warnings, notice_faults = {}, [], False
         try:
             for line in reply:
                 fields = parse_fields(line) if _FIELD.match(line) else {}
                 if "warning" in fields:
                     line = "%s: warning: %s" % (fields["path"], fields["warning"])
+                if line.startswith("notices["):
+                    crontab.refuse_notices(line.partition(": ")[2])
+                    notice_faults = True
                 match = _FAULT.fullmatch(line)
                 if match:
                     place, field, reason = match.groups()
@@ -4513,7 +4570,7 @@ def send_crontab(connection, crontab, words, coming=None):
                 crontab.note(crontab.entries[place].line, spell(reason))
             return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
-            if not faults:
+            if not (faults or notice_faults):
                 raise
             crontab.refuse(faults)
             if str(error).startswith("ERR EXISTS "):
@@ -4551,9 +4608,25 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
+def tell_gone_notices(connection, crontabs, is_pruning):
+    """Says which notices of MAILTO an earlier state of these crontabs has left, or deletes them.
+    Raises ClientError."""
+    rows = [json.loads(line) for line in connection.ask("NOTICE LIST -JSON")]
+    for crontab in crontabs:
+        names = {notice["name"] for notice in crontab.list_notices()}
+        for name in [row["name"] for row in rows]:
+            if name.startswith(notice_prefix(crontab.keywords)) and name not in names:
+                if is_pruning:
+                    list(connection.ask("NOTICE DEL " + name))
+                complain("%s: notice %s stands for no MAILTO%s" % (
+                    crontab.name, name, ": deleted" if is_pruning else
+                    ", and mails as before: --prune deletes it"))
+
+
 def tell_gone(connection, crontabs, names, words, is_pruning):
-    """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
-    ClientError."""
+    """Says which schedules and notices an earlier state of these crontabs has left, or deletes
+    them. Raises ClientError."""
+    tell_gone_notices(connection, crontabs, is_pruning)
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]

@@ -207,7 +207,8 @@ def test_settings_that_mean_something_to_cron():
     assert schedule_of("RANDOM_DELAY=5\n* * * * * x")["jitter"] == 300
     assert "jitter" not in schedule_of("RANDOM_DELAY=5\nRANDOM_DELAY=\n* * * * * x")
     assert notes_of(read_crontab("MAILTO=\"\"\nMAILTO=me\n* * * * * x")) == [
-        "2 nothing is mailed; what a command prints is kept in its session's log"]
+        "2 a mail is sent when a command fails, not when it prints (that is in its session's log), by the notice "
+        "CRON.MAILTO.cron.me"]
     crontab = read_crontab("RANDOM_DELAY=some\n* * * * * x")
     assert notes_of(crontab) == ["1 must be whole minutes"] and "jitter" not in crontab.entries[0].schedule
 

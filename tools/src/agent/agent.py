@@ -146,7 +146,7 @@ class Agent:
         self.changes = ScheduleChanges(self.schedules, self.places, self.master, clock)
         self.listing = ScheduleListing(self.schedules, self.places, clock)
         self.keeper = Keeper(self, self._cleaner)
-        self.notices = Notices(self, host, port)
+        self.notices = Notices(self, host, port, self._file_limit)
         self._apply_hold()
         self.places.attach_all()
         for name, target in (("scheduler", self.schedules.scheduler.run),
@@ -230,6 +230,7 @@ class Agent:
                                                                 self._stop_request.by))
         self._stop_sessions(reason)
         self.watch.close()
+        self.notices.stop()
 
     def _stop_sessions(self, reason):
         self.families.cut()
@@ -245,10 +246,8 @@ class Agent:
             self.schedules.scheduler.stop()
             self.queue.close()
             self._stop_sessions(tell_stop("at once", "the end of the agent"))
-        if self.keeper:
-            self.keeper.stop()
-        if self.notices:
-            self.notices.stop()
+        for part in filter(None, (self.keeper, self.notices)):
+            part.stop()
         for thread in self._threads:
             thread.join()
         if self.places:

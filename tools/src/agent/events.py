@@ -7,15 +7,13 @@ from ..base.times import from_text, local_iso
 from ..base.vocabulary import DEFAULT_PORT, HEARTBEAT_S
 from ..definitions.notices import NOTICE_KINDS
 from ..store.endings import is_by_operator
-from ..store.happenings import (drop_happenings, find_span, find_usual, list_happenings,
+from ..store.happenings import (drop_happenings, find_end, find_usual, list_happenings,
                                 list_unnoted, note_all_ends, note_long, read_last_lines)
 from .letters import make_event
 
 TAKEN_AT_ONCE = 200     # happenings
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
-USUAL_S = 30.0          # for which what is usual is remembered
-MAX_USUAL = 10000       # scenarios of which that is remembered
 
 
 class Events:
@@ -27,7 +25,7 @@ class Events:
         self._name, self._stored, self._clock = name, stored, clock
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
-        self._usual = {}                # (repository id, scenario) -> (seconds, until when)
+        self._usual = {}                # repository id -> {(running session, begun): seconds}
 
     def look_at(self, repository, notices):
         """Takes the happenings of a work repository. Nothing is read while it has written nothing.
@@ -80,44 +78,35 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
+        begun, ended, full = repository.db.read(find_end, row["session"])
         if kind == "late":
-            begun, _ = repository.db.read(find_span, row["session"])
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
             return {kind: message}
+        if full.startswith(message):    # which session is the next attempt
+            message = full
         kinds = {}
         if message.startswith("stale"):
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        begun, ended = repository.db.read(find_span, row["session"])
         if begun and ended and any("long" in notice["on"] for notice in notices):
-            usual = self._find_usual(repository, row["scenario"], row["session"])
+            usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)
         return kinds
 
     def _note_long(self, repository):
         """Notes what runs and takes long."""
-        if repository.db.trouble:
-            return
-        now = self._clock.now()
+        now, before = self._clock.now(), self._usual.get(repository.id, {})
+        usual = self._usual[repository.id] = {}
         for session, scenario, begun in repository.db.read(list_unnoted, self._name):
-            usual = self._find_usual(repository, scenario, session)
-            if usual is not None and now - begun > LONG_FACTOR * usual:
-                repository.db.write(note_long, session, tell_long("runs for", now - begun, usual),
-                                    now)
-
-    def _find_usual(self, repository, scenario, session):
-        """find_usual(), remembered for a while."""
-        now, key = self._clock.monotonic(), (repository.id, scenario)
-        usual, until = self._usual.get(key, (None, 0.0))
-        if now >= until:
-            usual = repository.db.read(find_usual, scenario, session)
-            if len(self._usual) >= MAX_USUAL:
-                self._usual.clear()
-            self._usual[key] = usual, now + USUAL_S
-        return usual
+            key = session, begun
+            usual[key] = before[key] if key in before else repository.db.read(
+                find_usual, scenario, begun)
+            if usual[key] is not None and now - begun > LONG_FACTOR * usual[key]:
+                repository.db.write(note_long, session,
+                                    tell_long("runs for", now - begun, usual[key]), now)
 
 
 def is_before(text, added):

@@ -8,7 +8,7 @@ import re
 import threading
 
 from ..base.controls import one_line
-from ..base.errors import AgentError, Busy, NotFound
+from ..base.errors import AgentError, Busy, NotFound, RepositoryError
 from ..base.program import Told, log, tell_traceback
 from ..base.times import local_iso
 from ..base.vocabulary import DONE, ERROR
@@ -33,14 +33,15 @@ class Notices:
     """Takes what has happened out of the work repositories into messages in the master, and sends
     each when it is due. Nothing waits for it but its own threads and NOTICE TEST."""
 
-    def __init__(self, agent, host, port):
-        self._agent, self._clock = agent, agent.clock
+    def __init__(self, agent, host, port, file_limit):
+        self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
         self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
-        self._lock = threading.Lock()   # for the next three
+        self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
-        self._is_sending = set()        # notices
+        self._is_sending = set()        # notices that a thread sends
+        self._outcomes = {}             # id of a message -> what its try came to: to be written
         self.counts = {DONE: 0, ERROR: 0}       # tries, for METRICS
         self.waiting = 0                # events, for METRICS
         self._told = Told()
@@ -53,26 +54,27 @@ class Notices:
     def stop(self):
         """Ends run(); what is being sent has a moment, and is sent again at the next start."""
         self._is_over.set()
-        deadline = self._clock.monotonic() + CLOSE_SENDING_S
-        while self._sending and self._clock.monotonic() < deadline:
-            threading.Event().wait(0.05)
-        with self._lock:
+        with self._idle:
+            self._idle.wait_for(lambda: not (self._sending or self._is_sending), CLOSE_SENDING_S)
             errands = list(self._sending.values())
         for errand in errands:
             errand.stop()
+        with self._idle:                # what came of it is noted, too
+            self._idle.wait_for(lambda: not self._is_sending, CLOSE_SENDING_S)
 
     def _carefully(self, what, method, *arguments):
-        """What fails costs that alone, and is told once -> whether it went well."""
+        """What fails costs that alone, and is told once."""
         text = ""
         try:
             method(*arguments)
+        except RepositoryError:         # told by whose it is; the next look tries again
+            pass
         except AgentError as error:
             text = error.message
         except Exception as error:
             text = tell_traceback(error)
         if self._told.is_new(what, text):
             log.error("%s: %s", what, text)
-        return not text
 
     def look(self):
         """Takes what has happened, and has sent what is due."""
@@ -80,7 +82,8 @@ class Notices:
             return
         notices = self.list_definitions()
         for repository in self._agent.places.list_open():
-            if not repository.is_copy:
+            # one that has trouble says it, and what happened waits in it
+            if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
                                 repository, notices)
         self._send_due({notice["name"]: notice for notice in notices})
@@ -94,7 +97,7 @@ class Notices:
             notice = definitions.read_notice(document)
             if not definitions.faults:
                 notices.append(dict(notice, added=added))
-            is_ahead = is_ahead or added > now
+                is_ahead = is_ahead or added > now
         if is_ahead:                    # the clock was set back
             self.stored.set_added(now)
         return notices
@@ -113,7 +116,7 @@ class Notices:
             tried.add(row["notice"])    # further ones of it wait, and take events
             longest_s = max(LAST_RETRY_S, notice["group_s"])
             is_due = not now < row["due"] <= now + longest_s    # further: the clock was set back
-            with self._lock:
+            with self._idle:
                 is_free = row["notice"] not in self._is_sending \
                     and len(self._is_sending) < SENT_AT_ONCE and not self._is_over.is_set()
                 if not (is_due and is_free):
@@ -121,52 +124,73 @@ class Notices:
                 self._is_sending.add(row["notice"])
             worker = Worker(self._send_one, "notice " + row["notice"], notice, row)
             if not worker.try_start():
-                self._is_sending.discard(row["notice"])
+                self._end_sending(row["notice"])
 
     def _send_one(self, notice, row):
         """Thread notice NAME."""
         try:
             self._carefully("notice " + notice["name"], self._try_one, notice, row)
         finally:
-            with self._lock:
-                self._is_sending.discard(notice["name"])
+            self._end_sending(notice["name"])
+
+    def _end_sending(self, name):
+        with self._idle:
+            self._is_sending.discard(name)
+            self._idle.notify_all()
 
     def _try_one(self, notice, row):
-        """Sends a message, and notes what came of it. RepositoryError."""
-        number, name = row["id"], notice["name"]
-        events = self.stored.begin(number, self._clock.now())
-        if not events:                  # it was deleted meanwhile
-            return
-        # what came until it took no more
-        count = next((each["count"] for each in self.stored.list_waiting()
-                      if each["id"] == number), row["count"])
-        letter = make_letter(self._agent.name, name, number, events, count)
-        status, message = self._send(notice["send"], letter)
+        """Sends a message, and notes what came of it. RepositoryError: while the master cannot be
+        written nothing is sent again, only what came of it is noted later."""
+        number = row["id"]
+        if number not in self._outcomes:
+            outcome = self._send_message(notice, row)
+            if outcome is None:
+                return
+            self._outcomes[number] = outcome
+        method, arguments = self._outcomes[number]
+        method(number, *arguments)
+        del self._outcomes[number]
+
+    def _send_message(self, notice, row):
+        """Sends a message -> (method of the StoredNotices, arguments) that notes what came of it,
+        or None: the next start tries it again. RepositoryError."""
+        name, count, letter = notice["name"], row["count"], None
+        count, events = self.stored.begin(row["id"], self._clock.now())
+        if not events:                  # deleted meanwhile
+            return self.stored.settle, (name, "")
+        try:
+            letter = make_letter(self._agent.name, name, row["id"], events, count)
+        except (KeyError, TypeError, ValueError) as error:
+            status, message = ERROR, "its events are spoilt: %s" % one_line(error)
+        else:
+            status, message = self._send(notice["send"], letter)
         if self._is_over.is_set() and status == ERROR:
-            return                      # the next start tries again
-        now = self._clock.now()
-        with self._lock:
+            return None
+        with self._idle:
             self.counts[status] += 1
         if status == DONE:
-            self.stored.settle(number, name, message, now)
             log.info("notice %s is sent: %d events", name, count)
-            return
+            return self.stored.settle, (name, message, self._clock.now())
+        return self._judge_failure(name, row, count, message)
+
+    def _judge_failure(self, name, row, count, message):
+        """What is noted of a try that failed: it is tried again, or given up."""
+        now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
         if now >= first + GIVE_UP_S:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
-            self.stored.settle(number, name, text)
             log.error("notice %s: %s", name, text)
-            return
+            return self.stored.settle, (name, text)
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        self.stored.put_off(number, min(now + delay_s, first + GIVE_UP_S), message)
+        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
         bounds, errand = self._agent.bounds, Errand(self._bound, SENDING_S)
-        with self._lock:
+        with self._idle:
             self._sending[letter.id] = errand
         try:
             reason = bounds.tell_forbidden(way["type"])
@@ -179,11 +203,13 @@ class Notices:
         except (ValueError, TaskError, OSError, AgentError) as error:
             return ERROR, one_line(error)
         finally:
-            with self._lock:
+            with self._idle:
                 self._sending.pop(letter.id, None)
+                self._idle.notify_all()
 
     def _bound(self, command):
-        return self._agent.bounds.bounded(command)
+        return self._agent.bounds.bounded(command._replace(
+            file_limit=self._file_limit.to_restore))
 
     def _find_mail_server(self):
         """The data server MAIL with its secrets, or None: there is none. ValueError."""

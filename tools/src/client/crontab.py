@@ -4,6 +4,8 @@ import re
 import zlib
 from typing import NamedTuple
 
+from .mailto import list_addresses, list_notices, notice_name
+
 PREFIX = "CRON."            # of the names of all that comes from crontabs
 # other words that begin with @ are cron's own
 CRON_WORDS = {"@reboot": "boot", "@every_minute": "every 1m", "@every_second": "every 1s"}
@@ -86,6 +88,7 @@ class Crontab:
         only what is of `user` can be carried over. `keywords` are those of all its schedules."""
         self.name, self.keywords, self._user, self._owner = name, keywords, user, owner
         self.entries, self.notes, self.left_out = [], [], 0
+        self._has_notices = True            # unless the agent takes none
         self._settings = {"SHELL": "/bin/sh", "HOME": home, "LOGNAME": user, "USER": user}
         self._comment = []
 
@@ -120,6 +123,16 @@ class Crontab:
             self.leave_out(self.entries[place].line, reason)
         self.entries = [entry for place, entry in enumerate(self.entries) if place not in reasons]
 
+    def refuse_notices(self, reason):
+        """MAILTO becomes nothing, for this reason."""
+        self._has_notices = False
+        self.notes = [(line, "no mail is sent: " + reason if line.text.startswith("MAILTO")
+                       else text) for line, text in self.notes]
+
+    def list_notices(self):
+        """The notices that its MAILTO become, as definitions."""
+        return list_notices(self.keywords, self.entries) if self._has_notices else []
+
     def rename(self, names):
         """Gives the entries other names, in their order; `names` is an iterator."""
         self.entries = [entry._replace(name=next(names)) for entry in self.entries]
@@ -146,8 +159,10 @@ class Crontab:
     def document(self):
         """The definitions of what is carried over; a scenario and its schedule have the same
         place."""
-        return {"scenarios": [entry.scenario for entry in self.entries],
-                "schedules": [entry.schedule for entry in self.entries]}
+        notices = self.list_notices()
+        return dict({"scenarios": [entry.scenario for entry in self.entries],
+                     "schedules": [entry.schedule for entry in self.entries]},
+                    **({"notices": notices} if notices else {}))
 
     def _add_comment(self, text):
         if _LIKE_ENTRY.match(text):
@@ -169,8 +184,9 @@ class Crontab:
         """A setting holds for the entries below it."""
         if name == "RANDOM_DELAY" and not re.fullmatch("[0-9]{0,4}", value):
             raise ValueError("must be whole minutes")
-        if name == "MAILTO" and value:
-            self.note(line, "nothing is mailed; what a command prints is kept in its session's log")
+        if name == "MAILTO" and list_addresses(value):
+            self.note(line, "a mail is sent when a command fails, not when it prints (that is in "
+                      "its session's log), by the notice " + notice_name(self.keywords, value))
         if name not in ("LOGNAME", "USER"):             # cron lets nobody change these
             self._settings[name] = value
 

@@ -11,6 +11,7 @@ from .login import connect
 from .spelling import spell
 from .shown import complain, put_fields, put_json, show_acknowledgement
 from .tables import printable, put_table
+from .mailto import notice_prefix
 from .crontab import GUARDS, PREFIX, SEPARATORS, make_crontab, name_entries
 
 # words of a shell that are no programs
@@ -183,12 +184,15 @@ def send_crontab(connection, crontab, words, coming=None):
     while True:
         document = json.dumps(crontab.document())
         reply = connection.ask(" ".join(["IMPORT", quote(document)] + words))
-        faults, warnings = {}, []
+        faults, warnings, notice_faults = {}, [], False
         try:
             for line in reply:
                 fields = parse_fields(line) if _FIELD.match(line) else {}
                 if "warning" in fields:
                     line = "%s: warning: %s" % (fields["path"], fields["warning"])
+                if line.startswith("notices["):
+                    crontab.refuse_notices(line.partition(": ")[2])
+                    notice_faults = True
                 match = _FAULT.fullmatch(line)
                 if match:
                     place, field, reason = match.groups()
@@ -203,7 +207,7 @@ def send_crontab(connection, crontab, words, coming=None):
                 crontab.note(crontab.entries[place].line, spell(reason))
             return {name: reply.fields[name] for name in ("scenarios", "schedules")}
         except ClientError as error:
-            if not faults:
+            if not (faults or notice_faults):
                 raise
             crontab.refuse(faults)
             if str(error).startswith("ERR EXISTS "):
@@ -241,9 +245,25 @@ def list_known(connection, words):
             if row["name"] == row["scenario"] and row["name"].startswith(PREFIX)]
 
 
+def tell_gone_notices(connection, crontabs, is_pruning):
+    """Says which notices of MAILTO an earlier state of these crontabs has left, or deletes them.
+    Raises ClientError."""
+    rows = [json.loads(line) for line in connection.ask("NOTICE LIST -JSON")]
+    for crontab in crontabs:
+        names = {notice["name"] for notice in crontab.list_notices()}
+        for name in [row["name"] for row in rows]:
+            if name.startswith(notice_prefix(crontab.keywords)) and name not in names:
+                if is_pruning:
+                    list(connection.ask("NOTICE DEL " + name))
+                complain("%s: notice %s stands for no MAILTO%s" % (
+                    crontab.name, name, ": deleted" if is_pruning else
+                    ", and mails as before: --prune deletes it"))
+
+
 def tell_gone(connection, crontabs, names, words, is_pruning):
-    """Says which schedules an earlier state of these crontabs has left, or deletes them. Raises
-    ClientError."""
+    """Says which schedules and notices an earlier state of these crontabs has left, or deletes
+    them. Raises ClientError."""
+    tell_gone_notices(connection, crontabs, is_pruning)
     where = list_repository(words)
     for row in list_known(connection, words):
         name = row["name"]

@@ -11,7 +11,7 @@ import tempfile
 import threading
 
 from .process import exit_text, start_error
-from .stages import staged
+from .stages import HAS_UMASK, staged
 
 ABANDON_S = 1.0         # how long one that was killed is waited for
 
@@ -32,7 +32,7 @@ class Errand:
             order.write(text.encode())
             order.seek(0)
             command = self._bind(make_command(answer.fileno()))
-            with staged(command, None) as (command, _):
+            with staged(command, command.words[0]) as (command, _):
                 rc = self._run(command, order)
             answer.seek(0)
             data = answer.read()
@@ -50,7 +50,8 @@ class Errand:
                 popen = self._popen = subprocess.Popen(
                     command.words, env=command.environment, cwd=command.cwd, stdin=order,
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    pass_fds=command.pass_fds, start_new_session=True)
+                    pass_fds=command.pass_fds, start_new_session=True,
+                    **({"umask": command.umask} if HAS_UMASK and command.umask is not None else {}))
             except OSError as error:
                 raise ValueError(start_error(error)) from None
         try:

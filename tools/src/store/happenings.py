@@ -4,7 +4,7 @@ An end of a session, or the decision on a due time, and its row here are one tra
 is told that was not, and what was is told whatever becomes of the agent meanwhile. The notices of
 an agent take its rows away.
 """
-from ..base.times import from_text, to_text
+from ..base.times import find_time, from_text, to_text
 
 LAST_SESSIONS = 10      # of a scenario that ended well: their median is usual
 LEAST_SESSIONS = 5      # fewer do not tell what is usual
@@ -79,15 +79,15 @@ def list_unnoted(connection, agent):
         " and not is_long and begun not null", (agent,))]
 
 
-def find_usual(connection, scenario, session):
-    """The median of how long, in seconds, the last sessions of a scenario took that ended well;
-    None: there are too few. `session` is not one of them."""
+def find_usual(connection, scenario, before):
+    """The median of how long, in seconds, the last sessions of a scenario took that had ended well
+    before an instant; None: there were too few."""
     rows = []
     for status in ("DONE", "WARNING"):      # each is found at once, newest first
         rows += connection.execute(
-            "select id, begun, ended from session where scenario=? and status=? and id<>?"
-            " and begun not null and ended not null order by id desc limit ?",
-            (scenario, status, session, LAST_SESSIONS)).fetchall()
+            "select id, begun, ended from session where scenario=? and status=? and ended<=?"
+            " and begun not null order by id desc limit ?",
+            (scenario, status, to_text(before), LAST_SESSIONS)).fetchall()
     newest = sorted(rows, key=lambda row: -row["id"])[:LAST_SESSIONS]
     if len(newest) < LEAST_SESSIONS:
         return None
@@ -106,10 +106,12 @@ def note_long(connection, session, message, now):
             (to_text(now), message, session))
 
 
-def find_span(connection, session):
-    """(begun, ended) of a session, epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended from session where id=?", (session,)).fetchone()
-    return (None, None) if row is None else tuple(text and from_text(text) for text in row)
+def find_end(connection, session):
+    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
+    row = connection.execute("select begun, ended, message from session where id=?",
+                             (session,)).fetchone()
+    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
+                                                 row["message"])
 
 
 def read_last_lines(connection, session):

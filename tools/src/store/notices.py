@@ -1,9 +1,10 @@
 """The notices of a master: their definitions, and what waits to be sent of each."""
+import contextlib
 import json
 import uuid
 
 from ..base.errors import NotFound
-from ..base.times import find_time, from_text, to_text
+from ..base.times import find_time, to_text
 
 MAX_EVENTS = 1000       # of one message; further ones are counted alone
 
@@ -40,10 +41,26 @@ create table notice_state (             -- how it went last
 """
 
 
+def read_definition(name, text):
+    """A definition as documents have it, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        definition = json.loads(text)
+        if isinstance(definition, dict) and definition.get("name") == name:
+            return definition
+    return None
+
+
+def read_event(text):
+    """An event, or None: another program has spoilt it."""
+    with contextlib.suppress(ValueError, TypeError):
+        return json.loads(text)
+    return None
+
+
 def list_documents(connection):
     """[definition] of the notices by name, as documents have them."""
-    return [json.loads(text) for text, in connection.execute(
-        "select definition from notice order by name")]
+    return list(filter(None, [read_definition(name, text) for name, text in connection.execute(
+        "select name, definition from notice order by name")]))
 
 
 def put_notice(connection, document, now):
@@ -65,9 +82,11 @@ class StoredNotices:
     def list_all(self):
         """[(definition as a document has it, when it was added)] by name."""
         with self._db.reading() as connection:
-            rows = connection.execute("select definition, added from notice order by name"
+            rows = connection.execute("select name, definition, added from notice order by name"
                                       ).fetchall()
-        return [(json.loads(text), find_time(added) or 0.0) for text, added in rows]
+        definitions = [(read_definition(name, text), find_time(added) or 0.0)
+                       for name, text, added in rows]
+        return [pair for pair in definitions if pair[0] is not None]
 
     def set_added(self, now):
         """The clock was set back: none was added later than now."""
@@ -136,20 +155,22 @@ class StoredNotices:
             rows = connection.execute("select * from notice_message where agent=?"
                                       " order by notice, tried is null, opened", (self._agent,)
                                       ).fetchall()
-        return [dict(row, opened=from_text(row["opened"]), due=from_text(row["due"]),
-                     tried=row["tried"] and from_text(row["tried"])) for row in rows]
+        return [dict(row, due=find_time(row["due"]) or 0.0, tried=find_time(row["tried"]))
+                for row in rows]
 
     def begin(self, message, now):
-        """A message is tried: it takes no further events -> its events."""
-        self._db.write(self._begin, message, to_text(now))
-        with self._db.reading() as connection:
-            return [json.loads(text) for text, in connection.execute(
-                "select event from notice_event where message=? order by n", (message,))]
+        """A message is tried: it takes no further events -> (how many it had, its events)."""
+        return self._db.write(self._begin, message, to_text(now))
 
     @staticmethod
     def _begin(connection, message, now):
         connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
                            (now, message))
+        row = connection.execute("select count from notice_message where id=?",
+                                 (message,)).fetchone()
+        events = connection.execute("select event from notice_event where message=? order by n",
+                                    (message,)).fetchall()
+        return row[0] if row else 0, [read_event(text) for text, in events]
 
     def put_off(self, message, due, fault):
         """A try has failed; it is tried again."""

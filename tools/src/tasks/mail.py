@@ -110,7 +110,7 @@ class MailTask(HelperTask):
                 message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
-        message.set_content(order["body"])
+        message.set_content(order["body"], cte=order.get("cte"))
         for path in order["attach"]:
             attach(message, path, Root(order.get("root")))
         return message

@@ -283,7 +283,8 @@ class HttpTask(HelperTask):
         fields of a TaskResult. TaskError."""
         if response.status not in order["expect"]:
             raise TaskError("%s: status %d, expected %s" % (
-                place, response.status, ", ".join(str(code) for code in order["expect"])))
+                place, response.status, order.get("expected") or ", ".join(
+                    str(code) for code in order["expect"])))
         values, body, what = {}, b"", "%s: the answer has" % place
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(Root(order.get("root")).written(

@@ -44,25 +44,30 @@ def send_letter(way, letter, errand, environment, server):
             return Command(program_command("-u", "-s") + ["--task", str(fd)], environment,
                            pass_fds=(fd, open_code()))
         result = errand.run(make_command, json.dumps(order))
+    message = result.get("message", "")
     if result["status"] not in (DONE, WARNING):
-        raise ValueError(result["message"] or "it failed")
+        raise ValueError(message or "it failed")
     if result.get("rc") in _LEAD_AWAY and way["type"] == "http":
         raise ValueError("status %d leads elsewhere, where the notice would not be posted; give "
                          "the url of that" % result["rc"])
-    return result["message"]
+    return message
 
 
 def _mail_order(way, letter, server):
+    """The order of a mail, whose text is ASCII on its way, whatever is said."""
+    is_plain = all(character < "\x80" for character in letter.body)
     return {"type": "mail", "to": way["to"], "subject": letter.subject, "body": letter.body,
-            "attach": [], "server": server, "id": letter.id, "limit_s": SENDING_S}
+            "cte": None if is_plain else "quoted-printable", "attach": [], "server": server,
+            "id": letter.id, "limit_s": SENDING_S}
 
 
 def _http_order(way, letter):
     headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
     return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
-            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY, "save": None,
-            "capture": None, "attempts": 1, "limit_s": SENDING_S}
+            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY,
+            "expected": "200 to 299", "save": None, "capture": None, "attempts": 1,
+            "limit_s": SENDING_S}
 
 
 def command_alone(fd, limit_s, *words):
