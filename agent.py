@@ -1567,9 +1567,9 @@ VERB_FORMS = (
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task",
-                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
-                            "best",
+         meanings={"-FROM": "go on at this step, from its first task; of a plan, at this node",
+                   "-SKIP": "go on behind the task, or the nodes, that failed; the session ends in "
+                            "WARNING at best",
                    "-REDEFINE": "go on with the definition that its scenario version has now, "
                                 "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
@@ -1600,7 +1600,7 @@ VERB_FORMS = (
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
-                   "-PARENT": "only those that a task of this session has started",
+                   "-PARENT": "only those that a task, or the plan, of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
@@ -25652,7 +25652,14 @@ schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are th
        "exception": {"run": "ALERT"}}}]}
 
 Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
--PARENT=1001` lists those of the plan 1001.
+-PARENT=1001` lists those of the plan 1001. Its `name=` is the name of its node, if that has one,
+and the values of the loops around it, `day=2015-01-07`; these are among its keywords, too, so
+`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, `${DUE}`, and
+the `-LEVEL` that the plan was started with.
+
+`STATUS` of a plan has a line for each node that was reached, with its newest attempt:
+
+    * node=1.1.7 name= kind=run value=day=2015-01-07 attempt=2 status=DONE session=9001 ...
 
 ### Fields of a node
 
@@ -25670,10 +25677,14 @@ a case's `else` `1.else`.
 
 <<fields node run>>
 
-The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+The session has the context, the priority and the agent of the plan, where the node does not say
+otherwise. It ends the node as it ends:
 `ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
 none. The limit of the scenario, and the number of places of the agent, hold for it as for any
-session; the plan itself takes no place.
+session; the plan itself takes no place, and begins also when all are taken. While it waits for its
+children, `waits_for=` is `children`. It has at most <<MAX_OPEN>> nodes open at once, whatever a
+`limit` says, and begins no more while the queue of the agent is full. `HOLD` lets its children
+wait as all else.
 
 ### Nodes in order and side by side
 
@@ -25736,19 +25747,34 @@ The object `for_each`:
   `max_errors` have failed. A node that had failures inside it which were passed over ends in
   `WARNING`.
 - A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
-  that fails, too, or `on_exception` is `raise`, the node has failed.
+  that fails, too, or `on_exception` is `raise`, the node has failed. Each attempt goes on as a
+  RESTART would, by the `restart` of the node.
+- `timeout` is that of an attempt. What the node runs then is stopped, and the attempt has failed.
+  That of the plan, and `STOP`, end all that is open, and no exception runs.
 - The plan's session ends as its outermost node.
 
 A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
-children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
-children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+children follow their own, and the plan goes on at the next start: what ended meanwhile counts, and
+where the agent has stopped a child, its node is run again by its `restart`, which is none of its
+`attempts`. `STOP` of the plan stops its children, too: after the task now running, or at once. A
+child of an open plan can be stopped, which is an error of its node, but not restarted (`CONFLICT`).
+PURGE deletes a plan with its children, when all of them have ended, and none without its plan.
 
 ### RESTART of a plan
 
 A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
 in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
 RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
-ended well, is not run again.
+ended well, is not run again; what still runs is waited for. Attempts are counted anew.
+
+- Variables given with RESTART are the plan's from then on. A session that goes on gets those that
+  its node hands it now and that differ from what it was given.
+- `-FROM=NODE` goes on at a node, by its name or its place, whatever had failed before it in the
+  serials around it: the node and what comes behind it there begin anew, with new sessions. Other
+  branches go on as without it. In a `for_each` a name means all its values, a place one of them.
+- `-SKIP` passes over what failed, all of it. The plan ends in `WARNING` at best.
+- `-REDEFINE` takes the definition that the version has now. A node counts as it ended if one of the
+  same kind and name, and the same scenario, has its place in it.
 
 ### Circles
 
@@ -27760,6 +27786,7 @@ LIMITS = (
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
     Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
+    Limit("MAX_OPEN", MAX_OPEN, "", "nodes of a plan that are open at once"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),
