@@ -8679,13 +8679,21 @@ class Plans:
         connection.execute("update session set variables=? where id=?",
                            (json.dumps(change.values), session))
 
-    def note_cut(self, connection, agent):
-        """SHUTDOWN ends what runs: the children of plans that it ends are begun again with their
-        plan."""
-        connection.executemany(
-            "update plan_node set is_cut=1 where session=? and run=?", connection.execute(
-                "select parent, node from session where agent=? and status='RUNNING' and"
-                " node is not null", (agent,)).fetchall())
+    def note_cut(self, connection, sessions):
+        """SHUTDOWN ends these sessions: those of them that are children of plans are begun again
+        with their plan."""
+        for number in sessions:
+            row = self._sessions.find(connection, number)
+            if row is not None and row["node"] is not None and row["status"] == RUNNING:
+                connection.execute("update plan_node set is_cut=1 where session=? and run=?",
+                                   (row["parent"], row["node"]))
+
+    @staticmethod
+    def forget_cuts(connection, session):
+        """Of a plan that goes on: what a SHUTDOWN was about to end, and did not."""
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
 
     # -- what there is -----------------------------------------------------------------
 
@@ -18086,6 +18094,8 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
+        if not is_restart:
+            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -22704,11 +22714,12 @@ class Families:
         begun again with their plans. Waits for that to be on disk, as long as it can be."""
         self.leave()
         agent = self._agent
-        pendings = [repository.db.submit(repository.plans.note_cut, agent.name, within_s=WRITE_S)
-                    for repository in agent.places.list_open()
-                    if any(session.repository is repository and session.ticket.is_child
-                           for session in agent.queue.list_running())]
-        for pending in pendings:
+        numbers = collections.defaultdict(list)
+        for session in agent.queue.list_running():
+            if session.ticket.is_child and not session.ticket.is_plan:
+                numbers[session.repository].append(session.number)
+        for pending in [repository.db.submit(repository.plans.note_cut, sessions, within_s=WRITE_S)
+                        for repository, sessions in numbers.items()]:
             with contextlib.suppress(AgentError):
                 pending.result()
 

@@ -79,6 +79,8 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
+        if not is_restart:
+            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
