@@ -8688,13 +8688,6 @@ class Plans:
                 connection.execute("update plan_node set is_cut=1 where session=? and run=?",
                                    (row["parent"], row["node"]))
 
-    @staticmethod
-    def forget_cuts(connection, session):
-        """Of a plan that goes on: what a SHUTDOWN was about to end, and did not."""
-        connection.execute(
-            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
-            " session where id=child and status='STOPPED')", (session,))
-
     # -- what there is -----------------------------------------------------------------
 
     @staticmethod
@@ -9427,10 +9420,14 @@ class Sessions:
 
     @staticmethod
     def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
+        """A running session changes the agent that runs it, or Conflict. Of the children of a plan
+        those that SHUTDOWN was about to end, and did not, are as any."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
 
 
 # ======================================================================================
@@ -18059,6 +18056,7 @@ class PlanCourse:
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
+        self._looked = 0.0              # when it looked at all of them last, monotonic seconds
 
     def run(self, place):
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
@@ -18096,8 +18094,6 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
-        if not is_restart:
-            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -18133,7 +18129,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-                if self._halt is not None or self._is_blind:
+                is_overdue = clock.monotonic() >= self._looked + LOOK_AGAIN_S
+                if self._is_blind or self._halt is not None and is_overdue:
                     self._news.append(None)
 
     def _has_news(self):
@@ -18186,7 +18183,10 @@ class PlanCourse:
         while self._news:
             numbers.add(self._news.popleft())
         waits_for = tree.waits_for
-        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if None in numbers:
+            self._looked, numbers = now, waits_for
+        else:
+            numbers = numbers.intersection(waits_for)
         if not numbers:
             return
         try:

@@ -44,6 +44,7 @@ class PlanCourse:
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
+        self._looked = 0.0              # when it looked at all of them last, monotonic seconds
 
     def run(self, place):
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
@@ -81,8 +82,6 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
-        if not is_restart:
-            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -118,7 +117,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-                if self._halt is not None or self._is_blind:
+                is_overdue = clock.monotonic() >= self._looked + LOOK_AGAIN_S
+                if self._is_blind or self._halt is not None and is_overdue:
                     self._news.append(None)
 
     def _has_news(self):
@@ -171,7 +171,10 @@ class PlanCourse:
         while self._news:
             numbers.add(self._news.popleft())
         waits_for = tree.waits_for
-        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if None in numbers:
+            self._looked, numbers = now, waits_for
+        else:
+            numbers = numbers.intersection(waits_for)
         if not numbers:
             return
         try:
