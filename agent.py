@@ -107,6 +107,7 @@ Sections, each using only those above it:
                               their sessions.
     store/planrestarts        What a RESTART makes of a load plan: which of its nodes begin anew,
                               and which are passed over.
+    store/plantables          The tables of load plans: a migration of a work repository.
     store/progress            What a session records as it goes: steps, tasks, output, variables.
     store/restarts            How a session that ended badly is opened again: RESTART, at which
                               task, with which variables.
@@ -182,13 +183,25 @@ Sections, each using only those above it:
                               its session's values.
     runtime/course            The course of a session, from its ticket to its end: steps, attempts,
                               tasks.
+    runtime/delays            Sessions that could not begin, and what goes wrong while one is
+                              served.
     runtime/journal           What a session has to record: collected, masked, and handed to its
                               repository in order.
+    runtime/openlist          The sessions that are open in an agent: those that run, those that
+                              wait, those of later.
     runtime/parking           Sessions that wait for the end of a child, without a thread or a slot.
+    runtime/plannodes         The nodes of a load plan that were reached: what is known of each, and
+                              what it does next.
+    runtime/plantimes         When nodes of a load plan are due: their time-outs, and their next
+                              attempts.
+    runtime/plansteps         What follows in a load plan from what has happened: attempts of nodes
+                              begin, nodes end.
     runtime/plantree          A load plan under way, as a tree in memory: what has been reached of
                               it, and what is to do next.
     runtime/planrequests      What the runs of a load plan ask for: sessions, with the variables
                               that are handed to them.
+    runtime/planrecords       What a load plan has to record, on its way to the repository, with the
+                              sessions of its runs.
     runtime/planquestions     What a load plan has to find out before it can go on: values of a
                               for_each, branches of a case.
     runtime/plancourse        The course of a load plan: does what its tree says, and tells it what
@@ -300,7 +313,8 @@ Threads, and what ends each:
                       reading of
     parking           has those go on that are called, or whose time is over; ends at
                       Parking.close().
-    parent N          runs session N, whose child has ended, until that is over or waits again.
+    parent N          runs sessions whose child has ended, each until it is over or waits again;
+                      ends
     question N        what may block of that for session N, such as a query; ends with it.
     slot N            runs one session after the other; ends at SessionQueue.close().
     adopted N         runs session N, whose process outlived an agent; ends with it.
@@ -5591,6 +5605,12 @@ class Pending:
         self.finish(value, error)
         del error                       # its frames lead here, and would keep each other
 
+    def wait(self, timeout_s):
+        """Waits so many seconds at most -> whether it is done."""
+        if self._lock.acquire(timeout=timeout_s):
+            self._lock.release()
+        return self.is_done
+
     def result(self):
         """The value once it is there, of a write on disk; raises what the work or the commit
         raised."""
@@ -8594,6 +8614,7 @@ class Plans:
                 for change in changes]
 
     def _begin(self, connection, session, change, now):
+        """A row, and of a run its session -> what record() says of it."""
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
             " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
@@ -8803,12 +8824,10 @@ def find_pattern(nodes, place):
     """The place in a definition of a place that was reached, or None."""
     pattern = ""
     for word in place.split("."):
-        known = "%s.%s" % (pattern, word) if pattern else word
-        if known not in nodes:
-            known = pattern + ".*"
-        if known not in nodes:
+        below = "%s.%s" % (pattern, word) if pattern else word
+        pattern = below if below in nodes else pattern + ".*"
+        if pattern not in nodes:
             return None
-        pattern = known
     return pattern
 
 
@@ -8905,6 +8924,38 @@ def put_missing(connection, session, place, node, ended):
         "insert into plan_node(session, run, place, since, kind, name, value, attempt, tries,"
         " status, begun, ended) values (?, ?, ?, ?, ?, ?, '', 0, 1, 'STOPPED', ?, ?)",
         (session, run, place, run, node.kind, node.name or "", ended, ended))
+
+
+# ======================================================================================
+# store/plantables.py
+# The tables of load plans: a migration of a work repository.
+# ======================================================================================
+
+PLAN_TABLES = """
+create table plan_node (                -- an attempt of a node of a plan that was reached
+    session integer not null, run integer not null,     -- run counts in the session
+    place text not null,                -- in the plan: 1.2 is the second one below the root
+    since integer not null,             -- what is below it with a lower run does not count
+    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
+    kind text not null, name text not null, value text not null,
+    attempt integer not null,
+    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
+    status text not null, begun text not null, ended text,
+    due text,                           -- of its next attempt
+    message text not null default '',
+    child integer,                      -- the session of a run
+    scope text,                         -- JSON: variables that the branch has taken back
+    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
+    mark text not null default '',      -- by a RESTART: void, passed, reopened
+    primary key (session, run)
+) without rowid;
+create table plan_value (               -- what a for_each runs over, as it was when that began
+    session integer not null, place text not null, position integer not null, value text not null,
+    primary key (session, place, position)
+) without rowid;
+-- of a child of a plan: the run of its node
+alter table session add column node integer;
+"""
 
 
 # ======================================================================================
@@ -10212,23 +10263,8 @@ class Views:
 
     @staticmethod
     def get_durations(connection):
-        """{scenario: seconds}, of its newest sessions that ended well."""
-        durations = {}
-
-        def add(rows):
-            for scenario, begun, ended in rows:
-                newest = durations.setdefault(scenario, [])
-                if len(newest) < 100:
-                    newest.append(max(0.0, from_text(ended) - from_text(begun)))
-        query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
-                 " and begun is not null %s order by id desc limit %d")
-        add(connection.execute(query % ("", 20000)))
-        # a plan is older than all the children that it had
-        for name, in connection.execute("select distinct name from scenario").fetchall():
-            if name not in durations:
-                add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
-        return {scenario: sorted(newest)[len(newest) // 2]
-                for scenario, newest in durations.items()}
+        """list_durations()."""
+        return list_durations(connection)
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -10392,6 +10428,26 @@ def list_family(connection, rows, limit):
     return [row for row in family[::-1] if row[0] not in unseen][:limit]
 
 
+def list_durations(connection):
+    """{scenario: seconds}, of its newest sessions that ended well."""
+    durations = {}
+
+    def add(rows):
+        for scenario, begun, ended in rows:
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+    query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+             " and begun is not null %s order by id desc limit %d")
+    add(connection.execute(query % ("", 20000)))
+    # a plan is older than all the children that it had
+    for name, in connection.execute("select distinct name from scenario").fetchall():
+        if name not in durations:
+            add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
+    return {scenario: sorted(newest)[len(newest) // 2]
+            for scenario, newest in durations.items()}
+
+
 # ======================================================================================
 # store/whereabouts.py
 # Where the file of a work repository lies, whether it is a copy there, and its hold.
@@ -10480,6 +10536,17 @@ def release_repository(connection, spot):
     connection.execute(
         "update repository set hold_reason=null, hold_by=null, hold_since=null, hold_until=null,"
         " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
+
+
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return find_id(connection)
 
 
 # ======================================================================================
@@ -10667,31 +10734,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", """
-create table plan_node (                -- an attempt of a node of a plan that was reached
-    session integer not null, run integer not null,     -- run counts in the session
-    place text not null,                -- in the plan: 1.2 is the second one below the root
-    since integer not null,             -- what is below it with a lower run does not count
-    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
-    kind text not null, name text not null, value text not null,
-    attempt integer not null,
-    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
-    status text not null, begun text not null, ended text,
-    due text,                           -- of its next attempt
-    message text not null default '',
-    child integer,                      -- the session of a run
-    scope text,                         -- JSON: variables that the branch has taken back
-    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
-    mark text not null default '',      -- by a RESTART: void, passed, reopened
-    primary key (session, run)
-) without rowid;
-create table plan_value (               -- what a for_each runs over, as it was when that began
-    session integer not null, place text not null, position integer not null, value text not null,
-    primary key (session, place, position)
-) without rowid;
--- of a child of a plan: the run of its node
-alter table session add column node integer;
-""")
+""", PLAN_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -10880,17 +10923,6 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
 
 
 # ======================================================================================
@@ -16498,6 +16530,62 @@ def target_after(step, outcome):
 
 
 # ======================================================================================
+# runtime/delays.py
+# Sessions that could not begin, and what goes wrong while one is served.
+# ======================================================================================
+
+FAULT = "", "a fault of the agent, told in its log"
+
+
+class Delays:
+    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
+    could not begin did not: the queue has those read again."""
+
+    def __init__(self):
+        self._told = Told()
+        self._reasons = {}              # number -> (word of what it waits for, text)
+
+    def run(self, session, work):
+        """work() of a session -> its value. One that cannot begin is read again from its
+        repository, and tried again; one that began and has no end is found by the cleaning."""
+        value = None
+        try:
+            value = work()
+        except Exception as error:
+            if not session.is_begun:        # noted first: memory may be too short to tell it
+                self._reasons[session.number] = FAULT
+            with contextlib.suppress(MemoryError):
+                self._note(session, error)
+        else:
+            self._told.is_new(session.number, "")
+        if session.is_begun:
+            self.forget(session.number)
+        return value
+
+    def _note(self, session, error):
+        """Why work of a session has failed: in the log, and why it could not begin."""
+        is_told = False                     # for all of its repository
+        if isinstance(error, RepositoryError):
+            trouble, is_told = error.message, bool(session.repository.db.trouble)
+            word = LIMIT if isinstance(error, LimitFilled) else LOST
+            if not session.is_begun:
+                self._reasons[session.number] = word, trouble
+        else:
+            trouble = session.mask(tell_traceback(error))
+        if self._told.is_new(session.number, trouble) and not is_told:
+            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
+                        if session.is_begun else "does not begin yet", trouble)
+
+    def find(self, number):
+        """(word, text) of a session that could not begin, or None."""
+        return self._reasons.get(number)
+
+    def forget(self, number):
+        """A session has begun, or will not."""
+        self._reasons.pop(number, None)
+
+
+# ======================================================================================
 # runtime/journal.py
 # What a session has to record: collected, masked, and handed to its repository in order.
 # ======================================================================================
@@ -16657,12 +16745,71 @@ class Journal:
 
 
 # ======================================================================================
+# runtime/openlist.py
+# The sessions that are open in an agent: those that run, those that wait, those of later.
+# ======================================================================================
+
+class OpenList:
+    """What a SessionQueue knows of each of them, for those who look."""
+
+    def __init__(self):
+        self._changed = threading.Condition()   # guards all that follows
+        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
+        self.later = Later()
+        self._running = {}                      # number -> Session
+
+    def find(self, number):
+        """The running Session of a number, or None."""
+        return self._running.get(number)
+
+    def has(self, number, repository=None):
+        """Whether a session is running (of this repository, if one is given) or outstanding."""
+        with self._changed:
+            if number in self._running:
+                return repository in (None, self._running[number].repository)
+            return number in self._outstanding or number in self.later
+
+    def list_running(self):
+        """The running Sessions."""
+        with self._changed:
+            return list(self._running.values())
+
+    def list_waiting(self):
+        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
+        with self._changed:
+            waiting = list(self._outstanding.values())
+        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
+
+    def counts(self):
+        """How many sessions there are: (running, outstanding), those of later among the last."""
+        return len(self._running), len(self._outstanding) + len(self.later)
+
+
+class Later(dict):
+    """The sessions that wait for their start time: {number: repository}."""
+
+    def put_off(self, number, repository):
+        """Notes a session whose start time is to come; False when it was noted before."""
+        is_new = self.get(number) is not repository
+        self[number] = repository
+        return is_new
+
+    def is_put_off(self, number, repository):
+        """Whether a session still waits for its start time."""
+        return self.get(number) is repository
+
+
+# ======================================================================================
 # runtime/parking.py
 # Sessions that wait for the end of a child, without a thread or a slot.
 #
 # Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-# Thread parent N: runs session N, whose child has ended, until that is over or waits again.
+# Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
+# when there was none for a second. N counts these threads.
 # ======================================================================================
+
+SPARE_S = 1.0            # so long a thread waits for the next session that may go on
+
 
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
@@ -16676,6 +16823,9 @@ class Parking:
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
         self._threads = set()           # of those that go on; each takes itself out
+        self._free = 0                  # how many of these wait for a session
+        self._handed = collections.deque()      # sessions for them
+        self._work = threading.Condition(self._changed)         # there are some
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
@@ -16700,22 +16850,38 @@ class Parking:
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked:
-                self._called.add(session)
-                self._changed.notify()
+            if session in self._parked and session not in self._called:
+                if self._hand(session):
+                    del self._parked[session]
+                else:
+                    self._called.add(session)
+                    self._changed.notify()
+
+    def _hand(self, session):
+        """Gives a session to a thread that waits for one -> whether there is one."""
+        if self._free:
+            self._free -= 1
+            self._handed.append(session)
+            self._work.notify()
+            return True
+        return False
 
     def close(self):
         """Ends the thread; who still waits does not go on."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+            self._work.notify_all()
         self._thread.join()
         for thread in list(self._threads):
             thread.join()
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
-        thread = Worker(self._serve, "parent %d" % session.number, session)
+        with self._changed:
+            if self._hand(session):
+                return True
+        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
         self._threads.add(thread)       # first: close() waits for it
         is_started = thread.try_start()
         if not is_started:
@@ -16723,9 +16889,21 @@ class Parking:
         return is_started
 
     def _serve(self, session):
-        """The thread of a session that goes on."""
-        self._go_on(session)
+        """The thread of sessions that go on, one after the other."""
+        while session is not None:
+            self._go_on(session)
+            session = self._wait_handed()
         self._threads.discard(threading.current_thread())
+
+    def _wait_handed(self):
+        """The session that a thread has go on next, or None: there was none for a while."""
+        with self._changed:
+            self._free += 1
+            self._work.wait_for(lambda: self._handed or self._is_closing, SPARE_S)
+            if self._handed:
+                return self._handed.popleft()
+            self._free -= 1
+        return None
 
     def _run(self):
         while not self._is_closing:
@@ -16752,20 +16930,12 @@ class Parking:
 
 
 # ======================================================================================
-# runtime/plantree.py
-# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
+# runtime/plannodes.py
+# The nodes of a load plan that were reached: what is known of each, and what it does next.
 #
-# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
-# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
-# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
-# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
-#
-# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
-# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
-# under its `since`.
+# What a composite node does is decided by find_decision(), of what its children are.
 # ======================================================================================
 
-MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
 READY, PAUSED = "ready", "paused"       # in memory alone: before its begin; between two attempts
 OPEN_NODES = (READY, RUNNING, PAUSED)
 WELL = (DONE, WARNING)
@@ -16816,6 +16986,110 @@ class NodeState:
         return " ".join(self.words)
 
     @property
+    def is_branch(self):
+        """Whether it has variables of its own: below a parallel or for_each."""
+        return self.scope.owner is self
+
+    @property
+    def is_handling(self):
+        """Whether its exception has begun in this attempt."""
+        return self.handler is not None and self.handler.run > self.run
+
+    @property
+    def is_decided(self):
+        """Whether it knows which children it has; a run has none."""
+        kind = self.plan.kind
+        return kind in ("serial", "parallel") or kind == "case" and self.choice is not None \
+            or kind == "for_each" and self.items is not None
+
+    def forget_scope(self):
+        """What its branch has taken back does not count any more."""
+        if self.is_branch:
+            self.scope.own = {name: value for name, value in self.scope.own.items()
+                              if is_loop_variable(self, name)}
+
+    # -- its course --------------------------------------------------------------------
+
+    def begin(self, run, attempt, is_anew):
+        """An attempt begins; `is_anew`, or where its `restart` says so, nothing of an earlier one
+        counts. A run waits for its session to be made."""
+        self.run, self.attempt = run, attempt
+        self.status = READY if self.plan.kind == "run" else RUNNING
+        is_anew = is_anew or self.since is None \
+            or self.plan.restart == "all" and not self.is_reopened
+        if is_anew:
+            self.since, self.first, self.child, self.children = run, 0, None, {}
+            self.forget_scope()
+        self.message, self.halt, self.is_passed, self.is_reopened = "", "", False, False
+        self.choice = self.until = self.due = None
+        self.reset()
+
+    def begin_tries(self):
+        """Its attempts are counted anew."""
+        self.tries = 1
+
+    def limit(self, begun):
+        """The time-out of its attempt, which began then -> when that is."""
+        self.until = begun + self.plan.timeout_s
+        return self.until
+
+    def end_in_time(self):
+        """Its time-out has come: what it has under way is to end."""
+        self.until, self.halt = None, "time-out of the node after %g s" % self.plan.timeout_s
+
+    def learn(self, answer):
+        """It knows the values of its loop, or the branch of its case."""
+        self.open -= 1
+        if self.plan.kind == "case":
+            self.choice = answer
+        else:
+            self.items = answer
+
+    def wait_for(self, child):
+        """A run has its session; None: it could not be made."""
+        self.status, self.child = RUNNING, child
+
+    def count(self, count):
+        """So many of what it waits for more, or fewer."""
+        self.open += count
+
+    def note_end(self, child):
+        """A child has ended in this attempt."""
+        if child.index == HANDLER:
+            return
+        if child.status in (ERROR, STOPPED):
+            self.errors += 1
+            self.cause = child.tell()
+        elif child.status == WARNING:
+            self.warning = child.tell()
+
+    def pause(self, now):
+        """An attempt has failed, another one is to follow."""
+        self.halt, self.until = "", None
+        self.tries += 1
+        self.resume_pause(now + self.plan.retry_delay_s)
+
+    def resume_pause(self, due):
+        """Its next attempt is due then."""
+        self.status, self.due = PAUSED, due
+
+    def resume_choice(self):
+        """A case goes on with the branch that has begun in its attempt."""
+        self.choice = next((index for index, child in self.children.items()
+                            if child.run > self.run), None)
+
+    def handle(self, message):
+        """Its last attempt has failed for this reason; its exception is to run."""
+        self.halt, self.until, self.message = "", None, message
+
+    def end(self, status, message):
+        """It ends."""
+        self.status, self.message, self.halt = status, message, ""
+        self.until = self.due = None
+
+    # -- what it is --------------------------------------------------------------------
+
+    @property
     def is_open(self):
         """Whether it has begun, or is about to, and has not ended."""
         return self.status in OPEN_NODES
@@ -16848,6 +17122,24 @@ class NodeState:
         return body.node if kind == "for_each" else None
 
 
+def make_child(node, index, plan):
+    """The NodeState of a child that has not been reached before: a branch of a parallel or for_each
+    has variables of its own."""
+    child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
+    kind = node.plan.kind
+    if index == HANDLER:
+        node.handler = child
+        return child
+    node.children[index] = child
+    if kind in ("parallel", "for_each"):
+        own = {}
+        if kind == "for_each":
+            own = {node.plan.body.variable: node.items[index]}
+            child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
+        child.scope = Scope(node.scope, own, child)
+    return child
+
+
 def child_place(node, index):
     """The place of a child of a NodeState: 1.2 is the second one below the root."""
     word = str(index + 1)
@@ -16867,11 +17159,181 @@ def find_index(node, word):
     return int(word) - 1
 
 
-class PlanTree:
-    """The nodes of a plan that were reached, and what follows from what happens to them.
+def is_loop_variable(node, name):
+    """Whether a variable of a branch is that of its for_each."""
+    plan = node.above.plan
+    return plan.kind == "for_each" and plan.body.variable == name
 
-    `values` are the plan's variables. Times are monotonic seconds.
-    """
+
+def tell_scope(node):
+    """What a branch has taken back, as JSON, or None."""
+    if not node.is_branch:
+        return None
+    own = {name: value for name, value in node.scope.own.items()
+           if not is_loop_variable(node, name)}
+    return json.dumps(own) if own else None
+
+
+def line_of(node):
+    """A node, and those above it."""
+    while node is not None:
+        yield node
+        node = node.above
+
+
+# -- what a composite node does next ----------------------------------------------------
+
+class Decision(NamedTuple):
+    """What a node does: begins the child of this index, or ends, or fails, if `status` is ERROR."""
+    index: int = -1
+    status: str = ""
+    message: str = ""
+
+
+def find_decision(node):
+    """The Decision of a composite node that is open and knows its values or its branch, or None: it
+    waits for its children. `next` of the node is moved past what is over."""
+    kind = node.plan.kind
+    if kind == "case":
+        node.next = max(node.next, node.choice)
+        return decide_serial(node, node.choice + 1)
+    if kind == "serial":
+        return decide_serial(node, len(node.plan.body.nodes))
+    return decide_parallel(node)
+
+
+def decide_serial(node, count):
+    """Of a serial of so many children; a case is one of the branch that it has chosen."""
+    while node.next < count:
+        child = node.children.get(node.next)
+        if child is None or not child.is_open and not child.is_well and child.run < node.run:
+            if is_enabled(node):
+                return Decision(node.next)
+        elif child.is_open:
+            return None
+        elif not child.is_well:         # in this attempt
+            return Decision(status=ERROR, message=child.tell())
+        elif child.status != DONE:
+            node.warning = child.tell()
+        node.next += 1
+    return Decision(status=WARNING if node.warning else DONE, message=node.warning)
+
+
+def decide_parallel(node):
+    """Of a parallel or for_each: as many children at once as it may have, until they are all over,
+    or too many have failed."""
+    body, is_loop = node.plan.body, node.plan.kind == "for_each"
+    count = len(node.items if is_loop else body.nodes)
+    limit = body.parallel if is_loop else body.limit
+    while node.next < count and node.errors <= body.max_errors:
+        child = node.children.get(node.next)
+        if child is not None and child.is_well:
+            if child.status != DONE:
+                node.warning = child.tell()
+        elif (child is None or child.run < node.run) and is_enabled(node):
+            return Decision(node.next) if node.open < (limit or count) else None
+        node.next += 1
+    if node.open:
+        return None
+    text = node.warning
+    if node.errors:
+        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+    if node.errors > body.max_errors:
+        return Decision(status=ERROR, message=text)
+    return Decision(status=WARNING if text else DONE, message=text)
+
+
+def is_enabled(node):
+    """Whether the next child of a node is there, and not to be passed over."""
+    plan = node.below(node.next)
+    return plan is not None and plan.enabled
+
+
+# -- of the rows of a repository ---------------------------------------------------------
+
+def restore_nodes(plan, scope, rows, items):
+    """{place: NodeState} of NodeRows in the order of their runs, those above first; `items` has
+    the values of loops by their place. What the definition has no place for does not count."""
+    newest, nodes = {row.place: row for row in rows if not row.is_void}, {}
+    for place in sorted(newest, key=lambda place: place.count(".")):
+        row = newest[place]
+        node = _place_row(plan, scope, row, nodes)
+        if node is None:
+            continue
+        nodes[place] = node
+        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.attempt, node.status, node.message, node.child = (
+            row.attempt, row.status, row.message, row.child)
+        node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
+        node.items = items.get(place)
+        node.reset()
+        if node.is_branch and row.scope:
+            node.scope.own.update(json.loads(row.scope))
+    return nodes
+
+
+def _place_row(plan, scope, row, nodes):
+    """The NodeState of a NodeRow among those above it, or None."""
+    if row.place == "1":
+        return NodeState(plan, "1", None, 0, scope) if plan.kind == row.kind else None
+    place, _, word = row.place.rpartition(".")
+    above = nodes.get(place)
+    if above is None or row.run < above.since:
+        return None
+    index = find_index(above, word)
+    if above.plan.kind == "for_each" and index != HANDLER and (
+            above.items is None or index >= len(above.items)):
+        return None
+    child = above.below(index)
+    if child is None or child.kind != row.kind:
+        return None
+    return make_child(above, index, child)
+
+
+# ======================================================================================
+# runtime/plantimes.py
+# When nodes of a load plan are due: their time-outs, and their next attempts.
+# ======================================================================================
+
+class NodeTimes:
+    """When time-outs of nodes and their next attempts are due; what was due of an attempt is not,
+    once that has ended."""
+
+    def __init__(self):
+        self._heap, self._order = [], itertools.count()    # (when, order, node, its run)
+
+    def put(self, when, node):
+        """A NodeState is due then, by its `until` or its `due`."""
+        heapq.heappush(self._heap, (when, next(self._order), node, node.run))
+
+    def find_next(self):
+        """When something is due next, or None."""
+        while self._heap and not self._is_due(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now):
+        """Yields the NodeStates that are due by now."""
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_due(*entry):
+                yield entry[2]
+
+    @staticmethod
+    def _is_due(when, _, node, run):
+        return node.run == run and when == (node.due if node.status == PAUSED else node.until)
+
+
+# ======================================================================================
+# runtime/plansteps.py
+# What follows in a load plan from what has happened: attempts of nodes begin, nodes end.
+# ======================================================================================
+
+MAX_OPEN = 1000         # nodes of a plan that are open at once; a composite may always have one
+
+
+class PlanSteps:
+    """The half of a PlanTree that says what is to be recorded and done."""
 
     def __init__(self, plan, values, last_run=0):
         self._plan, self._run = plan, last_run
@@ -16883,124 +17345,7 @@ class PlanTree:
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
         self._open = 0
-        self._times, self._order = [], itertools.count()   # heap of (when, order, node, its run)
-
-    # -- what there is -----------------------------------------------------------------
-
-    @property
-    def is_over(self):
-        """Whether nothing is open, and nothing is to come."""
-        return self.root is None or not self.root.is_open
-
-    @property
-    def waits_for(self):
-        """The numbers of the sessions whose end it waits for."""
-        return list(self._children)
-
-    @property
-    def has_questions(self):
-        """Whether values or branches are to be found out."""
-        return bool(self._questions)
-
-    def find(self, number):
-        """The NodeState that waits for the end of a session."""
-        return self._children[number]
-
-    def tell_halt(self, node):
-        """Why a node is being ended, in words."""
-        return self.halt[1] if self.halt is not None else next(
-            each.halt for each in line_of(node) if each.halt)
-
-    def find_time(self):
-        """When a time-out or an attempt is due next, or None."""
-        while self._times and not self._is_timed(*self._times[0][2:]):
-            heapq.heappop(self._times)
-        return self._times[0][0] if self._times else None
-
-    @staticmethod
-    def _is_timed(node, run):
-        return node.run == run and (node.status == PAUSED or node.until is not None)
-
-    # -- what happens ------------------------------------------------------------------
-
-    def begin(self, now):
-        """The plan begins; or a RESTART goes on where it failed; or an open one goes on."""
-        self._now = now
-        if self.root is None:
-            if self._plan.enabled:
-                self.root = NodeState(self._plan, "1", None, 0, self.scope)
-                self._start(self.root, True)
-        elif not self.root.is_open and not self.root.is_well:
-            self.root.tries = 1
-            self._start(self.root, False)
-
-    def end_child(self, number, status, message, values, is_cut, now):
-        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
-        self._now = now
-        node = self._children.pop(number, None)
-        if node is None:
-            return
-        message = "session %d: %s%s" % (number, status, message and ": " + message)
-        if status in WELL:
-            fault = self._take_back(node, values, number)
-            if fault:
-                self._settle(node, ERROR, fault)
-            else:
-                self._end(node, status, message if status == WARNING else "")
-        elif is_cut and status == STOPPED and not self._find_halt(node):
-            self._start(node, False)
-        else:
-            self._settle(node, status, message)
-
-    def take(self, node, items, now):
-        """The values of a for_each have been taken down, or which branch of a case fits."""
-        self._now = now
-        if node.status == RUNNING:
-            node.open -= 1
-            if node.plan.kind == "case":
-                node.choice = items
-            else:
-                node.items = items
-                self._changes.append(ValuesNote(node.place, items))
-            self._todo.append(node)
-
-    def fail(self, node, message, now):
-        """What a node needs cannot be had: its values, the session that it is to start."""
-        self._now = now
-        if node.plan.kind == "run":
-            node.status = RUNNING
-        else:
-            node.open -= 1
-        self._settle(node, ERROR, message)
-
-    def begun(self, node, number, now):
-        """A run has its session, whose end it waits for."""
-        self._now = now
-        node.status, node.child = RUNNING, number
-        self._children[number] = node
-        if self._find_halt(node):
-            self._stops.append(node)
-
-    def stop(self, status, message, now):
-        """The plan ends so: nothing begins any more, what runs is to be stopped."""
-        self._now = now
-        self.halt = status, message
-        if self.root is not None and self.root.is_open:
-            self._halt_below(self.root)
-
-    def call(self, now):
-        """The times that have come by now."""
-        self._now = now
-        while self._times and self._times[0][0] <= now:
-            when, _, node, run = heapq.heappop(self._times)
-            if not self._is_timed(node, run):
-                continue
-            if node.status == PAUSED:
-                self._start(node, False)
-            elif node.until is not None and node.until <= when:
-                node.until = None
-                node.halt = "time-out of the node after %g s" % node.plan.timeout_s
-                self._halt_below(node)
+        self._times = NodeTimes()
 
     # -- what follows ------------------------------------------------------------------
 
@@ -17030,149 +17375,68 @@ class PlanTree:
         """An attempt of a node begins; `is_anew`: nothing of an earlier one counts."""
         plan = node.plan
         self._run += 1
-        node.run, node.attempt = self._run, self._attempts.get(node.place, 0) + 1
-        self._attempts[node.place] = node.attempt
+        attempt = self._attempts[node.place] = self._attempts.get(node.place, 0) + 1
         if not node.is_open:
             self._count(node, 1)
-        node.status, node.message, node.halt, node.is_passed = RUNNING, "", "", False
-        is_all, node.is_reopened = plan.restart == "all" and not node.is_reopened, False
-        if is_anew or node.since is None or is_all:
-            node.since, node.first, node.child, node.children = node.run, 0, None, {}
-            for name in [name for name in node.scope.own if node.scope.owner is node]:
-                if not is_loop_variable(node, name):
-                    del node.scope.own[name]
-        node.reset()
-        node.choice = node.until = node.due = None
+        node.begin(self._run, attempt, is_anew)
         if plan.timeout_s is not None:
-            node.until = self._now + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            node.status = READY
             self._ready.append(node)
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
-        if plan.kind == "case" or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
+        if not node.is_decided:
+            self._question(node)
+
+    def _question(self, node):
+        """What a node needs to know is to be found out."""
+        node.count(1)
+        self._questions.append(node)
 
     def _count(self, node, count):
         """A node becomes open, or has ended."""
         self._open += count
         if node.above is not None:
-            node.above.open += count
+            node.above.count(count)
 
     def _begin_child(self, node, index):
-        """Begins a child, for the first time or again; one that is not enabled is passed over ->
-        whether it has begun."""
-        plan = node.below(index)
-        if plan is None or not plan.enabled:
-            return False
+        """Begins a child, for the first time or again."""
         child = node.handler if index == HANDLER else node.children.get(index)
         if child is None:
-            child = self._make(node, index, plan)
-        child.tries = 1
+            child = make_child(node, index, node.below(index))
+        child.begin_tries()
         self._start(child, index == HANDLER or child.status is None)
-        return True
-
-    @staticmethod
-    def _make(node, index, plan):
-        """The NodeState of a child that has not been reached before."""
-        child = NodeState(plan, child_place(node, index), node, index, node.scope, node.words)
-        kind = node.plan.kind
-        if kind in ("parallel", "for_each") and index != HANDLER:
-            own = {}
-            if kind == "for_each":
-                own = {node.plan.body.variable: node.items[index]}
-                child.words += ("%s=%s" % (node.plan.body.variable, node.items[index]),)
-            child.scope = Scope(node.scope, own, child)
-        if index == HANDLER:
-            node.handler = child
-        else:
-            node.children[index] = child
-        return child
-
-    # -- the kinds ---------------------------------------------------------------------
 
     def _look(self, node):
-        """What a composite node does next."""
-        if node.status != RUNNING:
-            return
-        if self._children.get(node.child) is node:
+        """What a node does next, once something has changed below it."""
+        if node.status != RUNNING or self._children.get(node.child) is node:
             return
         if self._find_halt(node):
             if not node.open:
                 self._settle(node, STOPPED, "")
-        elif node.handler is not None and node.handler.run > node.run:
+        elif node.is_handling:
             if not node.handler.is_open:
                 self._end_handled(node, node.handler)
-        elif node.plan.kind == "serial":
-            self._look_serial(node)
-        elif node.plan.kind == "case":
-            self._look_case(node)
-        elif node.plan.kind != "run" and not (node.plan.kind == "for_each" and node.items is None):
-            self._look_parallel(node)
+        elif node.is_decided:
+            self._decide(node)
 
-    def _look_serial(self, node):
-        count = len(node.plan.body.nodes)
-        while node.next < count:
-            child = node.children.get(node.next)
-            if child is not None and child.is_open:
+    def _decide(self, node):
+        """Does what a composite node decides, as long as it decides anything."""
+        while True:
+            decision = find_decision(node)
+            if decision is None:
                 return
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is not None and child.run > node.run:
-                self._settle(node, ERROR, child.tell())
+            if decision.status == ERROR:
+                self._settle(node, ERROR, decision.message)
                 return
-            elif self._begin_child(node, node.next):
+            if decision.status:
+                self._end(node, decision.status, decision.message)
                 return
-            node.next += 1
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_case(self, node):
-        if node.choice is None:
-            return
-        child = node.children.get(node.choice)
-        if child is not None and child.is_open:
-            return
-        if child is not None and child.is_well:
-            self._note_warning(node, child)
-        elif child is not None and child.run > node.run:
-            self._settle(node, ERROR, child.tell())
-            return
-        elif self._begin_child(node, node.choice):
-            return
-        self._end(node, WARNING if node.warning else DONE, node.warning)
-
-    def _look_parallel(self, node):
-        body = node.plan.body
-        is_loop = node.plan.kind == "for_each"
-        count = len(node.items if is_loop else body.nodes)
-        limit = (body.parallel if is_loop else body.limit) or count
-        while node.next < count and node.open < limit and node.errors <= body.max_errors:
             if self._open >= MAX_OPEN and node.open:
                 self._starved.append(node)
                 return
-            child = node.children.get(node.next)
-            if child is not None and child.is_well:
-                self._note_warning(node, child)
-            elif child is None or child.run < node.run:
-                self._begin_child(node, node.next)
-            node.next += 1
-        if node.open or node.next < count and node.errors <= body.max_errors:
-            return
-        if node.errors:
-            node.cause = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
-        if node.errors > body.max_errors:
-            self._settle(node, ERROR, node.cause)
-        else:
-            text = node.cause or node.warning
-            self._end(node, WARNING if text else DONE, text)
-
-    @staticmethod
-    def _note_warning(node, child):
-        if child.status != DONE:
-            node.warning = child.tell()
+            self._begin_child(node, decision.index)
 
     # -- ends --------------------------------------------------------------------------
 
@@ -17184,23 +17448,20 @@ class PlanTree:
             self._end(node, status, message)
             return
         if node.halt:                   # its own time-out
-            status, message, node.halt = ERROR, node.halt, ""
-        node.until = None
+            status, message = ERROR, node.halt
         if node.tries < node.plan.attempts:
-            node.tries += 1
-            node.status, delay_s = PAUSED, node.plan.retry_delay_s
-            node.due = self._now + delay_s
+            node.pause(self._now)
             text = "%s; attempt %d of %d follows" % (message, node.tries, node.plan.attempts)
-            self._changes.append(NodeEnd(node.run, status, text, delay_s))
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            self._changes.append(NodeEnd(node.run, status, text, node.plan.retry_delay_s))
+            self._times.put(node.due, node)
             return
         handler = node.plan.exception
         if handler is not None and handler.enabled:
-            node.message = message
+            node.handle(message)
             self._changes.append(NodeNote(node.run, message))
             self._begin_child(node, HANDLER)
             return
-        if handler is not None and node.plan.on_exception == "ignore":
+        if node.plan.on_exception == "ignore":
             status = WARNING
         self._end(node, status, message)
 
@@ -17215,18 +17476,14 @@ class PlanTree:
     def _end(self, node, status, message):
         """A node ends."""
         was_reached = node.status != READY
-        node.status, node.message, node.until, node.due = status, message, None, None
+        node.end(status, message)
         if was_reached:
             self._changes.append(NodeEnd(node.run, status, message, None))
         self._count(node, -1)
         above = node.above
         if above is None:
             return
-        if status in (ERROR, STOPPED) and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
-        elif status == WARNING and node.index != HANDLER:
-            above.warning = node.tell()
+        above.note_end(node)
         self._todo.append(above)
 
     def _take_back(self, node, values, number):
@@ -17266,103 +17523,167 @@ class PlanTree:
                     to_end.append(each.handler)
 
 
+# ======================================================================================
+# runtime/plantree.py
+# A load plan under way, as a tree in memory: what has been reached of it, and what is to do next.
+#
+# Pure: no clock, no thread, no file. What has happened is told to it (a session has ended, values
+# have been taken down, a time has come, the plan is to stop); advance() then says what follows, as
+# NodeBegin, NodeEnd and so on, which are rows of the repository. A tree that is made again of these
+# rows goes on where they end: so a crash between any two of them loses and doubles nothing.
+#
+# A node begins once an attempt. What a composite node reached in an attempt has a higher `run` than
+# the attempt itself; what is left of an earlier one, and still counts, has a lower one, but none
+# under its `since`.
+# ======================================================================================
+
+class PlanTree(PlanSteps):
+    """The nodes of a plan that were reached, and what follows from what happens to them.
+
+    `values` are the plan's variables. Times are monotonic seconds.
+    """
+
+    # -- what there is -----------------------------------------------------------------
+
+    @property
+    def is_over(self):
+        """Whether nothing is open, and nothing is to come."""
+        return self.root is None or not self.root.is_open
+
+    @property
+    def waits_for(self):
+        """The numbers of the sessions whose end it waits for."""
+        return list(self._children)
+
+    @property
+    def has_questions(self):
+        """Whether values or branches are to be found out."""
+        return bool(self._questions)
+
+    def find(self, number):
+        """The NodeState that waits for the end of a session."""
+        return self._children[number]
+
+    def tell_halt(self, node):
+        """Why a node is being ended, in words."""
+        return self.halt[1] if self.halt is not None else next(
+            each.halt for each in line_of(node) if each.halt)
+
+    def find_time(self):
+        """When a time-out or an attempt is due next, or None."""
+        return self._times.find_next()
+
+    # -- what happens ------------------------------------------------------------------
+
+    def begin(self, now):
+        """The plan begins; or a RESTART goes on where it failed; or an open one goes on."""
+        self._now = now
+        if self.root is None:
+            if self._plan.enabled:
+                self.root = NodeState(self._plan, "1", None, 0, self.scope)
+                self._start(self.root, True)
+        elif not self.root.is_open and not self.root.is_well:
+            self.root.begin_tries()
+            self._start(self.root, False)
+
+    def end_child(self, number, status, message, values, is_cut, now):
+        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        self._now = now
+        node = self._children.pop(number, None)
+        if node is None:
+            return
+        message = "session %d: %s%s" % (number, status, message and ": " + message)
+        if status in WELL:
+            fault = self._take_back(node, values, number)
+            if fault:
+                self._settle(node, ERROR, fault)
+            else:
+                self._end(node, status, message if status == WARNING else "")
+        elif is_cut and status == STOPPED and not self._find_halt(node):
+            self._start(node, False)
+        else:
+            self._settle(node, status, message)
+
+    def take(self, node, items, now):
+        """The values of a for_each have been taken down, or which branch of a case fits."""
+        self._now = now
+        if node.status == RUNNING:
+            node.learn(items)
+            if node.plan.kind == "for_each":
+                self._changes.append(ValuesNote(node.place, items))
+            self._todo.append(node)
+
+    def fail(self, node, message, now):
+        """What a node needs cannot be had: its values, the session that it is to start."""
+        self._now = now
+        if node.plan.kind == "run":
+            node.wait_for(node.child)
+        else:
+            node.count(-1)
+        self._settle(node, ERROR, message)
+
+    def begun(self, node, number, now):
+        """A run has its session, whose end it waits for."""
+        self._now = now
+        node.wait_for(number)
+        self._children[number] = node
+        if self._find_halt(node):
+            self._stops.append(node)
+
+    def stop(self, status, message, now):
+        """The plan ends so: nothing begins any more, what runs is to be stopped."""
+        self._now = now
+        self.halt = status, message
+        if self.root is not None and self.root.is_open:
+            self._halt_below(self.root)
+
+    def call(self, now):
+        """The times that have come by now."""
+        self._now = now
+        for node in self._times.take(now):
+            if node.status == PAUSED:
+                self._start(node, False)
+            else:
+                node.end_in_time()
+                self._halt_below(node)
+
     # -- rows of the repository --------------------------------------------------------
 
     def restore(self, rows, items, shift_s):
-        """Makes the tree of NodeRows, in the order of their runs, and {place: values of a
-        for_each}. Their times and so many seconds are monotonic ones. What the definition has no
-        place for does not count."""
+        """Goes on with what its rows tell, as restore_nodes() takes them; their times and so many
+        seconds are monotonic ones."""
         self._attempts.update((row.place, row.attempt) for row in rows)
-        newest = {row.place: row for row in rows if not row.is_void}
-        states = {}
-        for place in sorted(newest, key=lambda place: place.count(".")):
-            row = newest[place]
-            node = self._place(row, states)
-            if node is not None:
-                states[place] = node
-                node.run, node.since, node.first, node.attempt, node.tries = (
-                    row.run, row.since, row.first, row.attempt, row.tries)
-                node.status, node.message, node.child = row.status, row.message, row.child
-                node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
-                node.items = items.get(place)
-                if node.scope.owner is node and row.scope:
-                    node.scope.own.update(json.loads(row.scope))
-        self.root = states.get("1")
-        for place, node in states.items():
+        newest = {row.place: row for row in rows}
+        nodes = restore_nodes(self._plan, self.scope, rows, items)
+        self.root = nodes.get("1")
+        for place, node in nodes.items():
             self._resume(node, newest[place], shift_s)
-
-    def _place(self, row, states):
-        """The NodeState of a NodeRow in its tree, or None."""
-        if row.place == "1":
-            is_same = self._plan.kind == row.kind
-            return NodeState(self._plan, "1", None, 0, self.scope) if is_same else None
-        place, _, word = row.place.rpartition(".")
-        above = states.get(place)
-        if above is None or row.run < above.since:
-            return None
-        index = find_index(above, word)
-        if above.plan.kind == "for_each" and index != HANDLER and (
-                above.items is None or index >= len(above.items)):
-            return None
-        plan = above.below(index)
-        if plan is None or plan.kind != row.kind:
-            return None
-        return self._make(above, index, plan)
 
     def _resume(self, node, row, shift_s):
         """What a node of a tree that was restored counts, and waits for."""
         above, plan = node.above, node.plan
         if row.due is not None:
-            node.status, node.due = PAUSED, row.due + shift_s
-            heapq.heappush(self._times, (node.due, next(self._order), node, node.run))
+            node.resume_pause(row.due + shift_s)
+            self._times.put(node.due, node)
         if node.is_open:
             self._count(node, 1)
-        elif above is not None and node.run > above.run and not node.is_well \
-                and node.index != HANDLER:
-            above.errors += 1
-            above.cause = node.tell()
+        elif above is not None and node.run > above.run and not node.is_well:
+            above.note_end(node)
         if node.status != RUNNING:
             return
-        if node.handler is not None and node.handler.run > node.run:
+        if node.is_handling:
             self._todo.append(node)
             return
         if plan.timeout_s is not None:
-            node.until = row.begun + shift_s + plan.timeout_s
-            heapq.heappush(self._times, (node.until, next(self._order), node, node.run))
+            self._times.put(node.limit(row.begun + shift_s), node)
         if plan.kind == "run":
             self._children[node.child] = node
             return
         self._todo.append(node)
-        node.next = node.first
         if plan.kind == "case":
-            node.choice = next((index for index, child in node.children.items()
-                                if child.run > node.run), None)
-        if plan.kind == "case" and node.choice is None \
-                or plan.kind == "for_each" and node.items is None:
-            node.open += 1
-            self._questions.append(node)
-
-
-def is_loop_variable(node, name):
-    """Whether a variable of a branch is that of its for_each."""
-    plan = node.above.plan
-    return plan.kind == "for_each" and plan.body.variable == name
-
-
-def tell_scope(node):
-    """What a branch has taken back, as JSON, or None."""
-    if node.scope.owner is not node:
-        return None
-    own = {name: value for name, value in node.scope.own.items()
-           if not is_loop_variable(node, name)}
-    return json.dumps(own) if own else None
-
-
-def line_of(node):
-    """A node, and those above it."""
-    while node is not None:
-        yield node
-        node = node.above
+            node.resume_choice()
+        if not node.is_decided:
+            self._question(node)
 
 
 # ======================================================================================
@@ -17421,10 +17742,10 @@ class PlanRequests:
             parent=row["id"], node=node.run)
         restart = None
         if former is not None:
-            given = json.loads(former["given"])
+            before = json.loads(former["given"])
             restart = RestartRequest(former["id"], {
                 name: value for name, value in variables.items()
-                if name in secrets or value != given.get(name, target.variables.get(name))},
+                if name in secrets or value != before.get(name, target.variables.get(name))},
                 is_held=is_held, plan=row["id"])
         if secrets:
             name = self._repository.secrets.write(secrets)
@@ -17432,12 +17753,11 @@ class PlanRequests:
             restart = restart and restart._replace(secret_file=name)
         return change._replace(request=request, former=restart)
 
-    def close(self, changes, results):
-        """These changes were recorded, with these results, or never will be: what was put aside
-        for them belongs to their sessions now, or to nobody."""
-        results = list(results) or [None] * len(changes)
+    def close(self, pairs, results):
+        """The changes of pairs (change, node) were recorded, with these results, or never will be
+        (None): what was put aside for them belongs to their sessions now, or to nobody."""
         secrets = self._repository.secrets
-        for change, result in zip(changes, results):
+        for (change, _), result in zip(pairs, results or [None] * len(pairs)):
             if not isinstance(change, NodeBegin) or change.request is None:
                 continue
             if change.request.secret_file:
@@ -17445,6 +17765,80 @@ class PlanRequests:
                                and result.has_secrets and result.ending is None)
             if isinstance(result, Ticket) and result.spent_file:
                 secrets.forget(result.spent_file)
+
+
+# ======================================================================================
+# runtime/planrecords.py
+# What a load plan has to record, on its way to the repository, with the sessions of its runs.
+# ======================================================================================
+
+CHANGES_AT_ONCE = 50    # in a transaction, so that other requests have their turn
+SOON_S = 0.05           # so long a thread waits for a commit itself
+
+
+class PlanRecords:
+    """Hands changes to the writer, those of runs with their requests; wake() is called once they
+    are written."""
+
+    def __init__(self, row, scenario, journal, around, wake):
+        self._requests = PlanRequests(row, scenario, journal, around)
+        self._hidden, self._journal, self._around = scenario.secrets, journal, around
+        self._repository, self._wake = journal.repository, wake
+
+    def record(self, starts, waits_for):
+        """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
+        generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
+        why it has no session)]. Conflict, RepositoryError."""
+        chunks = [self._submit(starts[place:place + CHANGES_AT_ONCE])
+                  for place in range(0, len(starts), CHANGES_AT_ONCE)]
+        begun = []
+        try:
+            while chunks:
+                pending, pairs = chunks[0]
+                while not pending.wait(SOON_S):
+                    yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
+                                  is_deaf=True)
+                try:
+                    results = pending.result()
+                except Changed:         # a scenario was replaced at the same time
+                    self._requests.close(pairs, None)
+                    chunks[0] = self._submit([(strip(change), node) for change, node in pairs])
+                    continue
+                self._requests.close(pairs, results)
+                del chunks[0]
+                begun += [(node, result or self._requests.take_fault(node))
+                          for (_, node), result in zip(pairs, results) if node is not None]
+        except Exception:
+            for _, pairs in chunks:     # what was put aside is nobody's
+                self._requests.close(pairs, None)
+            raise
+        return begun
+
+    def _submit(self, pairs):
+        """Hands changes over -> (Pending, the pairs as they are written)."""
+        prepared = [(self.mask(change) if node is None
+                     else self._requests.prepare(node, change), node) for change, node in pairs]
+        pending = self._repository.db.submit(
+            self._repository.plans.record, self._journal.session, self._around.identity,
+            [change for change, _ in prepared], self._around.clock.now(),
+            on_done=lambda _: self._wake())
+        return pending, prepared
+
+    def mask(self, change):
+        """A change without secrets, and on one line."""
+        if isinstance(change, (NodeEnd, NodeNote)):
+            return change._replace(message=one_line(self._journal.mask(change.message)))
+        if isinstance(change, VariablesNote):
+            return VariablesNote({name: value for name, value in change.values.items()
+                                  if name not in RESERVED_VARIABLES and name not in self._hidden})
+        return change
+
+
+def strip(change):
+    """A change that is to be prepared anew."""
+    if isinstance(change, NodeBegin):
+        return change._replace(request=None, former=None)
+    return change
 
 
 # ======================================================================================
@@ -17486,6 +17880,7 @@ class Question:
             self._thread.join(TERM_S + KILL_S)
 
     def _find(self):
+        """Its thread: whatever goes wrong is the answer, too."""
         try:
             self.items = self._work(self._execution)
         except Interrupted as interrupt:
@@ -17621,7 +18016,6 @@ def find_values(source, execution):
 # asked for and not recorded are asked for anew.
 # ======================================================================================
 
-CHANGES_AT_ONCE = 50              # changes in a transaction, so that other requests have their turn
 LOOK_AGAIN_S = 2.0      # between two looks at what is to end, or could not be read
 
 
@@ -17632,7 +18026,7 @@ class PlanCourse:
         self._row, self._scenario, self._control = row, scenario, control
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._news = news               # deque of children that may have ended; None: all
-        self._tree = self._requests = self._questions = None
+        self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._is_blind = False          # what its children did could not be read
 
@@ -17674,7 +18068,8 @@ class PlanCourse:
         last_run = repository.db.read(repository.plans.find_last_run, session)
         self._tree = PlanTree(scenario.plan, values, last_run)
         self._tree.restore(rows, items, clock.monotonic() - clock.now())
-        self._requests = PlanRequests(row, scenario, self._journal, self._around)
+        self._records = PlanRecords(row, scenario, self._journal, self._around,
+                                    self._control.wake)
         self._questions = PlanQuestions(self._journal, self._around, self._control, session)
         self._news.append(None)
         if not is_restart and self._tree.has_questions:
@@ -17789,7 +18184,8 @@ class PlanCourse:
                 return []
             starts = [(change, None) for change in changes]
             starts += [(tree.row_of(node), node) for node in ready]
-            yield from self._record(starts)
+            for node, result in (yield from self._records.record(starts, tree.waits_for)):
+                self._follow(node, result)
 
     def _ask(self, node, now):
         """Has the values of a for_each, or the branch of a case, found out."""
@@ -17802,69 +18198,17 @@ class PlanCourse:
             if answer is not None:
                 self._tree.take(node, answer[0], now)
 
-    def _record(self, starts):
-        """Records changes [(change, the NodeState of a run that begins by it, or None)], and queues
-        the sessions that came by them."""
-        repository, chunks = self._repository, []
-        for place in range(0, len(starts), CHANGES_AT_ONCE):
-            chunks.append(self._submit(starts[place:place + CHANGES_AT_ONCE]))
-        while chunks:
-            pendings = [pending for pending, _ in chunks]
-            yield Waiting(lambda: all(pending.is_done for pending in pendings), None,
-                          tuple(self._tree.waits_for), is_deaf=True)
-            if not all(pending.is_done for pending in pendings):
-                continue                # woken for something else
-            done, chunks = chunks, []
-            for pending, pairs in done:
-                try:
-                    results = pending.result()
-                except Changed:         # a scenario was replaced at the same time
-                    self._requests.close([change for change, _ in pairs], ())
-                    chunks.append(self._submit([(strip(change), node) for change, node in pairs]))
-                    continue
-                except Exception:
-                    for _, pairs in done:
-                        self._requests.close([change for change, _ in pairs], ())
-                    raise
-                self._requests.close([change for change, _ in pairs], results)
-                for (change, node), result in zip(pairs, results):
-                    if node is not None:
-                        self._follow(node, change, result, repository)
-
-    def _submit(self, pairs):
-        """Hands changes to the writer -> (Pending, the pairs as they are written)."""
-        prepared = [(self._masked(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
-        pending = self._repository.db.submit(
-            self._repository.plans.record, self._journal.session, self._around.identity,
-            [change for change, _ in prepared], self._around.clock.now(), on_done=self._wake)
-        return pending, prepared
-
-    def _wake(self, _):
-        self._control.wake()
-
-    def _masked(self, change):
-        """A change without secrets, and on one line."""
-        if isinstance(change, (NodeEnd, NodeNote)):
-            return change._replace(message=one_line(self._journal.mask(change.message)))
-        if isinstance(change, VariablesNote):
-            hidden = self._scenario.secrets
-            return VariablesNote({name: value for name, value in change.values.items()
-                                  if name not in RESERVED_VARIABLES and name not in hidden})
-        return change
-
-    def _follow(self, node, change, result, repository):
+    def _follow(self, node, result):
         """A run has begun, or could not: its session is queued."""
         now = self._around.clock.monotonic()
         if isinstance(result, Ticket):
             self._tree.begun(node, result.session, now)
-            self._around.plans.took(repository, result)
+            self._around.plans.took(self._repository, result)
         elif isinstance(result, int):
             self._tree.begun(node, result, now)
             self._news.append(result)
         else:
-            error = result or self._requests.take_fault(node)
-            self._tree.fail(node, error.message, now)
+            self._tree.fail(node, result.message, now)
 
     # -- the end -----------------------------------------------------------------------
 
@@ -17872,7 +18216,7 @@ class PlanCourse:
         """Has the last changes recorded with its end -> Outcome."""
         if changes:
             self._journal.note(self._repository.plans.apply, [
-                self._masked(change) for change in changes], self._around.clock.now())
+                self._records.mask(change) for change in changes], self._around.clock.now())
         root, has_skipped = self._tree.root, self._row["has_skipped"]
         if self._halt is not None and not (root is not None and root.status in WELL):
             return Outcome(self._halt.status, self._halt.message)
@@ -17880,13 +18224,6 @@ class PlanCourse:
             return Outcome(WARNING, "what had failed was skipped at the restart") if has_skipped \
                 else Outcome(DONE)
         return Outcome(root.status if root.status in WELL else ERROR, root.message)
-
-
-def strip(change):
-    """A change that is to be prepared anew."""
-    if isinstance(change, NodeBegin):
-        return change._replace(request=None, former=None)
-    return change
 
 
 # ======================================================================================
@@ -18117,23 +18454,19 @@ class Session:
 # Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 # ======================================================================================
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
-class SessionQueue:
+class SessionQueue(OpenList):
     """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
+        super().__init__()                      # its lock guards all that follows
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
-        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
-        self.later = Later()
-        self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
         self._is_closing = False
@@ -18235,32 +18568,6 @@ class SessionQueue:
             owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
-
-    def find(self, number):
-        """The running Session of a number, or None."""
-        return self._running.get(number)
-
-    def has(self, number, repository=None):
-        """Whether a session is running (of this repository, if one is given) or outstanding."""
-        with self._changed:
-            if number in self._running:
-                return repository in (None, self._running[number].repository)
-            return number in self._outstanding or number in self.later
-
-    def list_running(self):
-        """The running Sessions."""
-        with self._changed:
-            return list(self._running.values())
-
-    def list_waiting(self):
-        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
-        with self._changed:
-            waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
-
-    def counts(self):
-        """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -18433,68 +18740,6 @@ class SlotThreads:
         """Waits for their end."""
         for thread in self._threads + self._adopted:
             thread.join()
-
-
-class Later(dict):
-    """The sessions that wait for their start time: {number: repository}."""
-
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self.get(number) is not repository
-        self[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):
@@ -18954,6 +19199,7 @@ class Visit:
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_plan = False            # takes no slot
         self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that
@@ -22406,10 +22652,12 @@ class Families:
             plan.note_child(ending.session)
 
     def look(self, repository):
-        """Another program has written to a repository: plans look at their children."""
+        """Another program has written to a repository: plans look at their children, and all who
+        wait for the end of a session look, too. RepositoryError."""
         for session in self._agent.queue.list_running():
             if session.repository is repository:
                 session.note_child(None)
+        self._agent.watch.look(repository)
 
     def leave(self):
         """The agent stops: its plans go on with its next start. What runs of them then is their
@@ -22682,9 +22930,9 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.families = Families(self)
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
-        self.access, self.waits = Access(settings, self.clock), Waits(self)
+        self.access, self.waits, self.families = (
+            Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -22755,7 +23003,6 @@ class Agent:
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.repository_holds.settle(repository)
-        self.watch.look(repository)
         self.families.look(repository)
 
     def _clean(self, repository):

@@ -90,9 +90,9 @@ class Agent:
         self.is_stopping = False
         self.connections, self.reached = lambda: 0, Reached()       # the first set by the server
         self.master = self.places = self.watch = self.schedules = self.queue = self.keeper = None
-        self.families = Families(self)
         self.desk = self.changes = self.listing = self.repository_holds = self.audit = None
-        self.access, self.waits = Access(settings, self.clock), Waits(self)
+        self.access, self.waits, self.families = (
+            Access(settings, self.clock), Waits(self), Families(self))
         self.started = self.clock.monotonic()        # of its steady clock
         self._cleaner = self._output = self._inbox = None
         self._threads = []
@@ -163,7 +163,6 @@ class Agent:
                 self.desk.queue_ticket(repository, ticket)
         self.schedules.load(place)
         self.repository_holds.settle(repository)
-        self.watch.look(repository)
         self.families.look(repository)
 
     def _clean(self, repository):

@@ -55,10 +55,12 @@ class Families:
             plan.note_child(ending.session)
 
     def look(self, repository):
-        """Another program has written to a repository: plans look at their children."""
+        """Another program has written to a repository: plans look at their children, and all who
+        wait for the end of a session look, too. RepositoryError."""
         for session in self._agent.queue.list_running():
             if session.repository is repository:
                 session.note_child(None)
+        self._agent.watch.look(repository)
 
     def leave(self):
         """The agent stops: its plans go on with its next start. What runs of them then is their

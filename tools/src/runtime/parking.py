@@ -1,8 +1,10 @@
 """Sessions that wait for the end of a child, without a thread or a slot.
 
 Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-Thread parent N: runs session N, whose child has ended, until that is over or waits again.
+Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
+when there was none for a second. N counts these threads.
 """
+import collections
 import heapq
 import itertools
 import threading
@@ -10,6 +12,9 @@ import threading
 from ..base.vocabulary import TRY_S
 from ..base.program import log
 from ..base.workers import Worker
+
+
+SPARE_S = 1.0            # so long a thread waits for the next session that may go on
 
 
 class Parking:
@@ -24,6 +29,9 @@ class Parking:
         self._times = []                # heap of (monotonic seconds, number of a wait, session)
         self._numbers = itertools.count()
         self._threads = set()           # of those that go on; each takes itself out
+        self._free = 0                  # how many of these wait for a session
+        self._handed = collections.deque()      # sessions for them
+        self._work = threading.Condition(self._changed)         # there are some
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="parking", daemon=True)
         self._thread.start()
@@ -48,22 +56,38 @@ class Parking:
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked:
-                self._called.add(session)
-                self._changed.notify()
+            if session in self._parked and session not in self._called:
+                if self._hand(session):
+                    del self._parked[session]
+                else:
+                    self._called.add(session)
+                    self._changed.notify()
+
+    def _hand(self, session):
+        """Gives a session to a thread that waits for one -> whether there is one."""
+        if self._free:
+            self._free -= 1
+            self._handed.append(session)
+            self._work.notify()
+            return True
+        return False
 
     def close(self):
         """Ends the thread; who still waits does not go on."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+            self._work.notify_all()
         self._thread.join()
         for thread in list(self._threads):
             thread.join()
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
-        thread = Worker(self._serve, "parent %d" % session.number, session)
+        with self._changed:
+            if self._hand(session):
+                return True
+        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
         self._threads.add(thread)       # first: close() waits for it
         is_started = thread.try_start()
         if not is_started:
@@ -71,9 +95,21 @@ class Parking:
         return is_started
 
     def _serve(self, session):
-        """The thread of a session that goes on."""
-        self._go_on(session)
+        """The thread of sessions that go on, one after the other."""
+        while session is not None:
+            self._go_on(session)
+            session = self._wait_handed()
         self._threads.discard(threading.current_thread())
+
+    def _wait_handed(self):
+        """The session that a thread has go on next, or None: there was none for a while."""
+        with self._changed:
+            self._free += 1
+            self._work.wait_for(lambda: self._handed or self._is_closing, SPARE_S)
+            if self._handed:
+                return self._handed.popleft()
+            self._free -= 1
+        return None
 
     def _run(self):
         while not self._is_closing:

@@ -16,23 +16,20 @@ asked for and not recorded are asked for anew.
 """
 import json
 
-from ..base.vocabulary import (DONE, ERROR, IMMEDIATE, NORMAL, RESERVED_VARIABLES, RUNNING, STOPPED,
-                               WARNING)
-from ..base.controls import one_line
-from ..base.errors import AgentError, Changed, RepositoryError, RepositoryGone
+from ..base.vocabulary import DONE, ERROR, IMMEDIATE, NORMAL, RUNNING, STOPPED, WARNING
+from ..base.errors import AgentError, RepositoryError, RepositoryGone
 from ..base.times import from_text
-from ..store.plans import NodeBegin, NodeEnd, NodeNote, VariablesNote
 from ..store.records import Ticket
 from ..tasks.task import TaskError
 from .awaiting import Waiting
 from .control import Interrupted, Left
 from .course import Outcome, own_values
-from .plantree import WELL, PlanTree
-from .planrequests import PlanRequests
+from .plannodes import WELL
+from .plantree import PlanTree
+from .planrecords import PlanRecords
 from .planquestions import PlanQuestions
 from .sources import take_secrets
 
-CHANGES_AT_ONCE = 50              # changes in a transaction, so that other requests have their turn
 LOOK_AGAIN_S = 2.0      # between two looks at what is to end, or could not be read
 
 
@@ -43,7 +40,7 @@ class PlanCourse:
         self._row, self._scenario, self._control = row, scenario, control
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._news = news               # deque of children that may have ended; None: all
-        self._tree = self._requests = self._questions = None
+        self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._is_blind = False          # what its children did could not be read
 
@@ -85,7 +82,8 @@ class PlanCourse:
         last_run = repository.db.read(repository.plans.find_last_run, session)
         self._tree = PlanTree(scenario.plan, values, last_run)
         self._tree.restore(rows, items, clock.monotonic() - clock.now())
-        self._requests = PlanRequests(row, scenario, self._journal, self._around)
+        self._records = PlanRecords(row, scenario, self._journal, self._around,
+                                    self._control.wake)
         self._questions = PlanQuestions(self._journal, self._around, self._control, session)
         self._news.append(None)
         if not is_restart and self._tree.has_questions:
@@ -200,7 +198,8 @@ class PlanCourse:
                 return []
             starts = [(change, None) for change in changes]
             starts += [(tree.row_of(node), node) for node in ready]
-            yield from self._record(starts)
+            for node, result in (yield from self._records.record(starts, tree.waits_for)):
+                self._follow(node, result)
 
     def _ask(self, node, now):
         """Has the values of a for_each, or the branch of a case, found out."""
@@ -213,69 +212,17 @@ class PlanCourse:
             if answer is not None:
                 self._tree.take(node, answer[0], now)
 
-    def _record(self, starts):
-        """Records changes [(change, the NodeState of a run that begins by it, or None)], and queues
-        the sessions that came by them."""
-        repository, chunks = self._repository, []
-        for place in range(0, len(starts), CHANGES_AT_ONCE):
-            chunks.append(self._submit(starts[place:place + CHANGES_AT_ONCE]))
-        while chunks:
-            pendings = [pending for pending, _ in chunks]
-            yield Waiting(lambda: all(pending.is_done for pending in pendings), None,
-                          tuple(self._tree.waits_for), is_deaf=True)
-            if not all(pending.is_done for pending in pendings):
-                continue                # woken for something else
-            done, chunks = chunks, []
-            for pending, pairs in done:
-                try:
-                    results = pending.result()
-                except Changed:         # a scenario was replaced at the same time
-                    self._requests.close([change for change, _ in pairs], ())
-                    chunks.append(self._submit([(strip(change), node) for change, node in pairs]))
-                    continue
-                except Exception:
-                    for _, pairs in done:
-                        self._requests.close([change for change, _ in pairs], ())
-                    raise
-                self._requests.close([change for change, _ in pairs], results)
-                for (change, node), result in zip(pairs, results):
-                    if node is not None:
-                        self._follow(node, change, result, repository)
-
-    def _submit(self, pairs):
-        """Hands changes to the writer -> (Pending, the pairs as they are written)."""
-        prepared = [(self._masked(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
-        pending = self._repository.db.submit(
-            self._repository.plans.record, self._journal.session, self._around.identity,
-            [change for change, _ in prepared], self._around.clock.now(), on_done=self._wake)
-        return pending, prepared
-
-    def _wake(self, _):
-        self._control.wake()
-
-    def _masked(self, change):
-        """A change without secrets, and on one line."""
-        if isinstance(change, (NodeEnd, NodeNote)):
-            return change._replace(message=one_line(self._journal.mask(change.message)))
-        if isinstance(change, VariablesNote):
-            hidden = self._scenario.secrets
-            return VariablesNote({name: value for name, value in change.values.items()
-                                  if name not in RESERVED_VARIABLES and name not in hidden})
-        return change
-
-    def _follow(self, node, change, result, repository):
+    def _follow(self, node, result):
         """A run has begun, or could not: its session is queued."""
         now = self._around.clock.monotonic()
         if isinstance(result, Ticket):
             self._tree.begun(node, result.session, now)
-            self._around.plans.took(repository, result)
+            self._around.plans.took(self._repository, result)
         elif isinstance(result, int):
             self._tree.begun(node, result, now)
             self._news.append(result)
         else:
-            error = result or self._requests.take_fault(node)
-            self._tree.fail(node, error.message, now)
+            self._tree.fail(node, result.message, now)
 
     # -- the end -----------------------------------------------------------------------
 
@@ -283,7 +230,7 @@ class PlanCourse:
         """Has the last changes recorded with its end -> Outcome."""
         if changes:
             self._journal.note(self._repository.plans.apply, [
-                self._masked(change) for change in changes], self._around.clock.now())
+                self._records.mask(change) for change in changes], self._around.clock.now())
         root, has_skipped = self._tree.root, self._row["has_skipped"]
         if self._halt is not None and not (root is not None and root.status in WELL):
             return Outcome(self._halt.status, self._halt.message)
@@ -291,10 +238,3 @@ class PlanCourse:
             return Outcome(WARNING, "what had failed was skipped at the restart") if has_skipped \
                 else Outcome(DONE)
         return Outcome(root.status if root.status in WELL else ERROR, root.message)
-
-
-def strip(change):
-    """A change that is to be prepared anew."""
-    if isinstance(change, NodeBegin):
-        return change._replace(request=None, former=None)
-    return change

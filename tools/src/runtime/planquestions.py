@@ -48,6 +48,7 @@ class Question:
             self._thread.join(TERM_S + KILL_S)
 
     def _find(self):
+        """Its thread: whatever goes wrong is the answer, too."""
         try:
             self.items = self._work(self._execution)
         except Interrupted as interrupt:

@@ -59,10 +59,10 @@ class PlanRequests:
             parent=row["id"], node=node.run)
         restart = None
         if former is not None:
-            given = json.loads(former["given"])
+            before = json.loads(former["given"])
             restart = RestartRequest(former["id"], {
                 name: value for name, value in variables.items()
-                if name in secrets or value != given.get(name, target.variables.get(name))},
+                if name in secrets or value != before.get(name, target.variables.get(name))},
                 is_held=is_held, plan=row["id"])
         if secrets:
             name = self._repository.secrets.write(secrets)
@@ -70,12 +70,11 @@ class PlanRequests:
             restart = restart and restart._replace(secret_file=name)
         return change._replace(request=request, former=restart)
 
-    def close(self, changes, results):
-        """These changes were recorded, with these results, or never will be: what was put aside
-        for them belongs to their sessions now, or to nobody."""
-        results = list(results) or [None] * len(changes)
+    def close(self, pairs, results):
+        """The changes of pairs (change, node) were recorded, with these results, or never will be
+        (None): what was put aside for them belongs to their sessions now, or to nobody."""
         secrets = self._repository.secrets
-        for change, result in zip(changes, results):
+        for (change, _), result in zip(pairs, results or [None] * len(pairs)):
             if not isinstance(change, NodeBegin) or change.request is None:
                 continue
             if change.request.secret_file:

@@ -3,35 +3,31 @@
 Thread slot N: runs one session after the other; ends at SessionQueue.close().
 Thread adopted N: runs session N, whose process outlived an agent; ends with it.
 """
-import contextlib
 import functools
-import threading
 import time
 
-from ..base.vocabulary import LIMIT, LOST, TRY_S, YIELD_S
-from ..base.errors import Busy, LimitFilled, RepositoryError
+from ..base.vocabulary import TRY_S, YIELD_S
+from ..base.errors import Busy
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission
 from ..base.workers import Worker
+from .delays import Delays
+from .openlist import OpenList
 from .parking import Parking
 
-FAULT = "", "a fault of the agent, told in its log"
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
 
 
-class SessionQueue:
+class SessionQueue(OpenList):
     """Outstanding sessions in the order that their Admission gives, and the slots that run them."""
 
     def __init__(self, slots, make, is_flooded, clock):
         self.slots = slots                      # how many sessions at once
+        super().__init__()                      # its lock guards all that follows
         self._make = make                       # make(ticket, repository) -> Session
         self._is_flooded = is_flooded           # whether many requests wait for their OK
-        self._changed = threading.Condition()   # guards all that follows
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
-        self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
-        self.later = Later()
-        self._running = {}                      # number -> Session
         self._again = {}                # number -> Ticket that came before its slot was free
         self._slots = SlotThreads(slots, self._serve)
         self._is_closing = False
@@ -133,32 +129,6 @@ class SessionQueue:
             owners.update((number, owner) for number, (_, owner, _) in self._outstanding.items())
             for number in [number for number, owner in owners.items() if owner is repository]:
                 self.discard(number)
-
-    def find(self, number):
-        """The running Session of a number, or None."""
-        return self._running.get(number)
-
-    def has(self, number, repository=None):
-        """Whether a session is running (of this repository, if one is given) or outstanding."""
-        with self._changed:
-            if number in self._running:
-                return repository in (None, self._running[number].repository)
-            return number in self._outstanding or number in self.later
-
-    def list_running(self):
-        """The running Sessions."""
-        with self._changed:
-            return list(self._running.values())
-
-    def list_waiting(self):
-        """(The Tickets of what may begin, monotonic seconds of the oldest's arrival or None)."""
-        with self._changed:
-            waiting = list(self._outstanding.values())
-        return [ticket for ticket, _, _ in waiting], waiting[0][2] if waiting else None
-
-    def counts(self):
-        """How many sessions there are: (running, outstanding), those of later among the last."""
-        return len(self._running), len(self._outstanding) + len(self.later)
 
     def hold(self, is_held):
         """Held, nothing begins."""
@@ -331,68 +301,6 @@ class SlotThreads:
         """Waits for their end."""
         for thread in self._threads + self._adopted:
             thread.join()
-
-
-class Later(dict):
-    """The sessions that wait for their start time: {number: repository}."""
-
-    def put_off(self, number, repository):
-        """Notes a session whose start time is to come; False when it was noted before."""
-        is_new = self.get(number) is not repository
-        self[number] = repository
-        return is_new
-
-    def is_put_off(self, number, repository):
-        """Whether a session still waits for its start time."""
-        return self.get(number) is repository
-
-
-class Delays:
-    """Keeps the trouble of one session from the thread that serves it, and in mind why those that
-    could not begin did not: the queue has those read again."""
-
-    def __init__(self):
-        self._told = Told()
-        self._reasons = {}              # number -> (word of what it waits for, text)
-
-    def run(self, session, work):
-        """work() of a session -> its value. One that cannot begin is read again from its
-        repository, and tried again; one that began and has no end is found by the cleaning."""
-        value = None
-        try:
-            value = work()
-        except Exception as error:
-            if not session.is_begun:        # noted first: memory may be too short to tell it
-                self._reasons[session.number] = FAULT
-            with contextlib.suppress(MemoryError):
-                self._note(session, error)
-        else:
-            self._told.is_new(session.number, "")
-        if session.is_begun:
-            self.forget(session.number)
-        return value
-
-    def _note(self, session, error):
-        """Why work of a session has failed: in the log, and why it could not begin."""
-        is_told = False                     # for all of its repository
-        if isinstance(error, RepositoryError):
-            trouble, is_told = error.message, bool(session.repository.db.trouble)
-            word = LIMIT if isinstance(error, LimitFilled) else LOST
-            if not session.is_begun:
-                self._reasons[session.number] = word, trouble
-        else:
-            trouble = session.mask(tell_traceback(error))
-        if self._told.is_new(session.number, trouble) and not is_told:
-            log.warning("session %d %s: %s", session.number, "is left to the cleaning"
-                        if session.is_begun else "does not begin yet", trouble)
-
-    def find(self, number):
-        """(word, text) of a session that could not begin, or None."""
-        return self._reasons.get(number)
-
-    def forget(self, number):
-        """A session has begun, or will not."""
-        self._reasons.pop(number, None)
 
 
 def has_started(thread, troubles):

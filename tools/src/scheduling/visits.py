@@ -32,6 +32,7 @@ class Visit:
 
     def __init__(self, **fields):
         self.begin = self.end = self.outcome = None
+        self.is_plan = False            # takes no slot
         self.event = 0.0               # when its Entry comes up, if before it
         self.is_backlog = False         # as of a Span
         self.is_held = False            # it does not come: its hold has decided that

@@ -63,6 +63,12 @@ class Pending:
         self.finish(value, error)
         del error                       # its frames lead here, and would keep each other
 
+    def wait(self, timeout_s):
+        """Waits so many seconds at most -> whether it is done."""
+        if self._lock.acquire(timeout=timeout_s):
+            self._lock.release()
+        return self.is_done
+
     def result(self):
         """The value once it is there, of a write on disk; raises what the work or the commit
         raised."""

@@ -72,12 +72,10 @@ def find_pattern(nodes, place):
     """The place in a definition of a place that was reached, or None."""
     pattern = ""
     for word in place.split("."):
-        known = "%s.%s" % (pattern, word) if pattern else word
-        if known not in nodes:
-            known = pattern + ".*"
-        if known not in nodes:
+        below = "%s.%s" % (pattern, word) if pattern else word
+        pattern = below if below in nodes else pattern + ".*"
+        if pattern not in nodes:
             return None
-        pattern = known
     return pattern
 
 

@@ -102,6 +102,7 @@ class Plans:
                 for change in changes]
 
     def _begin(self, connection, session, change, now):
+        """A row, and of a run its session -> what record() says of it."""
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
             " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",

@@ -118,23 +118,8 @@ class Views:
 
     @staticmethod
     def get_durations(connection):
-        """{scenario: seconds}, of its newest sessions that ended well."""
-        durations = {}
-
-        def add(rows):
-            for scenario, begun, ended in rows:
-                newest = durations.setdefault(scenario, [])
-                if len(newest) < 100:
-                    newest.append(max(0.0, from_text(ended) - from_text(begun)))
-        query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
-                 " and begun is not null %s order by id desc limit %d")
-        add(connection.execute(query % ("", 20000)))
-        # a plan is older than all the children that it had
-        for name, in connection.execute("select distinct name from scenario").fetchall():
-            if name not in durations:
-                add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
-        return {scenario: sorted(newest)[len(newest) // 2]
-                for scenario, newest in durations.items()}
+        """list_durations()."""
+        return list_durations(connection)
 
     def list_open(self, connection, agent):
         """[OpenSession] of an agent's sessions that run or are outstanding, in order of
@@ -296,3 +281,23 @@ def list_family(connection, rows, limit):
         to_look += children
     unseen = {row[0] for row in to_look}
     return [row for row in family[::-1] if row[0] not in unseen][:limit]
+
+
+def list_durations(connection):
+    """{scenario: seconds}, of its newest sessions that ended well."""
+    durations = {}
+
+    def add(rows):
+        for scenario, begun, ended in rows:
+            newest = durations.setdefault(scenario, [])
+            if len(newest) < 100:
+                newest.append(max(0.0, from_text(ended) - from_text(begun)))
+    query = ("select scenario, begun, ended from session where status in ('DONE', 'WARNING')"
+             " and begun is not null %s order by id desc limit %d")
+    add(connection.execute(query % ("", 20000)))
+    # a plan is older than all the children that it had
+    for name, in connection.execute("select distinct name from scenario").fetchall():
+        if name not in durations:
+            add(connection.execute(query % ("and scenario=?", 100), (name,)).fetchall())
+    return {scenario: sorted(newest)[len(newest) // 2]
+            for scenario, newest in durations.items()}

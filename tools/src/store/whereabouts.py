@@ -91,3 +91,14 @@ def release_repository(connection, spot):
     connection.execute(
         "update repository set hold_reason=null, hold_by=null, hold_since=null, hold_until=null,"
         " restored=null, restored_from=null, host=?, boot=?, device=?, inode=?", spot)
+
+
+def find_id(connection):
+    """The id that the file carries, or None: it is new."""
+    return connection.execute("select id from repository").fetchone()[0]
+
+
+def claim_id(connection, number):
+    """The id that the file carries; a new file takes this one."""
+    connection.execute("update repository set id=? where id is null", (number,))
+    return find_id(connection)

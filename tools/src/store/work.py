@@ -14,6 +14,7 @@ from .imports import Imports
 from .ledger import Ledger
 from .parts import PartNotes
 from .plans import Plans
+from .plantables import PLAN_TABLES
 from .progress import Progress
 from .restarts import Restarts
 from .scenarios import Scenarios
@@ -22,7 +23,8 @@ from .secrets import SecretFiles
 from .sessions import Sessions
 from .spool import Spools, noted_processes
 from .views import Views
-from .whereabouts import Whereabouts, find_spot, note_spot, read_whereabouts
+from .whereabouts import (Whereabouts, claim_id, find_id, find_spot, note_spot,
+                          read_whereabouts)
 
 STRAYS = 100            # so many files are locked at a time
 PLAN = "plan"           # instead of the on_stale of a load plan, which it has not
@@ -204,31 +206,7 @@ alter table repository add column restored text;
 alter table repository add column restored_from text;
 -- part of the markers of its processes since it was restored
 alter table repository add column incarnation text not null default '';
-""", """
-create table plan_node (                -- an attempt of a node of a plan that was reached
-    session integer not null, run integer not null,     -- run counts in the session
-    place text not null,                -- in the plan: 1.2 is the second one below the root
-    since integer not null,             -- what is below it with a lower run does not count
-    first integer not null default 0,   -- of a serial: the child that it begins with, from 0
-    kind text not null, name text not null, value text not null,
-    attempt integer not null,
-    tries integer not null,             -- attempts since it was begun from above, or by a RESTART
-    status text not null, begun text not null, ended text,
-    due text,                           -- of its next attempt
-    message text not null default '',
-    child integer,                      -- the session of a run
-    scope text,                         -- JSON: variables that the branch has taken back
-    is_cut integer not null default 0,  -- a SHUTDOWN has ended its session
-    mark text not null default '',      -- by a RESTART: void, passed, reopened
-    primary key (session, run)
-) without rowid;
-create table plan_value (               -- what a for_each runs over, as it was when that began
-    session integer not null, place text not null, position integer not null, value text not null,
-    primary key (session, place, position)
-) without rowid;
--- of a child of a plan: the run of its node
-alter table session add column node integer;
-""")
+""", PLAN_TABLES)
 
 HELLO = {"scenarios": [{
     "name": "HELLO", "version": "001", "variables": {"who": "world"},
@@ -417,14 +395,3 @@ class WorkRepository:
                 for name in self.db.write(self.sessions.list_strays, settled, ())[0]:
                     self.secrets.forget(name)
         return notes
-
-
-def find_id(connection):
-    """The id that the file carries, or None: it is new."""
-    return connection.execute("select id from repository").fetchone()[0]
-
-
-def claim_id(connection, number):
-    """The id that the file carries; a new file takes this one."""
-    connection.execute("update repository set id=? where id is null", (number,))
-    return find_id(connection)
