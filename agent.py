@@ -1567,9 +1567,9 @@ VERB_FORMS = (
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task",
-                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
-                            "best",
+         meanings={"-FROM": "go on at this step, from its first task; of a plan, at this node",
+                   "-SKIP": "go on behind the task, or the nodes, that failed; the session ends in "
+                            "WARNING at best",
                    "-REDEFINE": "go on with the definition that its scenario version has now, "
                                 "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
@@ -1600,7 +1600,7 @@ VERB_FORMS = (
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
-                   "-PARENT": "only those that a task of this session has started",
+                   "-PARENT": "only those that a task, or the plan, of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
@@ -8679,13 +8679,21 @@ class Plans:
         connection.execute("update session set variables=? where id=?",
                            (json.dumps(change.values), session))
 
-    def note_cut(self, connection, agent):
-        """SHUTDOWN ends what runs: the children of plans that it ends are begun again with their
-        plan."""
-        connection.executemany(
-            "update plan_node set is_cut=1 where session=? and run=?", connection.execute(
-                "select parent, node from session where agent=? and status='RUNNING' and"
-                " node is not null", (agent,)).fetchall())
+    def note_cut(self, connection, sessions):
+        """SHUTDOWN ends these sessions: those of them that are children of plans are begun again
+        with their plan."""
+        for number in sessions:
+            row = self._sessions.find(connection, number)
+            if row is not None and row["node"] is not None and row["status"] == RUNNING:
+                connection.execute("update plan_node set is_cut=1 where session=? and run=?",
+                                   (row["parent"], row["node"]))
+
+    @staticmethod
+    def forget_cuts(connection, session):
+        """Of a plan that goes on: what a SHUTDOWN was about to end, and did not."""
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
 
     # -- what there is -----------------------------------------------------------------
 
@@ -17261,7 +17269,8 @@ def restore_nodes(plan, scope, rows, items):
         if node is None:
             continue
         nodes[place] = node
-        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.run, node.since, node.first = row.run, row.since, row.first
+        node.tries = row.tries if row.due is None else row.tries + 1
         node.attempt, node.status, node.message, node.child = (
             row.attempt, row.status, row.message, row.child)
         node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
@@ -17349,14 +17358,16 @@ class PlanSteps:
 
     # -- what follows ------------------------------------------------------------------
 
-    def advance(self):
+    def advance(self, has_room=True):
         """What follows -> (what to record, in its order; NodeStates of runs that are to begin, of
-        those whose session is to be stopped, of those that ask for their values or branch)."""
+        those whose session is to be stopped, of those that ask for their values or branch). Without
+        room for more sessions no run begins."""
         while self._todo or self._starved and self._open < MAX_OPEN:
             node = self._todo.popleft() if self._todo else self._starved.popleft()
             self._look(node)
-        ready = [node for node in self._ready if node.status == READY]
-        self._ready.clear()
+        ready = [node for node in self._ready if node.status == READY and has_room]
+        if has_room:
+            self._ready.clear()
         answer = self._changes, ready, self._stops, self._questions
         self._changes, self._stops, self._questions = [], [], []
         return answer
@@ -17556,6 +17567,11 @@ class PlanTree(PlanSteps):
         return list(self._children)
 
     @property
+    def has_ready(self):
+        """Whether runs wait for room."""
+        return bool(self._ready)
+
+    @property
     def has_questions(self):
         """Whether values or branches are to be found out."""
         return bool(self._questions)
@@ -17701,10 +17717,12 @@ class PlanRequests:
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
-        take_fault() says why."""
+        take_fault() says why. RepositoryError: not now."""
         try:
             return self._make(node, change)
         except AgentError as error:
+            if isinstance(error, RepositoryError) and not isinstance(error, Unreadable):
+                raise
             self._faults[node] = error
         except ValueError as error:
             self._faults[node] = BadRequest(str(error))
@@ -17789,20 +17807,21 @@ class PlanRecords:
         """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
-        chunks = [self._submit(starts[place:place + CHANGES_AT_ONCE])
-                  for place in range(0, len(starts), CHANGES_AT_ONCE)]
-        begun = []
+        waits_for, chunks, begun = tuple(waits_for), [], []
         try:
+            for place in range(0, len(starts), CHANGES_AT_ONCE):
+                chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
+                                                       waits_for)))
             while chunks:
                 pending, pairs = chunks[0]
                 while not pending.wait(SOON_S):
-                    yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
-                                  is_deaf=True)
+                    yield Waiting(lambda: chunks[0][0].is_done, None, waits_for, is_deaf=True)
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
                     self._requests.close(pairs, None)
-                    chunks[0] = self._submit([(strip(change), node) for change, node in pairs])
+                    chunks[0] = yield from self._submit(
+                        [(strip(change), node) for change, node in pairs], waits_for)
                     continue
                 self._requests.close(pairs, results)
                 del chunks[0]
@@ -17814,10 +17833,20 @@ class PlanRecords:
             raise
         return begun
 
-    def _submit(self, pairs):
-        """Hands changes over -> (Pending, the pairs as they are written)."""
-        prepared = [(self.mask(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
+    def _submit(self, pairs, waits_for):
+        """Hands changes over, as soon as what they need can be read: a generator of Waitings, then
+        -> (Pending, the pairs as they are written)."""
+        prepared = []
+        while len(prepared) < len(pairs):
+            change, node = pairs[len(prepared)]
+            try:
+                prepared.append((self.mask(change) if node is None
+                                 else self._requests.prepare(node, change), node))
+            except RepositoryGone:
+                self._requests.close(prepared, None)
+                raise
+            except RepositoryError:
+                yield Waiting(lambda: False, TRY_S, waits_for, is_deaf=True)
         pending = self._repository.db.submit(
             self._repository.plans.record, self._journal.session, self._around.identity,
             [change for change, _ in prepared], self._around.clock.now(),
@@ -18028,6 +18057,7 @@ class PlanCourse:
         self._news = news               # deque of children that may have ended; None: all
         self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
+        self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
 
     def run(self, place):
@@ -18043,10 +18073,15 @@ class PlanCourse:
             self._journal.flush()
             self._make_tree(secrets, is_restart)
             try:
-                outcome = yield from self._go()
+                return (yield from self._go())
+            except (Left, AgentError):
+                raise
+            except Exception as error:  # a fault of the agent's own: nobody waits for them
+                for number in self._tree.waits_for:
+                    self._stop(number, "fault of the agent: %s" % error)
+                raise
             finally:
                 self._questions.close()
-            return outcome
 
     def _find_rest(self, is_restart):
         """How many seconds are left of its timeout, or None."""
@@ -18059,6 +18094,8 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
+        if not is_restart:
+            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -18094,8 +18131,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-            if self._halt is not None or self._is_blind:
-                self._news.append(None)
+                if self._halt is not None or self._is_blind:
+                    self._news.append(None)
 
     def _has_news(self):
         control = self._control
@@ -18107,7 +18144,7 @@ class PlanCourse:
         """How many seconds to wait at most, or None."""
         due, now = self._tree.find_time(), self._around.clock.monotonic()
         times = [max(0.0, due - now)] if due is not None else []
-        if self._halt is not None or self._is_blind:
+        if self._halt is not None or self._is_blind or self._tree.has_ready:
             times.append(LOOK_AGAIN_S)
         return min(times) if times else None
 
@@ -18117,15 +18154,16 @@ class PlanCourse:
         try:
             self._control.interrupt_if_asked(is_between=True)
         except Interrupted as interrupt:
-            is_new = self._halt is None
-            self._halt = self._halt or interrupt
-            self._mode = IMMEDIATE if self._control.is_due else NORMAL
-            if is_new:
-                self._tree.stop(interrupt.status, interrupt.message,
-                                self._around.clock.monotonic())
+            mode, before = IMMEDIATE if self._control.is_due else NORMAL, self._mode
+            now, self._mode = self._around.clock.monotonic(), mode
+            if self._halt is None:
+                self._halt = interrupt
+                self._tree.stop(interrupt.status, interrupt.message, now)
                 self._questions.stop_all(interrupt.message)
-            for number in self._tree.waits_for:
-                self._stop(number)
+            if mode != before or now >= self._stopped + LOOK_AGAIN_S:
+                self._stopped = now
+                for number in self._tree.waits_for:
+                    self._stop(number)
 
     def _stop(self, number, reason=None):
         """Stops a child: with the plan, or for a time-out of its node."""
@@ -18172,7 +18210,7 @@ class PlanCourse:
         be recorded with the end of the plan."""
         tree, clock = self._tree, self._around.clock
         while True:
-            changes, ready, stops, questions = tree.advance()
+            changes, ready, stops, questions = tree.advance(self._around.plans.has_room)
             if tree.is_over:
                 return changes
             for node in stops:
@@ -22614,6 +22652,11 @@ class Families:
         """NotFound when there is no context of this name."""
         self._agent.desk.check_context(name)
 
+    @property
+    def has_room(self):
+        """Whether there may be further outstanding sessions."""
+        return self._agent.queue.counts()[1] < self._agent.settings.max_queue
+
     def is_held(self, repository):
         """Whether a session that is made now has to wait for a release."""
         return self._agent.desk.is_held(repository)
@@ -22671,11 +22714,12 @@ class Families:
         begun again with their plans. Waits for that to be on disk, as long as it can be."""
         self.leave()
         agent = self._agent
-        pendings = [repository.db.submit(repository.plans.note_cut, agent.name, within_s=WRITE_S)
-                    for repository in agent.places.list_open()
-                    if any(session.repository is repository and session.ticket.is_child
-                           for session in agent.queue.list_running())]
-        for pending in pendings:
+        numbers = collections.defaultdict(list)
+        for session in agent.queue.list_running():
+            if session.ticket.is_child and not session.ticket.is_plan:
+                numbers[session.repository].append(session.number)
+        for pending in [repository.db.submit(repository.plans.note_cut, sessions, within_s=WRITE_S)
+                        for repository, sessions in numbers.items()]:
             with contextlib.suppress(AgentError):
                 pending.result()
 
@@ -25619,7 +25663,14 @@ schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are th
        "exception": {"run": "ALERT"}}}]}
 
 Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
--PARENT=1001` lists those of the plan 1001.
+-PARENT=1001` lists those of the plan 1001. Its `name=` is the name of its node, if that has one,
+and the values of the loops around it, `day=2015-01-07`; these are among its keywords, too, so
+`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, `${DUE}`, and
+the `-LEVEL` that the plan was started with.
+
+`STATUS` of a plan has a line for each node that was reached, with its newest attempt:
+
+    * node=1.1.7 name= kind=run value=day=2015-01-07 attempt=2 status=DONE session=9001 ...
 
 ### Fields of a node
 
@@ -25637,10 +25688,14 @@ a case's `else` `1.else`.
 
 <<fields node run>>
 
-The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+The session has the context, the priority and the agent of the plan, where the node does not say
+otherwise. It ends the node as it ends:
 `ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
 none. The limit of the scenario, and the number of places of the agent, hold for it as for any
-session; the plan itself takes no place.
+session; the plan itself takes no place, and begins also when all are taken. While it waits for its
+children, `waits_for=` is `children`. It has at most <<MAX_OPEN>> nodes open at once, whatever a
+`limit` says, and begins no more while the queue of the agent is full. `HOLD` lets its children
+wait as all else.
 
 ### Nodes in order and side by side
 
@@ -25703,19 +25758,34 @@ The object `for_each`:
   `max_errors` have failed. A node that had failures inside it which were passed over ends in
   `WARNING`.
 - A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
-  that fails, too, or `on_exception` is `raise`, the node has failed.
+  that fails, too, or `on_exception` is `raise`, the node has failed. Each attempt goes on as a
+  RESTART would, by the `restart` of the node.
+- `timeout` is that of an attempt. What the node runs then is stopped, and the attempt has failed.
+  That of the plan, and `STOP`, end all that is open, and no exception runs.
 - The plan's session ends as its outermost node.
 
 A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
-children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
-children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+children follow their own, and the plan goes on at the next start: what ended meanwhile counts, and
+where the agent has stopped a child, its node is run again by its `restart`, which is none of its
+`attempts`. `STOP` of the plan stops its children, too: after the task now running, or at once. A
+child of an open plan can be stopped, which is an error of its node, but not restarted (`CONFLICT`).
+PURGE deletes a plan with its children, when all of them have ended, and none without its plan.
 
 ### RESTART of a plan
 
 A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
 in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
 RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
-ended well, is not run again.
+ended well, is not run again; what still runs is waited for. Attempts are counted anew.
+
+- Variables given with RESTART are the plan's from then on. A session that goes on gets those that
+  its node hands it now and that differ from what it was given.
+- `-FROM=NODE` goes on at a node, by its name or its place, whatever had failed before it in the
+  serials around it: the node and what comes behind it there begin anew, with new sessions. Other
+  branches go on as without it. In a `for_each` a name means all its values, a place one of them.
+- `-SKIP` passes over what failed, all of it. The plan ends in `WARNING` at best.
+- `-REDEFINE` takes the definition that the version has now. A node counts as it ended if one of the
+  same kind and name, and the same scenario, has its place in it.
 
 ### Circles
 
@@ -27727,6 +27797,7 @@ LIMITS = (
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
     Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
+    Limit("MAX_OPEN", MAX_OPEN, "", "nodes of a plan that are open at once"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),

@@ -1,12 +1,14 @@
 """Load plans as they run: nodes, their options, stops, restarts."""
 import json
+import time
 
 import pytest
 
 from conftest import wait_for
-from support.outside import query
+from support.outside import change, foreign_lock, query
 from support.plans import (leaf, make_plan, node_states, plan_children, plan_nodes, plan_variable, put_plan, run_plan,
                            wait_plan)
+from support.users import add_guest
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
 
 pytestmark = pytest.mark.once
@@ -94,7 +96,7 @@ def test_a_loop_over_files_and_a_query(inside, tmp_path):
 
 def test_values_that_cannot_be_had(inside):
     put_plan(inside, {"serial": [{"for_each": {"variable": "v", "schema": "${s}", "query": "select 1"},
-                                 "do": {"run": "A"}}]}, variables={"s": "NOWHERE"})
+                                  "do": {"run": "A"}}]}, variables={"s": "NOWHERE"})
     _, lines = run_plan(inside, status="ERROR")
     assert lines["1.1"]["status"] == "ERROR" and "NOWHERE" in lines["1.1"]["message"]
 
@@ -418,7 +420,7 @@ def switch(agent, name="T"):
     return leaf(name, "echo run; [ -e %s ]" % (agent.folder / "mended"))
 
 
-def mend(agent):
+def mend_leaf(agent):
     (agent.folder / "mended").write_text("")
 
 
@@ -426,7 +428,7 @@ def mend(agent):
 def test_a_restart_goes_on_where_it_failed(inside, restart, count):
     put_plan(inside, {"serial": [{"run": "A"}, {"run": "A"}, {"run": "T"}], "restart": restart}, switch(inside))
     number, before = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     assert inside.ok("RESTART %s" % number)["status"] == "QUEUED"
     lines = wait_plan(inside, number)
     assert node_states(lines) == dict.fromkeys(("1", "1.1", "1.2", "1.3"), "DONE")
@@ -438,7 +440,7 @@ def test_a_restart_goes_on_where_it_failed(inside, restart, count):
 def test_a_restart_of_a_run_by_a_new_session(inside):
     put_plan(inside, {"run": "T", "restart": "session"}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s" % number)
     wait_plan(inside, number)
     assert [row["status"] for row in plan_children(inside, number)] == ["ERROR", "DONE"]
@@ -457,7 +459,7 @@ def test_a_restart_with_other_variables(inside):
 def test_the_newest_outcome_of_a_child_counts(inside):
     put_plan(inside, {"parallel": [{"run": "T"}, {"run": "T", "name": "other"}]}, switch(inside))
     number, lines = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     first = lines["1.1"]["session"]
     inside.ok("RESTART %s" % first)
     assert inside.ok("WAIT %s" % first)["status"] == "DONE"
@@ -494,7 +496,7 @@ def test_from_goes_on_at_a_node(inside):
     put_plan(inside, {"serial": [{"run": "A", "name": "a"}, {"serial": [{"run": "A", "name": "b"}, {"run": "A", "name": "c"}],
                                                      "restart": "all"}, {"run": "T", "name": "d"}]}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     assert inside.err("RESTART %s -FROM=nothing" % number) == "NOT_FOUND"
     inside.ok("RESTART %s -FROM=c" % number)
     lines = wait_plan(inside, number)
@@ -518,7 +520,7 @@ def test_from_in_a_loop(inside):
     put_plan(inside, {"serial": [{"for_each": {"variable": "v", "in": ["1", "2"]}, "max_errors": 1, "do": {"serial": [
         {"run": "A", "name": "a"}, {"run": "A", "name": "b"}, {"run": "T", "name": "c"}]}}]}, switch(inside))
     number, _ = run_plan(inside, status="ERROR")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s -FROM=1.1.2.2" % number)
     wait_plan(inside, number)
     assert [row["name"] for row in plan_children(inside, number)] == [
@@ -542,7 +544,7 @@ def test_the_same_values_at_a_restart(inside, tmp_path):
         switch(inside))
     number, _ = run_plan(inside, status="ERROR")
     (tmp_path / "b.in").write_text("")
-    mend(inside)
+    mend_leaf(inside)
     inside.ok("RESTART %s" % number)
     assert set(wait_plan(inside, number)) == {"1", "1.1"}
 
@@ -620,3 +622,95 @@ def test_json(inside):
     rows = [json.loads(line[2:]) for line in inside.ask("STATUS %s -JSON" % number)[:-1]]
     row = next(row for row in rows if row.get("node") == "1.1")
     assert (row["value"], row["attempt"], row["kind"]) == ("v=1", 1, "run") and isinstance(row["session"], int)
+
+
+def test_a_circle_that_an_import_cannot_see(inside):
+    """The newest version of what it runs leads back."""
+    inside.import_document({"scenarios": [leaf("A"), make_plan({"run": "M"}), leaf("M")]})
+    inside.import_document({"scenarios": [dict(make_plan({"run": "${what}"}, "M", variables={"what": "P"}), version="2")]})
+    number, _ = run_plan(inside, status="ERROR")
+    assert "scenario P would start itself: P > M > P" in inside.status(number)["message"]
+
+
+def test_secrets_at_a_restart(inside):
+    """They are given again, and the child gets them again."""
+    put_plan(inside, {"run": "S"}, leaf("S", "echo $VAR_word | rev; [ -e %s ]" % (inside.folder / "mended"),
+                                        variables={"word": {"secret": True}}), variables={"word": {"secret": True}})
+    number, _ = run_plan(inside, "P word=abcdef", "ERROR")
+    mend_leaf(inside)
+    assert inside.err("RESTART %s" % number) == "BAD_REQUEST"
+    inside.ok("RESTART %s word=ghijkl" % number)
+    lines = wait_plan(inside, number)
+    assert inside.log_texts(lines["1"]["session"]) == ["fedcba", "lkjihg"]
+    assert not list(inside.folder.glob("*.secret.*"))
+
+
+def test_a_locked_repository_delays_a_plan(inside):
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}, {"run": "A"}]})
+    number = inside.ok("EXEC P")["session"]
+    wait_for(lambda: marks(inside), "the first")
+    with foreign_lock(inside.work):
+        go(inside)
+        time.sleep(0.5)
+        assert inside.status(number)["status"] == "RUNNING"
+    wait_plan(inside, number)
+
+
+def test_a_child_that_another_program_deletes(make_inside):
+    agent = make_inside("--max-sessions", "1").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "W"}, {"run": "A"}], "max_errors": 1})
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: marks(agent), "the first")
+    lost = wait_for(lambda: plan_nodes(agent, number).get("1.2"), "the second")["session"]
+    change(agent.work, ("delete from session where id=?", (int(lost),)))
+    agent.agent.families.look(agent.agent.places.list_open()[0])
+    wait_for(lambda: plan_nodes(agent, number)["1.2"]["status"] == "ERROR", "the error")
+    assert "it was purged" in plan_nodes(agent, number)["1.2"]["message"]
+    go(agent)
+    wait_plan(agent, number, "WARNING")
+
+
+def test_a_full_queue_delays_a_plan(make_inside):
+    agent = make_inside("--max-sessions", "1", "--max-queue", "2").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "A"}, {"run": "A"}]})
+    running, other = (agent.ok("EXEC W")["session"] for _ in range(2))
+    wait_begun(agent, running)
+    plans = [agent.ok("EXEC P")["session"]]
+    wait_for(lambda: plan_nodes(agent, plans[0]), "it to begin")
+    go(agent)
+    wait_plan(agent, plans[0])
+
+
+def test_who_is_narrowed_sees_no_number_of_others(inside):
+    put_plan(inside, {"parallel": [{"run": "A"}, {"run": "X"}]}, leaf("X"))
+    number, _ = run_plan(inside)
+    lines = list(plan_nodes(add_guest(inside, "monitor", "P,X"), number).values())
+    assert [bool(row["session"]) for row in lines] == [False, False, True] and len(plan_nodes(inside, number)) == 3
+
+
+def test_a_plan_restored_from_a_backup_restarts(inside):
+    """Its rows are those of a moment at which it ran; its session ended ERROR, its children, too."""
+    put_plan(inside, {"serial": [{"run": "A"}, {"parallel": [{"run": "A"}, {"run": "A"}]}]})
+    number, _ = run_plan(inside)
+    change(inside.work, ("update session set status='ERROR' where id=? or id=(select child from plan_node where place="
+                         "'1.2.2')", (int(number),)),
+           "update plan_node set status='RUNNING', ended=null where place in ('1', '1.2', '1.2.2')")
+    inside.ok("RESTART %s" % number)
+    lines = wait_plan(inside, number)
+    assert [lines[place]["attempt"] for place in ("1", "1.1", "1.2", "1.2.1", "1.2.2")] == ["2", "1", "2", "1", "2"]
+
+
+def test_from_is_refused_at_exec(inside):
+    put_plan(inside, {"run": "A", "name": "a"})
+    assert inside.err("EXEC P -FROM=a") == "NOT_FOUND"
+
+
+def test_a_plan_that_has_not_begun(inside):
+    put_plan(inside, {"run": "A"})
+    number = inside.ok("EXEC P -AT=+1h")["session"]
+    assert inside.ok("STOP %s" % number)["status"] == "STOPPED"
+    inside.ok("RESTART %s" % number)
+    wait_plan(inside, number)

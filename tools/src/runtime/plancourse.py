@@ -42,6 +42,7 @@ class PlanCourse:
         self._news = news               # deque of children that may have ended; None: all
         self._tree = self._records = self._questions = None
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
+        self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
 
     def run(self, place):
@@ -57,10 +58,15 @@ class PlanCourse:
             self._journal.flush()
             self._make_tree(secrets, is_restart)
             try:
-                outcome = yield from self._go()
+                return (yield from self._go())
+            except (Left, AgentError):
+                raise
+            except Exception as error:  # a fault of the agent's own: nobody waits for them
+                for number in self._tree.waits_for:
+                    self._stop(number, "fault of the agent: %s" % error)
+                raise
             finally:
                 self._questions.close()
-            return outcome
 
     def _find_rest(self, is_restart):
         """How many seconds are left of its timeout, or None."""
@@ -73,6 +79,8 @@ class PlanCourse:
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
+        if not is_restart:
+            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -108,8 +116,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-            if self._halt is not None or self._is_blind:
-                self._news.append(None)
+                if self._halt is not None or self._is_blind:
+                    self._news.append(None)
 
     def _has_news(self):
         control = self._control
@@ -121,7 +129,7 @@ class PlanCourse:
         """How many seconds to wait at most, or None."""
         due, now = self._tree.find_time(), self._around.clock.monotonic()
         times = [max(0.0, due - now)] if due is not None else []
-        if self._halt is not None or self._is_blind:
+        if self._halt is not None or self._is_blind or self._tree.has_ready:
             times.append(LOOK_AGAIN_S)
         return min(times) if times else None
 
@@ -131,15 +139,16 @@ class PlanCourse:
         try:
             self._control.interrupt_if_asked(is_between=True)
         except Interrupted as interrupt:
-            is_new = self._halt is None
-            self._halt = self._halt or interrupt
-            self._mode = IMMEDIATE if self._control.is_due else NORMAL
-            if is_new:
-                self._tree.stop(interrupt.status, interrupt.message,
-                                self._around.clock.monotonic())
+            mode, before = IMMEDIATE if self._control.is_due else NORMAL, self._mode
+            now, self._mode = self._around.clock.monotonic(), mode
+            if self._halt is None:
+                self._halt = interrupt
+                self._tree.stop(interrupt.status, interrupt.message, now)
                 self._questions.stop_all(interrupt.message)
-            for number in self._tree.waits_for:
-                self._stop(number)
+            if mode != before or now >= self._stopped + LOOK_AGAIN_S:
+                self._stopped = now
+                for number in self._tree.waits_for:
+                    self._stop(number)
 
     def _stop(self, number, reason=None):
         """Stops a child: with the plan, or for a time-out of its node."""
@@ -186,7 +195,7 @@ class PlanCourse:
         be recorded with the end of the plan."""
         tree, clock = self._tree, self._around.clock
         while True:
-            changes, ready, stops, questions = tree.advance()
+            changes, ready, stops, questions = tree.advance(self._around.plans.has_room)
             if tree.is_over:
                 return changes
             for node in stops:

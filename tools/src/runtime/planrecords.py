@@ -1,7 +1,7 @@
 """What a load plan has to record, on its way to the repository, with the sessions of its runs."""
-from ..base.vocabulary import RESERVED_VARIABLES
+from ..base.vocabulary import RESERVED_VARIABLES, TRY_S
 from ..base.controls import one_line
-from ..base.errors import Changed
+from ..base.errors import Changed, RepositoryError, RepositoryGone
 from ..store.plans import NodeBegin, NodeEnd, NodeNote, VariablesNote
 from .awaiting import Waiting
 from .planrequests import PlanRequests
@@ -23,20 +23,21 @@ class PlanRecords:
         """Records changes [(change, the NodeState of a run that begins by it, or None)]: a
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
-        chunks = [self._submit(starts[place:place + CHANGES_AT_ONCE])
-                  for place in range(0, len(starts), CHANGES_AT_ONCE)]
-        begun = []
+        waits_for, chunks, begun = tuple(waits_for), [], []
         try:
+            for place in range(0, len(starts), CHANGES_AT_ONCE):
+                chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
+                                                       waits_for)))
             while chunks:
                 pending, pairs = chunks[0]
                 while not pending.wait(SOON_S):
-                    yield Waiting(lambda: chunks[0][0].is_done, None, tuple(waits_for),
-                                  is_deaf=True)
+                    yield Waiting(lambda: chunks[0][0].is_done, None, waits_for, is_deaf=True)
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
                     self._requests.close(pairs, None)
-                    chunks[0] = self._submit([(strip(change), node) for change, node in pairs])
+                    chunks[0] = yield from self._submit(
+                        [(strip(change), node) for change, node in pairs], waits_for)
                     continue
                 self._requests.close(pairs, results)
                 del chunks[0]
@@ -48,10 +49,20 @@ class PlanRecords:
             raise
         return begun
 
-    def _submit(self, pairs):
-        """Hands changes over -> (Pending, the pairs as they are written)."""
-        prepared = [(self.mask(change) if node is None
-                     else self._requests.prepare(node, change), node) for change, node in pairs]
+    def _submit(self, pairs, waits_for):
+        """Hands changes over, as soon as what they need can be read: a generator of Waitings, then
+        -> (Pending, the pairs as they are written)."""
+        prepared = []
+        while len(prepared) < len(pairs):
+            change, node = pairs[len(prepared)]
+            try:
+                prepared.append((self.mask(change) if node is None
+                                 else self._requests.prepare(node, change), node))
+            except RepositoryGone:
+                self._requests.close(prepared, None)
+                raise
+            except RepositoryError:
+                yield Waiting(lambda: False, TRY_S, waits_for, is_deaf=True)
         pending = self._repository.db.submit(
             self._repository.plans.record, self._journal.session, self._around.identity,
             [change for change, _ in prepared], self._around.clock.now(),

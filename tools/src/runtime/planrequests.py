@@ -1,7 +1,7 @@
 """What the runs of a load plan ask for: sessions, with the variables that are handed to them."""
 import json
 
-from ..base.errors import AgentError, BadRequest
+from ..base.errors import AgentError, BadRequest, RepositoryError, Unreadable
 from ..base.times import from_text
 from ..definitions.plan import hand_down, settle
 from ..store.plans import NodeBegin
@@ -18,10 +18,12 @@ class PlanRequests:
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
-        take_fault() says why."""
+        take_fault() says why. RepositoryError: not now."""
         try:
             return self._make(node, change)
         except AgentError as error:
+            if isinstance(error, RepositoryError) and not isinstance(error, Unreadable):
+                raise
             self._faults[node] = error
         except ValueError as error:
             self._faults[node] = BadRequest(str(error))

@@ -27,14 +27,16 @@ class PlanSteps:
 
     # -- what follows ------------------------------------------------------------------
 
-    def advance(self):
+    def advance(self, has_room=True):
         """What follows -> (what to record, in its order; NodeStates of runs that are to begin, of
-        those whose session is to be stopped, of those that ask for their values or branch)."""
+        those whose session is to be stopped, of those that ask for their values or branch). Without
+        room for more sessions no run begins."""
         while self._todo or self._starved and self._open < MAX_OPEN:
             node = self._todo.popleft() if self._todo else self._starved.popleft()
             self._look(node)
-        ready = [node for node in self._ready if node.status == READY]
-        self._ready.clear()
+        ready = [node for node in self._ready if node.status == READY and has_room]
+        if has_room:
+            self._ready.clear()
         answer = self._changes, ready, self._stops, self._questions
         self._changes, self._stops, self._questions = [], [], []
         return answer

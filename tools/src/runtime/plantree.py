@@ -34,6 +34,11 @@ class PlanTree(PlanSteps):
         return list(self._children)
 
     @property
+    def has_ready(self):
+        """Whether runs wait for room."""
+        return bool(self._ready)
+
+    @property
     def has_questions(self):
         """Whether values or branches are to be found out."""
         return bool(self._questions)
