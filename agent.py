@@ -18074,6 +18074,8 @@ class PlanCourse:
             self._make_tree(secrets, is_restart)
             try:
                 return (yield from self._go())
+            except (Conflict, NotFound) as error:       # its row is not as it was
+                raise RepositoryError(error.message) from None
             except (Left, AgentError):
                 raise
             except Exception as error:  # a fault of the agent's own: nobody waits for them

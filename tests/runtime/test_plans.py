@@ -714,3 +714,32 @@ def test_a_plan_that_has_not_begun(inside):
     assert inside.ok("STOP %s" % number)["status"] == "STOPPED"
     inside.ok("RESTART %s" % number)
     wait_plan(inside, number)
+
+
+def test_a_plan_whose_row_is_gone(inside):
+    """Another program has deleted it: it ends in memory, and its children go on."""
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}, {"run": "A"}]})
+    number = inside.ok("EXEC P")["session"]
+    wait_for(lambda: marks(inside), "the first")
+    child, = plan_children(inside, number)
+    change(inside.work, ("delete from session where id=?", (int(number),)))
+    go(inside)
+    assert inside.ok("WAIT " + child["session"])["status"] == "DONE"
+    wait_ping(inside, running="0")
+    assert "session %s ended in memory alone" % number in inside.log()
+
+
+def test_the_next_due_time_stops_a_plan(inside):
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}]})
+    inside.ok('SCHED ADD S P -1 GLOBAL "every 1h" -OVERLAP=stop')
+    inside.let_pass(3600)
+    wait_for(lambda: len(marks(inside)) == 1, "the first")
+    inside.let_pass(3600)
+    wait_for(lambda: len(marks(inside)) == 2, "the second")
+    go(inside)
+    first, second = wait_for(lambda: [row for row in inside.rows("SESSIONS -SCENARIO=P")[::-1] if row["ended"]][1:] and
+                             inside.rows("SESSIONS -SCENARIO=P")[::-1], "both to end")
+    assert (first["status"], second["status"]) == ("STOPPED", "DONE")
+    assert [row["status"] for row in plan_children(inside, first["session"])] == ["STOPPED"]

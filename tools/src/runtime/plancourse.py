@@ -17,7 +17,7 @@ asked for and not recorded are asked for anew.
 import json
 
 from ..base.vocabulary import DONE, ERROR, IMMEDIATE, NORMAL, RUNNING, STOPPED, WARNING
-from ..base.errors import AgentError, RepositoryError, RepositoryGone
+from ..base.errors import AgentError, Conflict, NotFound, RepositoryError, RepositoryGone
 from ..base.times import from_text
 from ..store.records import Ticket
 from ..tasks.task import TaskError
@@ -59,6 +59,8 @@ class PlanCourse:
             self._make_tree(secrets, is_restart)
             try:
                 return (yield from self._go())
+            except (Conflict, NotFound) as error:       # its row is not as it was
+                raise RepositoryError(error.message) from None
             except (Left, AgentError):
                 raise
             except Exception as error:  # a fault of the agent's own: nobody waits for them
