@@ -25667,8 +25667,8 @@ schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are th
 Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
 -PARENT=1001` lists those of the plan 1001. Its `name=` is the name of its node, if that has one,
 and the values of the loops around it, `day=2015-01-07`; these are among its keywords, too, so
-`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, `${DUE}`, and
-the `-LEVEL` that the plan was started with.
+`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, which
+is its `${DUE}`, and the `-LEVEL` that the plan was started with.
 
 `STATUS` of a plan has a line for each node that was reached, with its newest attempt:
 
