@@ -15563,13 +15563,13 @@ class Control:
         return self._mode is not None
 
     @contextlib.contextmanager
-    def deadline(self, seconds, scope):
-        """What is done inside may take so many seconds (None: any time); then it is interrupted,
-        together with the whole task, step or session that `scope` names."""
+    def deadline(self, seconds, scope, spent_s=0.0):
+        """What is done inside may take so many seconds (None: any time), of which some are spent;
+        then it is interrupted, together with the whole task, step or session that `scope` names."""
         if seconds is None:
             yield
             return
-        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        self._deadlines.append((self._clock.monotonic() + seconds - spent_s, scope, seconds))
         try:
             yield
         finally:
@@ -18062,7 +18062,7 @@ class PlanCourse:
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
         agent before has begun. Left, RepositoryError."""
         is_restart = place is not None
-        with self._control.deadline(self._find_rest(is_restart), "session"):
+        with self._control.deadline(self._row["timeout"], "session", self._find_spent(is_restart)):
             try:
                 secrets = take_secrets(self._scenario, self._row["secret_file"], self._control,
                                        self._journal, self._around)
@@ -18083,12 +18083,11 @@ class PlanCourse:
             finally:
                 self._questions.close()
 
-    def _find_rest(self, is_restart):
-        """How many seconds are left of its timeout, or None."""
-        timeout_s = self._row["timeout"]
-        if is_restart or timeout_s is None or not self._row["begun"]:
-            return timeout_s
-        return max(0.0, timeout_s - (self._around.clock.now() - from_text(self._row["begun"])))
+    def _find_spent(self, is_restart):
+        """How many seconds of its timeout are over."""
+        if is_restart or not self._row["begun"]:
+            return 0.0
+        return max(0.0, self._around.clock.now() - from_text(self._row["begun"]))
 
     def _make_tree(self, secrets, is_restart):
         """Makes the tree of what was reached before."""
