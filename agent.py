@@ -1677,9 +1677,9 @@ VERB_FORMS = (
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task",
-                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
-                            "best",
+         meanings={"-FROM": "go on at this step, from its first task; of a plan, at this node",
+                   "-SKIP": "go on behind the task, or the nodes, that failed; the session ends in "
+                            "WARNING at best",
                    "-REDEFINE": "go on with the definition that its scenario version has now, "
                                 "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
@@ -1710,7 +1710,7 @@ VERB_FORMS = (
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
-                   "-PARENT": "only those that a task of this session has started",
+                   "-PARENT": "only those that a task, or the plan, of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),
@@ -9756,13 +9756,14 @@ class Plans:
         connection.execute("update session set variables=? where id=?",
                            (json.dumps(change.values), session))
 
-    def note_cut(self, connection, agent):
-        """SHUTDOWN ends what runs: the children of plans that it ends are begun again with their
-        plan."""
-        connection.executemany(
-            "update plan_node set is_cut=1 where session=? and run=?", connection.execute(
-                "select parent, node from session where agent=? and status='RUNNING' and"
-                " node is not null", (agent,)).fetchall())
+    def note_cut(self, connection, sessions):
+        """SHUTDOWN ends these sessions: those of them that are children of plans are begun again
+        with their plan."""
+        for number in sessions:
+            row = self._sessions.find(connection, number)
+            if row is not None and row["node"] is not None and row["status"] == RUNNING:
+                connection.execute("update plan_node set is_cut=1 where session=? and run=?",
+                                   (row["parent"], row["node"]))
 
     # -- what there is -----------------------------------------------------------------
 
@@ -10383,10 +10384,14 @@ class Sessions:
 
     @staticmethod
     def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
+        """A running session changes the agent that runs it, or Conflict. Of the children of a plan
+        those that SHUTDOWN was about to end, and did not, are as any."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
 
 
 # ======================================================================================
@@ -17332,13 +17337,13 @@ class Control:
         return self._mode is not None
 
     @contextlib.contextmanager
-    def deadline(self, seconds, scope):
-        """What is done inside may take so many seconds (None: any time); then it is interrupted,
-        together with the whole task, step or session that `scope` names."""
+    def deadline(self, seconds, scope, spent_s=0.0):
+        """What is done inside may take so many seconds (None: any time), of which some are spent;
+        then it is interrupted, together with the whole task, step or session that `scope` names."""
         if seconds is None:
             yield
             return
-        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        self._deadlines.append((self._clock.monotonic() + seconds - spent_s, scope, seconds))
         try:
             yield
         finally:
@@ -19890,7 +19895,8 @@ def restore_nodes(plan, scope, rows, items):
         if node is None:
             continue
         nodes[place] = node
-        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.run, node.since, node.first = row.run, row.since, row.first
+        node.tries = row.tries if row.due is None else row.tries + 1
         node.attempt, node.status, node.message, node.child = (
             row.attempt, row.status, row.message, row.child)
         node.is_passed, node.is_reopened = row.is_passed, row.is_reopened
@@ -20679,12 +20685,13 @@ class PlanCourse:
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
+        self._looked = 0.0              # when it looked at all of them last, monotonic seconds
 
     def run(self, place):
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
         agent before has begun. Left, RepositoryError."""
         is_restart = place is not None
-        with self._control.deadline(self._find_rest(is_restart), "session"):
+        with self._control.deadline(self._row["timeout"], "session", self._find_spent(is_restart)):
             try:
                 secrets = take_secrets(self._scenario, self._row["secret_file"], self._control,
                                        self._journal, self._around)
@@ -20694,6 +20701,8 @@ class PlanCourse:
             self._make_tree(secrets, is_restart)
             try:
                 return (yield from self._go())
+            except (Conflict, NotFound) as error:       # its row is not as it was
+                raise RepositoryError(error.message) from None
             except (Left, AgentError):
                 raise
             except Exception as error:  # a fault of the agent's own: nobody waits for them
@@ -20703,12 +20712,11 @@ class PlanCourse:
             finally:
                 self._questions.close()
 
-    def _find_rest(self, is_restart):
-        """How many seconds are left of its timeout, or None."""
-        timeout_s = self._row["timeout"]
-        if is_restart or timeout_s is None or not self._row["begun"]:
-            return timeout_s
-        return max(0.0, timeout_s - (self._around.clock.now() - from_text(self._row["begun"])))
+    def _find_spent(self, is_restart):
+        """How many seconds of its timeout are over."""
+        if is_restart or not self._row["begun"]:
+            return 0.0
+        return max(0.0, self._around.clock.now() - from_text(self._row["begun"]))
 
     def _make_tree(self, secrets, is_restart):
         """Makes the tree of what was reached before."""
@@ -20749,7 +20757,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-                if self._halt is not None or self._is_blind:
+                is_overdue = clock.monotonic() >= self._looked + LOOK_AGAIN_S
+                if self._is_blind or self._halt is not None and is_overdue:
                     self._news.append(None)
 
     def _has_news(self):
@@ -20802,7 +20811,10 @@ class PlanCourse:
         while self._news:
             numbers.add(self._news.popleft())
         waits_for = tree.waits_for
-        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if None in numbers:
+            self._looked, numbers = now, waits_for
+        else:
+            numbers = numbers.intersection(waits_for)
         if not numbers:
             return
         try:
@@ -25451,11 +25463,12 @@ class Families:
         begun again with their plans. Waits for that to be on disk, as long as it can be."""
         self.leave()
         agent = self._agent
-        pendings = [repository.db.submit(repository.plans.note_cut, agent.name, within_s=WRITE_S)
-                    for repository in agent.places.list_open()
-                    if any(session.repository is repository and session.ticket.is_child
-                           for session in agent.queue.list_running())]
-        for pending in pendings:
+        numbers = collections.defaultdict(list)
+        for session in agent.queue.list_running():
+            if session.ticket.is_child and not session.ticket.is_plan:
+                numbers[session.repository].append(session.number)
+        for pending in [repository.db.submit(repository.plans.note_cut, sessions, within_s=WRITE_S)
+                        for repository, sessions in numbers.items()]:
             with contextlib.suppress(AgentError):
                 pending.result()
 
@@ -28906,7 +28919,14 @@ schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are th
        "exception": {"run": "ALERT"}}}]}
 
 Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
--PARENT=1001` lists those of the plan 1001.
+-PARENT=1001` lists those of the plan 1001. Its `name=` is the name of its node, if that has one,
+and the values of the loops around it, `day=2015-01-07`; these are among its keywords, too, so
+`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, which
+is its `${DUE}`, and the `-LEVEL` that the plan was started with.
+
+`STATUS` of a plan has a line for each node that was reached, with its newest attempt:
+
+    * node=1.1.7 name= kind=run value=day=2015-01-07 attempt=2 status=DONE session=9001 ...
 
 ### Fields of a node
 
@@ -28924,10 +28944,14 @@ a case's `else` `1.else`.
 
 <<fields node run>>
 
-The session has the context, the priority and the agent of the plan. It ends the node as it ends:
+The session has the context, the priority and the agent of the plan, where the node does not say
+otherwise. It ends the node as it ends:
 `ERROR`, `STOPPED`, and a `skip` at a limit of its scenario, are an error of the node; `WARNING` is
 none. The limit of the scenario, and the number of places of the agent, hold for it as for any
-session; the plan itself takes no place.
+session; the plan itself takes no place, and begins also when all are taken. While it waits for its
+children, `waits_for=` is `children`. It has at most <<MAX_OPEN>> nodes open at once, whatever a
+`limit` says, and begins no more while the queue of the agent is full. `HOLD` lets its children
+wait as all else.
 
 ### Nodes in order and side by side
 
@@ -28990,19 +29014,34 @@ The object `for_each`:
   `max_errors` have failed. A node that had failures inside it which were passed over ends in
   `WARNING`.
 - A node that failed is tried again as often as `attempts` says, then its `exception` is run. When
-  that fails, too, or `on_exception` is `raise`, the node has failed.
+  that fails, too, or `on_exception` is `raise`, the node has failed. Each attempt goes on as a
+  RESTART would, by the `restart` of the node.
+- `timeout` is that of an attempt. What the node runs then is stopped, and the attempt has failed.
+  That of the plan, and `STOP`, end all that is open, and no exception runs.
 - The plan's session ends as its outermost node.
 
 A crash of the agent, `SHUTDOWN` and an upgrade leave a plan open, whatever its `on_stale`: its
-children follow their own, and the plan goes on at the next start. `STOP` of the plan stops its
-children, too. A child of an open plan cannot be restarted (`CONFLICT`).
+children follow their own, and the plan goes on at the next start: what ended meanwhile counts, and
+where the agent has stopped a child, its node is run again by its `restart`, which is none of its
+`attempts`. `STOP` of the plan stops its children, too: after the task now running, or at once. A
+child of an open plan can be stopped, which is an error of its node, but not restarted (`CONFLICT`).
+PURGE deletes a plan with its children, when all of them have ended, and none without its plan.
 
 ### RESTART of a plan
 
 A plan that ended in `ERROR` or `STOPPED` goes on where it failed: what ended well is not run again,
 in a node with `"restart": "all"` everything is. A run goes on with the session that failed, by
 RESTART, or with `"restart": "session"` begins a new one. What was restarted by hand meanwhile, and
-ended well, is not run again.
+ended well, is not run again; what still runs is waited for. Attempts are counted anew.
+
+- Variables given with RESTART are the plan's from then on. A session that goes on gets those that
+  its node hands it now and that differ from what it was given.
+- `-FROM=NODE` goes on at a node, by its name or its place, whatever had failed before it in the
+  serials around it: the node and what comes behind it there begin anew, with new sessions. Other
+  branches go on as without it. In a `for_each` a name means all its values, a place one of them.
+- `-SKIP` passes over what failed, all of it. The plan ends in `WARNING` at best.
+- `-REDEFINE` takes the definition that the version has now. A node counts as it ended if one of the
+  same kind and name, and the same scenario, has its place in it.
 
 ### Circles
 
@@ -31502,6 +31541,7 @@ LIMITS = (
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
     Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
+    Limit("MAX_OPEN", MAX_OPEN, "", "nodes of a plan that are open at once"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),

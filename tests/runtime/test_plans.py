@@ -1,12 +1,14 @@
 """Load plans as they run: nodes, their options, stops, restarts."""
 import json
+import time
 
 import pytest
 
 from conftest import wait_for
-from support.outside import query
+from support.outside import change, foreign_lock, query
 from support.plans import (leaf, make_plan, node_states, plan_children, plan_nodes, plan_variable, put_plan, run_plan,
                            wait_plan)
+from support.users import add_guest
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
 
 pytestmark = pytest.mark.once
@@ -218,30 +220,57 @@ def test_an_exception_of_what_ended_well(inside):
     assert node_states(run_plan(inside)[1]) == {"1": "DONE"}
 
 
+def begin_plan(agent, count):
+    """EXEC of P, once so many of its children run -> its number."""
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: [row["status"] for row in plan_children(agent, number)].count("RUNNING") == count, "the children")
+    return number
+
+
 def test_the_timeout_of_a_node(inside):
     """Its running children are stopped; then its attempts and its exception follow."""
-    put_plan(inside, {"serial": [{"parallel": [{"run": "S"}, {"serial": [{"run": "S"}, {"run": "A"}]}], "timeout": 0.3,
+    put_plan(inside, {"serial": [{"parallel": [{"run": "S"}, {"serial": [{"run": "S"}, {"run": "A"}]}], "timeout": "1h",
                              "exception": {"run": "A"}, "on_exception": "ignore"}, {"run": "A"}]},
         leaf("S", ("sleep", "60")))
-    number, lines = run_plan(inside, status="WARNING")
+    number = begin_plan(inside, 2)
+    inside.let_pass(3601)
+    lines = wait_plan(inside, number, "WARNING")
     assert node_states(lines) == {"1": "WARNING", "1.1": "WARNING", "1.1.1": "STOPPED", "1.1.2": "STOPPED",
                              "1.1.2.1": "STOPPED", "1.1.exception": "DONE", "1.2": "DONE"}
-    assert "time-out of the node after 0.3 s" in lines["1.1"]["message"]
+    assert "time-out of the node after 3600 s" in lines["1.1"]["message"]
     assert "time-out of the node" in inside.status(lines["1.1.1"]["session"])["message"]
 
 
 def test_the_timeout_of_a_run(inside):
-    put_plan(inside, {"run": "S", "timeout": 0.2, "attempts": 2, "restart": "session"}, leaf("S", ("sleep", "60")))
-    number, lines = run_plan(inside, status="ERROR")
-    assert (lines["1"]["status"], lines["1"]["attempt"]) == ("ERROR", "2")
+    put_plan(inside, {"run": "S", "timeout": "1h", "attempts": 2, "restart": "session"}, leaf("S", ("sleep", "60")))
+    number = begin_plan(inside, 1)
+    inside.let_pass(3601)
+    wait_for(lambda: [row["status"] for row in plan_children(inside, number)] == ["STOPPED", "RUNNING"], "the second")
+    inside.let_pass(3601)
+    line = wait_plan(inside, number, "ERROR")["1"]
+    assert (line["status"], line["attempt"]) == ("ERROR", "2")
     assert [row["status"] for row in plan_children(inside, number)] == ["STOPPED", "STOPPED"]
 
 
 def test_the_timeout_of_a_plan(inside):
-    put_plan(inside, {"serial": [{"run": "S", "exception": {"run": "A"}}]}, leaf("S", ("sleep", "60")), timeout=0.3)
-    number, lines = run_plan(inside, status="ERROR")
-    assert node_states(lines) == {"1": "STOPPED", "1.1": "STOPPED"}
-    assert inside.status(number)["message"] == "time-out of the session after 0.3 s"
+    put_plan(inside, {"serial": [{"run": "S", "exception": {"run": "A"}}]}, leaf("S", ("sleep", "60")), timeout="1h")
+    number = begin_plan(inside, 1)
+    inside.let_pass(3601)
+    assert node_states(wait_plan(inside, number, "ERROR")) == {"1": "STOPPED", "1.1": "STOPPED"}
+    assert inside.status(number)["message"] == "time-out of the session after 3600 s"
+
+
+def test_the_timeouts_go_on_over_a_start(inside):
+    """They count from the begin, and not anew."""
+    put_plan(inside, {"serial": [{"run": "S", "timeout": "1h", "restart": "session"}]},
+             leaf("S", ("sleep", "60"), on_stale="restart"), timeout="2h")
+    number = begin_plan(inside, 1)
+    inside.let_pass(1800)
+    inside.stop()
+    inside.let_pass(5500)
+    inside.start()
+    wait_plan(inside, number, "ERROR")
+    assert inside.status(number)["message"] == "time-out of the session after 7200 s"
 
 
 # -- variables ---------------------------------------------------------------------------
@@ -620,3 +649,124 @@ def test_json(inside):
     rows = [json.loads(line[2:]) for line in inside.ask("STATUS %s -JSON" % number)[:-1]]
     row = next(row for row in rows if row.get("node") == "1.1")
     assert (row["value"], row["attempt"], row["kind"]) == ("v=1", 1, "run") and isinstance(row["session"], int)
+
+
+def test_a_circle_that_an_import_cannot_see(inside):
+    """The newest version of what it runs leads back."""
+    inside.import_document({"scenarios": [leaf("A"), make_plan({"run": "M"}), leaf("M")]})
+    inside.import_document({"scenarios": [dict(make_plan({"run": "${what}"}, "M", variables={"what": "P"}), version="2")]})
+    number, _ = run_plan(inside, status="ERROR")
+    assert "scenario P would start itself: P > M > P" in inside.status(number)["message"]
+
+
+def test_secrets_at_a_restart(inside):
+    """They are given again, and the child gets them again."""
+    put_plan(inside, {"run": "S"}, leaf("S", "echo $VAR_word | rev; [ -e %s ]" % (inside.folder / "mended"),
+                                        variables={"word": {"secret": True}}), variables={"word": {"secret": True}})
+    number, _ = run_plan(inside, "P word=abcdef", "ERROR")
+    mend_leaf(inside)
+    assert inside.err("RESTART %s" % number) == "BAD_REQUEST"
+    inside.ok("RESTART %s word=ghijkl" % number)
+    lines = wait_plan(inside, number)
+    assert inside.log_texts(lines["1"]["session"]) == ["fedcba", "lkjihg"]
+    assert not list(inside.folder.glob("*.secret.*"))
+
+
+def test_a_locked_repository_delays_a_plan(inside):
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}, {"run": "A"}]})
+    number = inside.ok("EXEC P")["session"]
+    wait_for(lambda: marks(inside), "the first")
+    with foreign_lock(inside.work):
+        go(inside)
+        time.sleep(0.5)
+        assert inside.status(number)["status"] == "RUNNING"
+    wait_plan(inside, number)
+
+
+def test_a_child_that_another_program_deletes(make_inside):
+    agent = make_inside("--max-sessions", "1").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "W"}, {"run": "A"}], "max_errors": 1})
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: marks(agent), "the first")
+    lost = wait_for(lambda: plan_nodes(agent, number).get("1.2"), "the second")["session"]
+    change(agent.work, ("delete from session where id=?", (int(lost),)))
+    agent.agent.families.look(agent.agent.places.list_open()[0])
+    wait_for(lambda: plan_nodes(agent, number)["1.2"]["status"] == "ERROR", "the error")
+    assert "it was purged" in plan_nodes(agent, number)["1.2"]["message"]
+    go(agent)
+    wait_plan(agent, number, "WARNING")
+
+
+def test_a_full_queue_delays_a_plan(make_inside):
+    agent = make_inside("--max-sessions", "1", "--max-queue", "2").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "A"}, {"run": "A"}]})
+    running, other = (agent.ok("EXEC W")["session"] for _ in range(2))
+    wait_begun(agent, running)
+    plans = [agent.ok("EXEC P")["session"]]
+    wait_for(lambda: plan_nodes(agent, plans[0]), "it to begin")
+    go(agent)
+    wait_plan(agent, plans[0])
+
+
+def test_who_is_narrowed_sees_no_number_of_others(inside):
+    put_plan(inside, {"parallel": [{"run": "A"}, {"run": "X"}]}, leaf("X"))
+    number, _ = run_plan(inside)
+    lines = list(plan_nodes(add_guest(inside, "monitor", "P,X"), number).values())
+    assert [bool(row["session"]) for row in lines] == [False, False, True] and len(plan_nodes(inside, number)) == 3
+
+
+def test_a_plan_restored_from_a_backup_restarts(inside):
+    """Its rows are those of a moment at which it ran; its session ended ERROR, its children, too."""
+    put_plan(inside, {"serial": [{"run": "A"}, {"parallel": [{"run": "A"}, {"run": "A"}]}]})
+    number, _ = run_plan(inside)
+    change(inside.work, ("update session set status='ERROR' where id=? or id=(select child from plan_node where place="
+                         "'1.2.2')", (int(number),)),
+           "update plan_node set status='RUNNING', ended=null where place in ('1', '1.2', '1.2.2')")
+    inside.ok("RESTART %s" % number)
+    lines = wait_plan(inside, number)
+    assert [lines[place]["attempt"] for place in ("1", "1.1", "1.2", "1.2.1", "1.2.2")] == ["2", "1", "2", "1", "2"]
+
+
+def test_from_is_refused_at_exec(inside):
+    put_plan(inside, {"run": "A", "name": "a"})
+    assert inside.err("EXEC P -FROM=a") == "NOT_FOUND"
+
+
+def test_a_plan_that_has_not_begun(inside):
+    put_plan(inside, {"run": "A"})
+    number = inside.ok("EXEC P -AT=+1h")["session"]
+    assert inside.ok("STOP %s" % number)["status"] == "STOPPED"
+    inside.ok("RESTART %s" % number)
+    wait_plan(inside, number)
+
+
+def test_a_plan_whose_row_is_gone(inside):
+    """Another program has deleted it: it ends in memory, and its children go on."""
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}, {"run": "A"}]})
+    number = inside.ok("EXEC P")["session"]
+    wait_for(lambda: marks(inside), "the first")
+    child, = plan_children(inside, number)
+    change(inside.work, ("delete from session where id=?", (int(number),)))
+    go(inside)
+    assert inside.ok("WAIT " + child["session"])["status"] == "DONE"
+    wait_ping(inside, running="0")
+    assert "session %s ended in memory alone" % number in inside.log()
+
+
+def test_the_next_due_time_stops_a_plan(inside):
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"run": "W"}]})
+    inside.ok('SCHED ADD S P -1 GLOBAL "every 1h" -OVERLAP=stop')
+    inside.let_pass(3600)
+    wait_for(lambda: len(marks(inside)) == 1, "the first")
+    inside.let_pass(3600)
+    wait_for(lambda: len(marks(inside)) == 2, "the second")
+    go(inside)
+    first, second = wait_for(lambda: [row for row in inside.rows("SESSIONS -SCENARIO=P")[::-1] if row["ended"]][1:] and
+                             inside.rows("SESSIONS -SCENARIO=P")[::-1], "both to end")
+    assert (first["status"], second["status"]) == ("STOPPED", "DONE")
+    assert [row["status"] for row in plan_children(inside, first["session"])] == ["STOPPED"]

@@ -217,11 +217,11 @@ def test_what_runs_after_others_is_played_too():
 # -- a plan ----------------------------------------------------------------------------
 
 def visit(at, duration=10.0, name="S", scenario=None, overlap="queue", priority=0, limit=None, on_limit="wait",
-          repository=1, due=None, outcome=None, is_backlog=False):
+          repository=1, due=None, outcome=None, is_backlog=False, is_plan=False):
     """A Visit; times in seconds after noon."""
     made = Visit(name=name, scenario=(repository, scenario or name), due=NOON + (at if due is None else due), at=NOON + at,
                  duration=duration, is_known=True, overlap=overlap, priority=priority, limit=limit, on_limit=on_limit)
-    made.outcome, made.is_backlog = outcome, is_backlog
+    made.outcome, made.is_backlog, made.is_plan = outcome, is_backlog, is_plan
     return made
 
 
@@ -243,6 +243,14 @@ def test_slots_that_are_full():
     assert played(*visits, slots=1) == [(STARTS, 0, 10), (QUEUES, 10, 20), (QUEUES, 20, 30), (QUEUES, 30, 40)]
     assert [made.notes for made in visits] == [[], ["waits for a free slot", "waits 9 s"], ["waits for a free slot", "waits 18 s"],
                                                ["waits for a free slot", "waits 5 s"]]
+
+
+def test_a_load_plan_takes_no_slot():
+    plans = [visit(0, name="P", is_plan=True), visit(1, name="Q", is_plan=True)]
+    assert played(visit(0, name="A"), *plans, slots=1) == [(STARTS, 0, 10), (STARTS, 0, 10), (STARTS, 1, 11)]
+    # but counts for its limit
+    assert played(visit(0, name="P", limit=1, is_plan=True), visit(1, name="Q", scenario="P", limit=1, is_plan=True),
+                  slots=1) == [(STARTS, 0, 10), (QUEUES, 10, 20)]
 
 
 def test_a_higher_priority_begins_first():

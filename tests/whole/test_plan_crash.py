@@ -77,3 +77,38 @@ def test_killed_at_any_moment(make_agent, tmp_path):
                 agent.start()
                 assert agent.status(number)["status"] in ("RUNNING", "QUEUED", "DONE"), agent.ask("STATUS " + number)
         check_family(agent, number, marks)
+
+
+def test_a_shutdown_leaves_a_plan_open(make_agent, tmp_path):
+    """What runs may end; its plan takes that at the next start, and goes on."""
+    agent, step = make_agent(), "echo begun >> %s; until [ -e %s ]; do sleep 0.05; done"
+    agent.start()
+    agent.import_document({"scenarios": [leaf("W", step % (tmp_path / "marks", tmp_path / "go")), leaf("A"),
+                                         make_plan({"serial": [{"run": "W"}, {"run": "A"}]})]})
+    number = agent.ok("EXEC P")["session"]
+    wait_for((tmp_path / "marks").exists, "the first to begin")
+    assert agent.ok("SHUTDOWN") == {}
+    (tmp_path / "go").write_text("")
+    assert agent.wait() == 0
+    assert query(agent.work, "select scenario, status from session order by id") == [("P", "RUNNING"), ("W", "DONE")]
+    agent.start()
+    assert agent.ok("WAIT " + number)["status"] == "DONE"
+    assert (tmp_path / "marks").read_text() == "begun\n"
+
+
+def test_an_immediate_shutdown_runs_its_nodes_again(make_agent, tmp_path):
+    agent = make_agent().start()
+    agent.import_document({"scenarios": [
+        leaf("W", "echo begun >> %s; until [ -e %s ]; do sleep 0.05; done" % (tmp_path / "marks", tmp_path / "go")),
+        make_plan({"run": "W"}, "Q"), make_plan({"serial": [{"run": "Q"}]})]})
+    number = agent.ok("EXEC P")["session"]
+    wait_for((tmp_path / "marks").exists, "the first to begin")
+    assert agent.ok("SHUTDOWN -IMMEDIATE") == {} and agent.wait() == 0
+    assert query(agent.work, "select scenario, status from session order by id") == [
+        ("P", "RUNNING"), ("Q", "RUNNING"), ("W", "STOPPED")]
+    (tmp_path / "go").write_text("")
+    agent.start()
+    assert agent.ok("WAIT " + number)["status"] == "DONE"
+    assert (tmp_path / "marks").read_text() == "begun\n" * 2
+    assert query(agent.work, "select attempt, is_cut from plan_node where kind='run' order by session, run") == [
+        (1, 0), (1, 1), (2, 0)]

@@ -1,4 +1,5 @@
 """The children of load plans: what their plan asks of the agent for them."""
+import collections
 import contextlib
 
 from ..base.vocabulary import IMMEDIATE, OUTSTANDING, STOPPED, WRITE_S
@@ -79,10 +80,11 @@ class Families:
         begun again with their plans. Waits for that to be on disk, as long as it can be."""
         self.leave()
         agent = self._agent
-        pendings = [repository.db.submit(repository.plans.note_cut, agent.name, within_s=WRITE_S)
-                    for repository in agent.places.list_open()
-                    if any(session.repository is repository and session.ticket.is_child
-                           for session in agent.queue.list_running())]
-        for pending in pendings:
+        numbers = collections.defaultdict(list)
+        for session in agent.queue.list_running():
+            if session.ticket.is_child and not session.ticket.is_plan:
+                numbers[session.repository].append(session.number)
+        for pending in [repository.db.submit(repository.plans.note_cut, sessions, within_s=WRITE_S)
+                        for repository, sessions in numbers.items()]:
             with contextlib.suppress(AgentError):
                 pending.result()

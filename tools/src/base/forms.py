@@ -100,9 +100,9 @@ VERB_FORMS = (
     Form("RESTART", "SESSION [VARIABLE=value ...] [-FROM=step] [-SKIP] [-REDEFINE]", OPERATOR,
          "go on with a session that ended in ERROR or STOPPED", oks=(STATE_LINE,),
          kinds={"-FROM": "name"},
-         meanings={"-FROM": "go on at this step, from its first task",
-                   "-SKIP": "go on behind the task that failed; the session ends in WARNING at "
-                            "best",
+         meanings={"-FROM": "go on at this step, from its first task; of a plan, at this node",
+                   "-SKIP": "go on behind the task, or the nodes, that failed; the session ends in "
+                            "WARNING at best",
                    "-REDEFINE": "go on with the definition that its scenario version has now, "
                                 "at the first task of the step"}),
     Form("CLEAN", "[-HOST=id]", OPERATOR, "clean stale sessions now", oks=(CLEANED_LINE,),
@@ -133,7 +133,7 @@ VERB_FORMS = (
                    "-SCHEDULE": "only those of this schedule",
                    "-REPO": "only those of this work repository",
                    "-KEYWORD": "only those with this keyword",
-                   "-PARENT": "only those that a task of this session has started",
+                   "-PARENT": "only those that a task, or the plan, of this session has started",
                    "-SINCE": "only those acknowledged from then on"}),
     Form("STATUS", "SESSION [-JSON]", MONITOR, "a session with its steps, tasks and variables",
          AS_RECORD, lines=(SESSION_LINE, STEP_LINE, TASK_LINE, NODE_LINE, VARIABLE_LINE)),

@@ -27,6 +27,7 @@ from ..definitions.notices import NOTICE_FIELDS, SEND_FIELDS
 from ..store.happenings import EVENT_LINES
 from ..store.notices import MAX_EVENTS
 from ..definitions.plan import MAX_DEPTH, MAX_VALUES
+from ..runtime.plansteps import MAX_OPEN
 from ..definitions.plan_fields import (CASE_FIELDS, EACH_FIELDS, KIND_FIELDS, NODE_FIELDS,
                                        when_fields)
 from ..definitions.engines import ENGINE_FIELDS
@@ -106,6 +107,7 @@ LIMITS = (
     Limit("MAX_LOG_LINE", MAX_LOG_LINE, "bytes", "of a line of output; a longer one is split"),
     Limit("MAX_VALUES", MAX_VALUES, "", "values of a `for_each`"),
     Limit("MAX_DEPTH", MAX_DEPTH, "", "nodes of a plan inside one another"),
+    Limit("MAX_OPEN", MAX_OPEN, "", "nodes of a plan that are open at once"),
     Limit("MAX_LIST", MAX_LIST, "", "lines of a listing, by `-LIMIT`"),
     Limit("MAX_REPOSITORIES", MAX_REPOSITORIES, "", "work repositories of a master"),
     Limit("KEEP_DAYS", KEEP_DAYS, "", "days that ended sessions are kept (`--keep-days`)"),

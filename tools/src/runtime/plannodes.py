@@ -333,7 +333,8 @@ def restore_nodes(plan, scope, rows, items):
         if node is None:
             continue
         nodes[place] = node
-        node.run, node.since, node.first, node.tries = row.run, row.since, row.first, row.tries
+        node.run, node.since, node.first = row.run, row.since, row.first
+        node.tries = row.tries if row.due is None else row.tries + 1
         node.attempt, node.status, node.message, node.child = (
             row.attempt, row.status, row.message, row.child)
         node.is_passed, node.is_reopened = row.is_passed, row.is_reopened

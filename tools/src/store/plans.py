@@ -167,13 +167,14 @@ class Plans:
         connection.execute("update session set variables=? where id=?",
                            (json.dumps(change.values), session))
 
-    def note_cut(self, connection, agent):
-        """SHUTDOWN ends what runs: the children of plans that it ends are begun again with their
-        plan."""
-        connection.executemany(
-            "update plan_node set is_cut=1 where session=? and run=?", connection.execute(
-                "select parent, node from session where agent=? and status='RUNNING' and"
-                " node is not null", (agent,)).fetchall())
+    def note_cut(self, connection, sessions):
+        """SHUTDOWN ends these sessions: those of them that are children of plans are begun again
+        with their plan."""
+        for number in sessions:
+            row = self._sessions.find(connection, number)
+            if row is not None and row["node"] is not None and row["status"] == RUNNING:
+                connection.execute("update plan_node set is_cut=1 where session=? and run=?",
+                                   (row["parent"], row["node"]))
 
     # -- what there is -----------------------------------------------------------------
 
