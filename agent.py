@@ -8688,13 +8688,6 @@ class Plans:
                 connection.execute("update plan_node set is_cut=1 where session=? and run=?",
                                    (row["parent"], row["node"]))
 
-    @staticmethod
-    def forget_cuts(connection, session):
-        """Of a plan that goes on: what a SHUTDOWN was about to end, and did not."""
-        connection.execute(
-            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
-            " session where id=child and status='STOPPED')", (session,))
-
     # -- what there is -----------------------------------------------------------------
 
     @staticmethod
@@ -9427,10 +9420,14 @@ class Sessions:
 
     @staticmethod
     def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
+        """A running session changes the agent that runs it, or Conflict. Of the children of a plan
+        those that SHUTDOWN was about to end, and did not, are as any."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
 
 
 # ======================================================================================
@@ -15566,13 +15563,13 @@ class Control:
         return self._mode is not None
 
     @contextlib.contextmanager
-    def deadline(self, seconds, scope):
-        """What is done inside may take so many seconds (None: any time); then it is interrupted,
-        together with the whole task, step or session that `scope` names."""
+    def deadline(self, seconds, scope, spent_s=0.0):
+        """What is done inside may take so many seconds (None: any time), of which some are spent;
+        then it is interrupted, together with the whole task, step or session that `scope` names."""
         if seconds is None:
             yield
             return
-        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        self._deadlines.append((self._clock.monotonic() + seconds - spent_s, scope, seconds))
         try:
             yield
         finally:
@@ -18059,12 +18056,13 @@ class PlanCourse:
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
+        self._looked = 0.0              # when it looked at all of them last, monotonic seconds
 
     def run(self, place):
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
         agent before has begun. Left, RepositoryError."""
         is_restart = place is not None
-        with self._control.deadline(self._find_rest(is_restart), "session"):
+        with self._control.deadline(self._row["timeout"], "session", self._find_spent(is_restart)):
             try:
                 secrets = take_secrets(self._scenario, self._row["secret_file"], self._control,
                                        self._journal, self._around)
@@ -18085,19 +18083,16 @@ class PlanCourse:
             finally:
                 self._questions.close()
 
-    def _find_rest(self, is_restart):
-        """How many seconds are left of its timeout, or None."""
-        timeout_s = self._row["timeout"]
-        if is_restart or timeout_s is None or not self._row["begun"]:
-            return timeout_s
-        return max(0.0, timeout_s - (self._around.clock.now() - from_text(self._row["begun"])))
+    def _find_spent(self, is_restart):
+        """How many seconds of its timeout are over."""
+        if is_restart or not self._row["begun"]:
+            return 0.0
+        return max(0.0, self._around.clock.now() - from_text(self._row["begun"]))
 
     def _make_tree(self, secrets, is_restart):
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
-        if not is_restart:
-            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -18133,7 +18128,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-                if self._halt is not None or self._is_blind:
+                is_overdue = clock.monotonic() >= self._looked + LOOK_AGAIN_S
+                if self._is_blind or self._halt is not None and is_overdue:
                     self._news.append(None)
 
     def _has_news(self):
@@ -18186,7 +18182,10 @@ class PlanCourse:
         while self._news:
             numbers.add(self._news.popleft())
         waits_for = tree.waits_for
-        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if None in numbers:
+            self._looked, numbers = now, waits_for
+        else:
+            numbers = numbers.intersection(waits_for)
         if not numbers:
             return
         try:
@@ -25667,8 +25666,8 @@ schedules, variables, `concurrency`, `timeout`, STOP, RESTART and `after` are th
 Each run is a session of its own in the plan's repository, with its own log. `SESSIONS
 -PARENT=1001` lists those of the plan 1001. Its `name=` is the name of its node, if that has one,
 and the values of the loops around it, `day=2015-01-07`; these are among its keywords, too, so
-`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, `${DUE}`, and
-the `-LEVEL` that the plan was started with.
+`SESSIONS -KEYWORD=day=2015-01-07` lists all that ran for that day. It has the plan's `due=`, which
+is its `${DUE}`, and the `-LEVEL` that the plan was started with.
 
 `STATUS` of a plan has a line for each node that was reached, with its newest attempt:
 

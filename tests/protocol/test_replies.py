@@ -21,6 +21,7 @@ DOCUMENT = {
             {"name": "lost", "tasks": [{"type": "sleep", "seconds": 0}]}]},
         {"name": "A", "version": "1", "variables": {"v": "1", "s": {"secret": True}},
          "steps": [{"name": "one", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]},
+        {"name": "PL", "version": "1", "plan": {"run": "W"}},
         {"name": "B", "version": "1", "variables": {"v": "x"},
          "steps": [{"name": "one", "tasks": [{"type": "os", "command": "echo hello; exit 1"}]}]}]}
 
@@ -34,6 +35,8 @@ EXEC A s=secret -KEY=k
 EXEC B -NAME="a name" -KEYWORDS=x,y -SYNC
 STATUS {bad}
 STATUS {good}
+EXEC PL -SYNC
+STATUS {plan}
 LOG {bad}
 WAIT {bad}
 RESTART {bad}
@@ -141,6 +144,8 @@ def test_every_line_is_of_its_form(agent):
         if request.startswith("EXEC A"):
             places["good"] = number
             wait_for(lambda: agent.status(number)["ended"], "the end")
+        elif request.startswith("EXEC PL"):
+            places["plan"] = number
         elif request.startswith("EXEC B"):
             places["bad" if "SYNC" in request else "waiting"] = number
     assert {form_of(request).name for request in REQUESTS.strip().split("\n")} | {"QUIT"} \

@@ -220,30 +220,57 @@ def test_an_exception_of_what_ended_well(inside):
     assert node_states(run_plan(inside)[1]) == {"1": "DONE"}
 
 
+def begin_plan(agent, count):
+    """EXEC of P, once so many of its children run -> its number."""
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: [row["status"] for row in plan_children(agent, number)].count("RUNNING") == count, "the children")
+    return number
+
+
 def test_the_timeout_of_a_node(inside):
     """Its running children are stopped; then its attempts and its exception follow."""
-    put_plan(inside, {"serial": [{"parallel": [{"run": "S"}, {"serial": [{"run": "S"}, {"run": "A"}]}], "timeout": 0.3,
+    put_plan(inside, {"serial": [{"parallel": [{"run": "S"}, {"serial": [{"run": "S"}, {"run": "A"}]}], "timeout": "1h",
                              "exception": {"run": "A"}, "on_exception": "ignore"}, {"run": "A"}]},
         leaf("S", ("sleep", "60")))
-    number, lines = run_plan(inside, status="WARNING")
+    number = begin_plan(inside, 2)
+    inside.let_pass(3601)
+    lines = wait_plan(inside, number, "WARNING")
     assert node_states(lines) == {"1": "WARNING", "1.1": "WARNING", "1.1.1": "STOPPED", "1.1.2": "STOPPED",
                              "1.1.2.1": "STOPPED", "1.1.exception": "DONE", "1.2": "DONE"}
-    assert "time-out of the node after 0.3 s" in lines["1.1"]["message"]
+    assert "time-out of the node after 3600 s" in lines["1.1"]["message"]
     assert "time-out of the node" in inside.status(lines["1.1.1"]["session"])["message"]
 
 
 def test_the_timeout_of_a_run(inside):
-    put_plan(inside, {"run": "S", "timeout": 0.2, "attempts": 2, "restart": "session"}, leaf("S", ("sleep", "60")))
-    number, lines = run_plan(inside, status="ERROR")
-    assert (lines["1"]["status"], lines["1"]["attempt"]) == ("ERROR", "2")
+    put_plan(inside, {"run": "S", "timeout": "1h", "attempts": 2, "restart": "session"}, leaf("S", ("sleep", "60")))
+    number = begin_plan(inside, 1)
+    inside.let_pass(3601)
+    wait_for(lambda: [row["status"] for row in plan_children(inside, number)] == ["STOPPED", "RUNNING"], "the second")
+    inside.let_pass(3601)
+    line = wait_plan(inside, number, "ERROR")["1"]
+    assert (line["status"], line["attempt"]) == ("ERROR", "2")
     assert [row["status"] for row in plan_children(inside, number)] == ["STOPPED", "STOPPED"]
 
 
 def test_the_timeout_of_a_plan(inside):
-    put_plan(inside, {"serial": [{"run": "S", "exception": {"run": "A"}}]}, leaf("S", ("sleep", "60")), timeout=0.3)
-    number, lines = run_plan(inside, status="ERROR")
-    assert node_states(lines) == {"1": "STOPPED", "1.1": "STOPPED"}
-    assert inside.status(number)["message"] == "time-out of the session after 0.3 s"
+    put_plan(inside, {"serial": [{"run": "S", "exception": {"run": "A"}}]}, leaf("S", ("sleep", "60")), timeout="1h")
+    number = begin_plan(inside, 1)
+    inside.let_pass(3601)
+    assert node_states(wait_plan(inside, number, "ERROR")) == {"1": "STOPPED", "1.1": "STOPPED"}
+    assert inside.status(number)["message"] == "time-out of the session after 3600 s"
+
+
+def test_the_timeouts_go_on_over_a_start(inside):
+    """They count from the begin, and not anew."""
+    put_plan(inside, {"serial": [{"run": "S", "timeout": "1h", "restart": "session"}]},
+             leaf("S", ("sleep", "60"), on_stale="restart"), timeout="2h")
+    number = begin_plan(inside, 1)
+    inside.let_pass(1800)
+    inside.stop()
+    inside.let_pass(5500)
+    inside.start()
+    wait_plan(inside, number, "ERROR")
+    assert inside.status(number)["message"] == "time-out of the session after 7200 s"
 
 
 # -- variables ---------------------------------------------------------------------------

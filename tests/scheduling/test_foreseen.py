@@ -63,6 +63,7 @@ class World(Site):
         """It sees the World as its agent."""
         if self._desk is None:
             self.watch = agent.Watch(self.places, self.clock)
+            self.families = agent.Families(self)
             self._desk = agent.Desk(self)
         return self._desk
 

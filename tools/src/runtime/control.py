@@ -85,13 +85,13 @@ class Control:
         return self._mode is not None
 
     @contextlib.contextmanager
-    def deadline(self, seconds, scope):
-        """What is done inside may take so many seconds (None: any time); then it is interrupted,
-        together with the whole task, step or session that `scope` names."""
+    def deadline(self, seconds, scope, spent_s=0.0):
+        """What is done inside may take so many seconds (None: any time), of which some are spent;
+        then it is interrupted, together with the whole task, step or session that `scope` names."""
         if seconds is None:
             yield
             return
-        self._deadlines.append((self._clock.monotonic() + seconds, scope, seconds))
+        self._deadlines.append((self._clock.monotonic() + seconds - spent_s, scope, seconds))
         try:
             yield
         finally:

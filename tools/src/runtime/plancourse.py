@@ -44,12 +44,13 @@ class PlanCourse:
         self._halt, self._mode = None, None     # the Interrupted that ends it; how its children end
         self._stopped = 0.0                     # when they were told so last, monotonic seconds
         self._is_blind = False          # what its children did could not be read
+        self._looked = 0.0              # when it looked at all of them last, monotonic seconds
 
     def run(self, place):
         """A generator of Waitings, then -> Outcome. `place` is None where it goes on with what an
         agent before has begun. Left, RepositoryError."""
         is_restart = place is not None
-        with self._control.deadline(self._find_rest(is_restart), "session"):
+        with self._control.deadline(self._row["timeout"], "session", self._find_spent(is_restart)):
             try:
                 secrets = take_secrets(self._scenario, self._row["secret_file"], self._control,
                                        self._journal, self._around)
@@ -70,19 +71,16 @@ class PlanCourse:
             finally:
                 self._questions.close()
 
-    def _find_rest(self, is_restart):
-        """How many seconds are left of its timeout, or None."""
-        timeout_s = self._row["timeout"]
-        if is_restart or timeout_s is None or not self._row["begun"]:
-            return timeout_s
-        return max(0.0, timeout_s - (self._around.clock.now() - from_text(self._row["begun"])))
+    def _find_spent(self, is_restart):
+        """How many seconds of its timeout are over."""
+        if is_restart or not self._row["begun"]:
+            return 0.0
+        return max(0.0, self._around.clock.now() - from_text(self._row["begun"]))
 
     def _make_tree(self, secrets, is_restart):
         """Makes the tree of what was reached before."""
         row, clock, scenario = self._row, self._around.clock, self._scenario
         repository, session = self._repository, self._journal.session
-        if not is_restart:
-            repository.db.write(repository.plans.forget_cuts, session, within_s=None)
         rows, items = repository.db.read(repository.plans.list_rows, session)
         if is_restart:                  # nothing of it is open any more, whatever became of that
             rows = [each._replace(status=STOPPED if each.status == RUNNING else each.status,
@@ -118,7 +116,8 @@ class PlanCourse:
             if not self._has_news():
                 yield Waiting(self._has_news, self._find_patience(), tuple(tree.waits_for),
                               is_deaf=self._halt is not None)
-                if self._halt is not None or self._is_blind:
+                is_overdue = clock.monotonic() >= self._looked + LOOK_AGAIN_S
+                if self._is_blind or self._halt is not None and is_overdue:
                     self._news.append(None)
 
     def _has_news(self):
@@ -171,7 +170,10 @@ class PlanCourse:
         while self._news:
             numbers.add(self._news.popleft())
         waits_for = tree.waits_for
-        numbers = waits_for if None in numbers else numbers.intersection(waits_for)
+        if None in numbers:
+            self._looked, numbers = now, waits_for
+        else:
+            numbers = numbers.intersection(waits_for)
         if not numbers:
             return
         try:

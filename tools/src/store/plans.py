@@ -176,13 +176,6 @@ class Plans:
                 connection.execute("update plan_node set is_cut=1 where session=? and run=?",
                                    (row["parent"], row["node"]))
 
-    @staticmethod
-    def forget_cuts(connection, session):
-        """Of a plan that goes on: what a SHUTDOWN was about to end, and did not."""
-        connection.execute(
-            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
-            " session where id=child and status='STOPPED')", (session,))
-
     # -- what there is -----------------------------------------------------------------
 
     @staticmethod

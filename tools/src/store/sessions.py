@@ -168,7 +168,11 @@ class Sessions:
 
     @staticmethod
     def adopt(connection, session, before, identity):
-        """A running session changes the agent that runs it, or Conflict."""
+        """A running session changes the agent that runs it, or Conflict. Of the children of a plan
+        those that SHUTDOWN was about to end, and did not, are as any."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
+        connection.execute(
+            "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
+            " session where id=child and status='STOPPED')", (session,))
