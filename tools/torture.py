@@ -5,25 +5,30 @@
     python tools/torture.py --load SECONDS [--folder PATH]
 
 A round: the agent is started, works under load for S seconds on average (0.7), and is killed with -9; in one of five
-it is killed while it starts, too. The load: sessions of every `on_stale`, children, a limit, schedules `every 1s`,
-processes that leave their group and ignore SIGTERM, EXEC with keys and for later, STOP, RESTART, and another program
-that locks the files and commits to them. An owner asks, and by TLS (plainly where there is no openssl) an operator, one
+it is killed while it starts, too. The load: sessions of every `on_stale`, children, a limit, load plans of three levels
+with loops, failures, attempts and exceptions, one of them in another, schedules `every 1s`, processes that leave their
+group and ignore SIGTERM, EXEC with keys and for later, STOP, RESTART, and another program that locks the files and
+commits to them. An owner asks, and by TLS (plainly where there is no openssl) an operator, one
 who is narrowed, a monitor, and an administrator, who adds, changes and deletes users, holds and releases the agent, and
 switches a schedule. After the last round all that is open has to end, and this is counted:
 
+    amid plans          kills while a load plan ran
     acknowledged        requests whose OK was read: EXEC, RESTART, STOP, USERS, HOLD, RELEASE, SCHED ON and OFF, and
                         commits of the other program
     lost                what of these is not on disk; due times of schedules that nobody decided
     doubled             tasks that began more often than is recorded, or beside themselves; a second session for a key,
-                        a due time, or a parent's task
+                        a due time, a parent's task, or an attempt of a plan's node; tasks of a plan's sessions that
+                        ended well twice
     left alive          processes of sessions that have ended
     open for ever       sessions that do not end
+    plans               those that have not ended as their definition says by how their sessions ended, or have ended
+                        before these, or lack a node or a value
     faults              tracebacks, damaged files, starts and stops that failed, broken links of the audit's chain,
                         users who were let in to what is not theirs, or not to what is
 
 Each 50 rounds a line tells how far it is. SIGINT and SIGTERM end it after the round, and what it has is counted.
 
-Exit status: 0 all but the first are 0, 1 otherwise: then the folder is kept, and each is told.
+Exit status: 0 all but the first three are 0, 1 otherwise: then the folder is kept, and each is told.
 
 With --load nothing is killed: after as many seconds the agent's memory, descriptors, threads and -wal are shown as
 they went.
@@ -63,9 +68,10 @@ USERS = collections.OrderedDict((           # name: (role, its scenarios); the p
 ASKING = None, "OPERATOR", NARROWED         # users for whom a Client asks; None: the owner
 LOOKS = ("PING", "SESSIONS -LIMIT=20", "SCENARIOS", "SCHED LIST", "SCHED WHY EACH -LIMIT=10", "METRICS", "EXPORT")
 REFUSED = ("EXEC ONCE", "HOLD", "USERS LIST", "USERS DEL OFFICER", "SCHED OFF EACH", "SHUTDOWN -IMMEDIATE", "AUDIT")
-COUNTS = "rounds", "acknowledged", "lost", "doubled", "left alive", "open for ever", "faults"
+COUNTS = "rounds", "amid plans", "acknowledged", "lost", "doubled", "left alive", "open for ever", "plans", "faults"
 # what EXEC is asked for, as often as it stands here; a TREE that a kill leaves costs the next start two seconds
-SCENARIOS = 4 * ("ONCE", "AGAIN", "KEPT", "LIMITED", "BAD", "CALLS_AGAIN", "CALLS_KEPT", "CALLS_LIMITED") + ("TREE",)
+SCENARIOS = 4 * ("ONCE", "AGAIN", "KEPT", "LIMITED", "BAD", "CALLS_AGAIN", "CALLS_KEPT", "CALLS_LIMITED") + (
+    "TREE", "PLAN", "PLAN", "PLAN_BAD", "PLAN_BAD")
 
 # `python agent.py ...`, but from the byte-code in __pycache__: to compile it is most of what a start costs
 BOOT = ("import importlib.machinery as m, sys; del sys.argv[0]; __file__ = sys.argv[0]; CODE_FD = None; "
@@ -78,6 +84,21 @@ echo "beside $SESSION %(place)s" >> marks; fi 2>/dev/null
 echo $$ > at.%(alone)s; echo "begin $SESSION %(place)s" >> marks; %(work)s"""
 WORK = "echo from $SESSION; sleep $VAR_s"
 OWN = "$SESSION.%s"
+
+PLANS = {
+    "PLAN": {"serial": [
+        {"run": "AGAIN"},
+        {"for_each": {"variable": "v", "in": ["1", "2", "3", "4"]}, "parallel": 3, "max_errors": 1, "attempts": 2,
+         "do": {"serial": [
+             {"run": "KEPT", "keywords": "v${v}"},
+             {"parallel": [{"run": "AGAIN"}, {"run": "LIMITED"}, {"run": "BAD", "variables": {"rc": "0"}}]}]}},
+        {"case": {"variable": "rc", "when": [{"operator": "=", "value": "0", "do": {"run": "ONCE"}}],
+                  "else": {"run": "PLAN_BAD"}}}],
+        "exception": {"run": "AGAIN"}},
+    "PLAN_BAD": {
+        "for_each": {"variable": "v", "in": ["0", "3", "0", "4", "0"]}, "parallel": 2, "max_errors": 1, "attempts": 2,
+        "do": {"run": "BAD", "variables": {"rc": "${v}"}, "restart": "session"},
+        "exception": {"run": "AGAIN"}, "on_exception": "ignore"}}
 TREE = """(setsid sh -c 'trap "" TERM; sleep 301; sleep 302' > /dev/null 2>&1 &); trap '' TERM; sleep 303; sleep 304"""
 
 
@@ -114,6 +135,8 @@ def make_document():
         scenario("TREE", make_steps([TREE]), timeout=2)]
     scenarios += [scenario("CALLS_" + name, make_steps([WORK, (name,)], [WORK]), on_stale="restart")
                   for name in ("AGAIN", "KEPT", "LIMITED")]
+    scenarios += [{"name": name, "version": "1", "variables": {"s": "0.1", "rc": "1"}, "plan": plan}
+                  for name, plan in PLANS.items()]
     every = [dict({"name": name, "scenario": scenario, "version": "-1", "context": "GLOBAL", "rule": "every 1s",
                        "timezone": "UTC"}, **options)
                  for (name, scenario), options in zip(sorted(SCHEDULES.items()), (
@@ -553,7 +576,7 @@ def find_lost(agent, ledger):
         row[0] for row in agent.query("select number from torture")}] if ledger.notes else []
     begun = read_marks(agent)["begin"]
     lost += ["what session %d did" % session for session, in agent.query(
-        "select id from session where status='DONE'") if (session, "0.0") not in begun]
+        "select id from session where status='DONE' and scenario not like 'PLAN%'") if (session, "0.0") not in begun]
     return lost + find_lost_due(agent, rows)
 
 
@@ -613,12 +636,112 @@ def find_doubled(agent, ledger):
     doubled += ["%d sessions of key %s" % (count, key) for key, count in agent.query(
         "select key, count(*) from session where key is not null group by key having count(*) > 1")]
     doubled += ["%d children of session %d" % (count, parent) for parent, count in agent.query(
-        "select parent, count(*) from session where parent is not null group by parent having count(*) > 1")
+        "select parent, count(*) from session where parent is not null and node is null group by parent"
+        " having count(*) > 1")
         if parent not in ledger.touched]
     doubled += ["%d sessions of %s due %s" % (count, schedule, due) for schedule, due, count in agent.query(
         "select schedule, due, count(*) from session where schedule is not null group by schedule, due"
         " having count(*) > 1")]
-    return doubled
+    return doubled + find_doubled_nodes(agent)
+
+
+# ---- load plans ------------------------------------------------------------------------------------------------------
+
+WELL, ENDS = ("DONE", "WARNING"), ("DONE", "WARNING", "ERROR", "STOPPED")
+PlanRow = collections.namedtuple("PlanRow", "run since tries status child")
+
+
+def find_doubled_nodes(agent):
+    """Attempts and sessions of plans that are there twice, and what is neither."""
+    doubled = ["attempt %d of node %s of plan %d: %d times" % (attempt, place, session, count)
+               for session, place, attempt, count in agent.query(
+                   "select session, place, attempt, count(*) from plan_node group by 1, 2, 3 having count(*) > 1")]
+    doubled += ["session %d is of %d nodes" % row for row in agent.query(
+        "select child, count(distinct session || ' ' || place) from plan_node where child is not null group by child"
+        " having count(distinct session || ' ' || place) > 1")]
+    doubled += ["session %d of plan %d is of no node" % row for row in agent.query(
+        "select id, parent from session s where node is not null and not exists"
+        " (select 1 from plan_node n where n.session = s.parent and n.child = s.id)")]
+    return doubled + ["task %d.%d of session %d of a plan has ended well %d times" % row for row in agent.query(
+        "select step, task, t.session, count(*) from session_task t join session s on s.id = t.session"
+        " where s.node is not null and t.status='DONE' group by 1, 2, 3 having count(*) > 1")]
+
+
+def find_plan_faults(agent, checked=()):
+    """What of the plans that have ended, but `checked`, is not as their definition says -> ([what], their numbers)."""
+    faults, plans = [], [row for row in agent.query(
+        "select id, scenario, status from session where scenario like 'PLAN%%' and status in %s and begun is not null"
+        % (ENDS,)) if row[0] not in checked]
+    ends = dict(agent.query("select id, status from session where parent is not null")) if plans else {}
+    for session, scenario, status in plans:
+        rows = collections.defaultdict(list)
+        for place, *row in agent.query("select place, run, since, tries, status, child from plan_node where session=?"
+                                       " order by run", session):
+            rows[place].append(PlanRow(*row))
+        wrong = ["node %s is %s" % (place, each[-1].status) for place, each in rows.items()
+                 if each[-1].status not in ENDS]
+        wrong += ["session %s is %s" % row for row in agent.query(
+            "select id, status from session where parent=? and status not in %s" % (ENDS,), session)]
+        values = collections.defaultdict(list)
+        for place, value in agent.query("select place, value from plan_value where session=? order by place, position",
+                                        session):
+            values[place].append(value)
+        if status != "STOPPED":         # who has stopped it, has stopped it anywhere
+            end = PlanCheck(rows, values, ends, wrong).judge(PLANS[scenario], "1", 0)
+            if end != status:
+                wrong.append("ended %s, not %s" % (status, end))
+        faults += ["%s %d: %s" % (scenario, session, text) for text in wrong]
+    return faults, [row[0] for row in plans]
+
+
+class PlanCheck:
+    """Says of an ended plan how it had to end, from its definition and the ends of its sessions."""
+
+    def __init__(self, rows, values, ends, wrong):
+        self._rows, self._values = rows, values         # {place: [PlanRow]}, {place: [text]}
+        self._ends = ends               # {session: its status}
+        self._wrong = wrong             # takes what is not so
+
+    def judge(self, node, place, since):
+        """The state in which a node had to end; None: it was not reached, since its node above began."""
+        rows = [row for row in self._rows[place] if row.run >= since]
+        if not rows:
+            return None
+        row, attempts = rows[-1], node.get("attempts", 1)
+        end = self._ends.get(row.child, "ERROR") if "run" in node else self._judge_below(node, place, row.since)
+        handled = self.judge(node["exception"], place + ".exception", row.since) if "exception" in node else None
+        if row.tries > attempts or end not in WELL and row.tries < attempts:
+            self._wrong.append("node %s was tried %d times" % (place, row.tries))
+        if "exception" in node and (handled is None) != (end in WELL):
+            self._wrong.append("node %s: %s, its exception %s" % (place, end, handled))
+        if handled in WELL and node.get("on_exception") == "ignore":
+            end = "WARNING"
+        if row.status != end:
+            self._wrong.append("node %s is %s, not %s" % (place, row.status, end))
+        return end
+
+    def _judge_below(self, node, place, since):
+        """How what a node has below it makes it end."""
+        if "case" in node:
+            branches = [("%s.%d" % (place, index), branch["do"])
+                        for index, branch in enumerate(node["case"]["when"], 1)]
+            ends = [self.judge(do, inner, since) for inner, do in branches + [(place + ".else", node["case"]["else"])]]
+            if ends.count(None) != len(ends) - 1:
+                self._wrong.append("node %s: %s" % (place, ends))
+            return next(filter(None, ends), None)
+        if "for_each" in node:
+            values = node["for_each"]["in"]
+            if self._values[place] != values:
+                self._wrong.append("node %s has the values %s" % (place, self._values[place]))
+            nodes, most = [node["do"]] * len(values), node["max_errors"]
+        else:
+            nodes, most = node.get("serial") or node["parallel"], node.get("max_errors", 0)
+        ends = [self.judge(each, "%s.%d" % (place, index), since) for index, each in enumerate(nodes, 1)]
+        bad = [index for index, end in enumerate(ends) if end and end not in WELL]
+        errors = len(bad)
+        if errors <= most and None in ends or "serial" in node and bad and any(ends[bad[0] + 1:]):
+            self._wrong.append("node %s: %s" % (place, ends))
+        return "ERROR" if errors > most else "WARNING" if errors or "WARNING" in ends else "DONE"
 
 
 def find_faults(agent):
@@ -668,6 +791,8 @@ class Driver:
         self.report = collections.OrderedDict((count, []) for count in COUNTS)
         self._uuid, self._is_last = None, False
         self._audit = Audit(self.agent.master)
+        self._checked = set()           # plans that have ended as they had to
+        self.report["amid plans"] = 0
 
     def prepare(self):
         """The first start, with all definitions."""
@@ -713,6 +838,7 @@ class Driver:
         report["lost"] += find_lost(agent, self.ledger)
         report["doubled"] += find_doubled(agent, self.ledger)
         report["lost"] += find_lost_states(agent, self.ledger.states)
+        report["plans"] += find_plan_faults(agent)[0]
         report["faults"] += self.ledger.faults + find_faults(agent) + self._audit.walk_on()
         self._clear()
         return report
@@ -728,8 +854,18 @@ class Driver:
             agent.kill()
         self.report["faults"] += self._audit.walk_on()
         self.report["lost"] += find_lost_states(agent, dict(self.ledger.states))
+        self._check_plans()
         agent.start()
         self._note_left_alive()
+
+    def _check_plans(self):
+        """What there is of plans now; those that were asked to go on are looked at again after the last round."""
+        faults, sessions = find_plan_faults(self.agent, self._checked)
+        self.report["plans"] += faults
+        self.report["doubled"] += find_doubled_nodes(self.agent)
+        self._checked.update(sessions)
+        self.report["amid plans"] += self.agent.query(
+            "select 1 from session where scenario like 'PLAN%' and status='RUNNING'") != []
 
     def _note_left_alive(self):
         self.report["left alive"] += ["process %d of session %d" % process for process in

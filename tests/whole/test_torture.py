@@ -29,7 +29,7 @@ def test_thirty_rounds(torture, tmp_path, capsys):
     with capsys.disabled():
         print("\n%d rounds, %d acknowledged" % (report["rounds"], report["acknowledged"]))
     assert not torture.is_bad(report), report
-    assert report["rounds"] == 30 and report["acknowledged"] > 30
+    assert report["rounds"] == 30 and report["acknowledged"] > 30 and report["amid plans"]
 
 
 def test_it_sees_what_is_lost_and_doubled(torture, tmp_path):
@@ -49,6 +49,46 @@ def test_it_sees_what_is_lost_and_doubled(torture, tmp_path):
     doubled = torture.find_doubled(agent, ledger)
     assert any("session %d: begun" % begun in text for text in doubled)
     assert "task 0.1 of session %d beside another" % session in doubled
+
+
+def test_it_sees_what_is_wrong_with_a_plan(torture, tmp_path):
+    """A plan as it has to end, and the same one spoilt in each way by another program."""
+    driver = torture.Driver(str(tmp_path), 5, python=sys.executable)
+    agent = driver.agent
+    try:
+        driver.prepare()
+        with contextlib.closing(agent.converse()) as connection:
+            assert "status=WARNING" in connection.ask("EXEC PLAN s=0 -SYNC")[-1]
+    finally:
+        agent.kill()
+    faults, plans = torture.find_plan_faults(agent)
+    assert faults == [] and len(plans) == 2 and torture.find_doubled_nodes(agent) == []
+    plan = min(plans)                           # the other one is the last of its runs
+    assert agent.query("select count(*) from plan_node where session=?", plan) == [(29,)]
+    leaf, = agent.query("select child from plan_node where session=? and place='1.2.3.2.1'", plan)[0]
+
+    def spoil(statement):
+        change(agent.work, statement)
+        return [text.partition(": ")[2] for text in torture.find_plan_faults(agent)[0]]
+    assert spoil("update session set status='ERROR' where id=%d" % leaf) == [
+        "node 1.2.3.2.1 is DONE, not ERROR", "node 1.2.3.2 is DONE, not ERROR", "node 1.2.3 is DONE, not ERROR",
+        "node 1.2 is DONE, not WARNING"]
+    assert spoil("update session set status='RUNNING' where id=%d" % leaf)[0] == "session %d is RUNNING" % leaf
+    assert spoil("update session set status='DONE' where id=%d" % leaf) == []
+    assert spoil("update plan_node set tries=2 where session=%d and place='1.1'" % plan) == ["node 1.1 was tried 2 times"]
+    assert spoil("update plan_node set tries=1, status='RUNNING' where session=%d and place='1.1'" % plan) == [
+        "node 1.1 is RUNNING", "node 1.1 is RUNNING, not DONE"]
+    assert spoil("update plan_node set status='DONE' where session=%d and place='1.1'" % plan) == []
+    assert spoil("delete from plan_value where session=%d and position=3" % plan) == [
+        "node 1.2 has the values ['1', '2', '3']"]
+    assert spoil("insert into plan_value values (%d, '1.2', 3, '4')" % plan) == []
+    change(agent.work, "insert into plan_node(session, run, place, since, kind, name, value, attempt, tries, status, begun, child)"
+                       " values (%d, 999, '1.1', 999, 'run', '', '', 1, 1, 'DONE', '', %d)" % (plan, leaf))
+    assert torture.find_doubled_nodes(agent) == ["attempt 1 of node 1.1 of plan %d: 2 times" % plan,
+                                                 "session %d is of 2 nodes" % leaf]
+    assert "node 1.2: ['DONE', 'DONE', None, 'DONE']" in spoil(
+        "delete from plan_node where session=%d and place like '1.2.3%%'" % plan)
+    assert len([text for text in torture.find_doubled_nodes(agent) if text.endswith("of no node")]) == 3
 
 
 def test_it_sees_a_broken_link_of_the_audit(torture, tmp_path):
