@@ -2,6 +2,7 @@
 import os
 import signal
 import stat
+import subprocess
 import time
 
 import pytest
@@ -318,3 +319,33 @@ def test_a_spool_that_is_away_makes_tasks_wait(engines, batch, tmp_path):
     assert engines.status(session)["waits_for"] == "engine"
     (tmp_path / "not").mkdir()
     assert engines.ok("WAIT %s" % session)["status"] == "DONE"
+
+
+def test_a_call_that_cannot_be_ended_is_the_only_one(monkeypatch):
+    calls = program.Calls(dict(os.environ), program.Bounds(), 0.2)
+    monkeypatch.setattr(program, "signal_group", lambda *_: None)
+    monkeypatch.setattr(program, "LEAVE_S", 0.1)
+    with pytest.raises(program.NoAnswer, match="sleep took over 0.2 s"):
+        calls.call(["sleep", "300"])
+    with pytest.raises(program.NoAnswer, match="process [0-9]+, cannot be ended") as caught:
+        calls.call(["true"])
+    os.kill(int(str(caught.value).split("process ")[1].split(",")[0]), signal.SIGKILL)
+    calls = wait_for(lambda: attempt(calls), "it to be gone")
+    assert calls.rc == 0
+
+
+def attempt(calls):
+    try:
+        return calls.call(["true"])
+    except program.NoAnswer:
+        return None
+
+
+def test_the_script_runs_its_command_once_whoever_comes_again(tmp_path):
+    folder = tmp_path / "it's a \"folder\""
+    order = program.EngineOrder(["sh", "-c", "echo $A; exit 4"], {"A": "it's $HOME"}, {}, None)
+    folder.mkdir()
+    for name, text in program.make_files(order, str(folder), "/no/such").items():
+        (folder / name).write_text(text)
+    assert [subprocess.call(["/bin/sh", str(folder / "script")]) for _ in range(2)] == [4, 75]
+    assert ((folder / "out").read_text(), (folder / "end").read_text()) == ("it's $HOME\n", "4\n")
