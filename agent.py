@@ -13127,21 +13127,44 @@ class Answer(NamedTuple):
     err: str
 
 
-def call_program(words, environment, bounds, limit_s, data=b""):
-    """Runs a program to its end, within the Bounds of tasks -> Answer; what it has started itself
-    is not waited for. NoAnswer."""
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, \
-            tempfile.TemporaryFile() as err:
-        stdin.write(data)
-        stdin.seek(0)
+class Calls:
+    """Calls, one after the other, for one thread. One that cannot even be killed, as on a mount
+    that hangs, is left behind, and there is no other as long as it is there."""
+
+    def __init__(self, environment, bounds, limit_s):
+        """Within the Bounds of tasks; each may take so many seconds."""
+        self._environment, self._bounds, self._limit_s = environment, bounds, limit_s
+        self._hanging = None            # the Popen that was left behind
+
+    def call(self, words, choose=lambda environment: environment, data=b""):
+        """Runs a program to its end -> Answer; what it has started itself is not waited for.
+        choose(environment) gives that of the call; `data` is its standard input. NoAnswer."""
+        if self._hanging is not None and self._hanging.poll() is None:
+            raise NoAnswer("an earlier call, process %d, cannot be ended" % self._hanging.pid)
+        self._hanging = None
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, \
+                tempfile.TemporaryFile() as err:
+            stdin.write(data)
+            stdin.seek(0)
+            try:
+                process = _start(self._bounds.bounded(Command(words, choose(self._environment),
+                                                              cwd="/")), (stdin, out, err))
+            except (OSError, ValueError, MemoryError) as error:
+                raise NoAnswer(start_error(error)) from None
+            rc = self._await_end(process, words[0])
+            return Answer(rc, _read_back(out, words[0]),
+                          _read_back(err, words[0]).decode("utf-8", "replace").strip())
+
+    def _await_end(self, process, name):
+        """The exit code of a Popen. NoAnswer after so long: it is killed with its group."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(self._limit_s)
+        signal_group(process.pid, signal.SIGKILL)
         try:
-            process = _start(bounds.bounded(Command(words, environment, cwd="/")),
-                             (stdin, out, err))
-        except (OSError, ValueError, MemoryError) as error:
-            raise NoAnswer(start_error(error)) from None
-        rc = _await_end(process, words[0], limit_s)
-        return Answer(rc, _read_back(out, words[0]),
-                      _read_back(err, words[0]).decode("utf-8", "replace").strip())
+            process.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self._hanging = process
+        raise NoAnswer("%s took over %g s" % (os.path.basename(name), self._limit_s))
 
 
 def _start(command, streams):
@@ -13155,16 +13178,6 @@ def _start(command, streams):
             env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
             stdin=streams[0], stdout=streams[1], stderr=streams[2], start_new_session=True,
             pass_fds=command.pass_fds, **keywords)
-
-
-def _await_end(process, name, limit_s):
-    """The exit code of a Popen. NoAnswer after so long: it is killed with its group."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(limit_s)
-    signal_group(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):    # a mount that hangs: it is left behind
-        process.wait(LEAVE_S)
-    raise NoAnswer("%s took over %g s" % (os.path.basename(name), limit_s))
 
 
 def _read_back(file, name):
@@ -19052,13 +19065,12 @@ class Engines:
         with self._lock:
             if key not in self._watches:
                 self._watches[key] = EngineWatch(
-                    engine, self._clock, self._call, self._settings.engine_look_s,
+                    engine, self._clock, self._make_calls, self._settings.engine_look_s,
                     self._settings.engine_patience_s)
             return self._watches[key]
 
-    def _call(self, words, choose=lambda environment: environment, data=b""):
-        """A call of a program -> Answer. NoAnswer."""
-        return call_program(words, choose(self._environment), self._bounds, ENGINE_CALL_S, data)
+    def _make_calls(self):
+        return Calls(self._environment, self._bounds, ENGINE_CALL_S)
 
     def close(self):
         """Ends the watches; what they are just asking is not waited for very long."""
@@ -19074,11 +19086,12 @@ class EngineWatch:
     """All tasks of one engine, and its thread. Whatever fails for want of an answer is tried again
     at the next look."""
 
-    def __init__(self, engine, clock, call, look_s, patience_s):
+    def __init__(self, engine, clock, make_calls, look_s, patience_s):
         """`patience_s`: how long tasks wait for an answer; None: for ever."""
         self._look_s, self._patience_s = look_s, patience_s
         self._asking = Asking(engine["name"], clock)
-        driver, self._spool = make_driver(engine, call), EngineSpool(engine["spool"], call)
+        driver = make_driver(engine, make_calls().call)
+        self._spool = EngineSpool(engine["spool"], make_calls().call)
         self._submitting = Submitting(self._asking, driver, self._spool)
         self._looking = Looking(self._asking, driver, self._spool)
         self._look_due = 0.0                    # monotonic
@@ -29339,7 +29352,8 @@ there too, else by `python3`. `stdin`, `nice` and `umask` are refused.
   `STOP -IMMEDIATE` cancel it, and the session ends when the engine says that it is over.
 - It lives through a crash, an end and an upgrade of the agent, whatever `on_stale` says: the next
   start takes it up. `SHUTDOWN` and SIGTERM leave it there and do not wait for it; `SHUTDOWN
-  -IMMEDIATE` cancels it. A stop that is cut short so goes on at the next start.
+  -IMMEDIATE` cancels it. A stop that is cut short so goes on at the next start. A session that
+  waits for such a one by a `scenario` task is waited for and stopped as any other.
 - A task bears its marker as its name: UUID of the repository, session, and number of its run,
   with dots between. Where a crash, or no answer, has cut a submission short, the agent looks for
   that name, at two looks in a row. Nobody has it, and it has not begun: it is submitted again.

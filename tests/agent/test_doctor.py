@@ -138,11 +138,11 @@ def test_beside_a_running_agent_it_looks_and_repairs_nothing(agent):
 # -- files ---------------------------------------------------------------------------------
 
 def tear_page(path):
-    """Another program has written over the middle of a file."""
-    size = os.path.getsize(str(path))
+    """Another program has written over a page of a file, none of its schema."""
+    page = query(path, "select max(rootpage) from sqlite_master")[0][0]
     with open(str(path), "r+b") as file:
-        file.seek(size // 2 // 4096 * 4096)
-        file.write(b"\xa5" * 8192)
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
 
 
 def make_folder_there(path):

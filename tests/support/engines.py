@@ -92,3 +92,8 @@ def wait_there(agent, session):
         message = agent.status(session)["message"]
         return message.startswith("runs on engine ") and message
     return wait_for(find, "the task to run there").rpartition(" ")[2]
+
+
+def spool_is_empty(batch):
+    """Whether nothing of a task is in its spool."""
+    return not batch.spool.exists() or not list(batch.spool.iterdir())

@@ -11,6 +11,9 @@ import pytest
 from conftest import wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
+# where there is no network it is soon over
+PATIENCE = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=5", "-o", "Acquire::https::Timeout=5",
+            "-o", "DPkg::Lock::Timeout=60"]
 PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge"]
 CONF = """ClusterName=agenttest
 SlurmctldHost=%(host)s(127.0.0.1)
@@ -53,7 +56,7 @@ def find_missing():
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing and shutil.which("apt-get"):
         for words in (["install"] + PACKAGES, ["update"], ["install"] + PACKAGES):
-            subprocess.call(["apt-get", "-qq", "-y", "--no-install-recommends"] + words, stdin=subprocess.DEVNULL,
+            subprocess.call(["apt-get", "-qq", "-y", "--no-install-recommends"] + PATIENCE + words, stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                             env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"))
             missing = [name for name in PROGRAMS if not shutil.which(name)]

@@ -8,7 +8,7 @@ from support.engines import engine_scenario, wait_there
 from support.slurm import slurm         # noqa: F401 (a fixture)
 from support.tasks import os_task
 
-pytestmark = [pytest.mark.once, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.once, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")

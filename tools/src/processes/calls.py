@@ -26,21 +26,44 @@ class Answer(NamedTuple):
     err: str
 
 
-def call_program(words, environment, bounds, limit_s, data=b""):
-    """Runs a program to its end, within the Bounds of tasks -> Answer; what it has started itself
-    is not waited for. NoAnswer."""
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, \
-            tempfile.TemporaryFile() as err:
-        stdin.write(data)
-        stdin.seek(0)
+class Calls:
+    """Calls, one after the other, for one thread. One that cannot even be killed, as on a mount
+    that hangs, is left behind, and there is no other as long as it is there."""
+
+    def __init__(self, environment, bounds, limit_s):
+        """Within the Bounds of tasks; each may take so many seconds."""
+        self._environment, self._bounds, self._limit_s = environment, bounds, limit_s
+        self._hanging = None            # the Popen that was left behind
+
+    def call(self, words, choose=lambda environment: environment, data=b""):
+        """Runs a program to its end -> Answer; what it has started itself is not waited for.
+        choose(environment) gives that of the call; `data` is its standard input. NoAnswer."""
+        if self._hanging is not None and self._hanging.poll() is None:
+            raise NoAnswer("an earlier call, process %d, cannot be ended" % self._hanging.pid)
+        self._hanging = None
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, \
+                tempfile.TemporaryFile() as err:
+            stdin.write(data)
+            stdin.seek(0)
+            try:
+                process = _start(self._bounds.bounded(Command(words, choose(self._environment),
+                                                              cwd="/")), (stdin, out, err))
+            except (OSError, ValueError, MemoryError) as error:
+                raise NoAnswer(start_error(error)) from None
+            rc = self._await_end(process, words[0])
+            return Answer(rc, _read_back(out, words[0]),
+                          _read_back(err, words[0]).decode("utf-8", "replace").strip())
+
+    def _await_end(self, process, name):
+        """The exit code of a Popen. NoAnswer after so long: it is killed with its group."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(self._limit_s)
+        signal_group(process.pid, signal.SIGKILL)
         try:
-            process = _start(bounds.bounded(Command(words, environment, cwd="/")),
-                             (stdin, out, err))
-        except (OSError, ValueError, MemoryError) as error:
-            raise NoAnswer(start_error(error)) from None
-        rc = _await_end(process, words[0], limit_s)
-        return Answer(rc, _read_back(out, words[0]),
-                      _read_back(err, words[0]).decode("utf-8", "replace").strip())
+            process.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self._hanging = process
+        raise NoAnswer("%s took over %g s" % (os.path.basename(name), self._limit_s))
 
 
 def _start(command, streams):
@@ -54,16 +77,6 @@ def _start(command, streams):
             env={to_bytes(name): to_bytes(text) for name, text in command.environment.items()},
             stdin=streams[0], stdout=streams[1], stderr=streams[2], start_new_session=True,
             pass_fds=command.pass_fds, **keywords)
-
-
-def _await_end(process, name, limit_s):
-    """The exit code of a Popen. NoAnswer after so long: it is killed with its group."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(limit_s)
-    signal_group(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):    # a mount that hangs: it is left behind
-        process.wait(LEAVE_S)
-    raise NoAnswer("%s took over %g s" % (os.path.basename(name), limit_s))
 
 
 def _read_back(file, name):

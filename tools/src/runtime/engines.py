@@ -10,7 +10,7 @@ import threading
 from ..base.program import log
 from ..base.vocabulary import ENGINE_CALL_S, KILL_S, MARKER
 from ..base.workers import Worker
-from ..processes.calls import NoAnswer, call_program
+from ..processes.calls import Calls, NoAnswer
 from ..tasks.engines import make_driver
 from ..tasks.spooling import EngineSpool
 from .engine_asking import Asking
@@ -36,13 +36,12 @@ class Engines:
         with self._lock:
             if key not in self._watches:
                 self._watches[key] = EngineWatch(
-                    engine, self._clock, self._call, self._settings.engine_look_s,
+                    engine, self._clock, self._make_calls, self._settings.engine_look_s,
                     self._settings.engine_patience_s)
             return self._watches[key]
 
-    def _call(self, words, choose=lambda environment: environment, data=b""):
-        """A call of a program -> Answer. NoAnswer."""
-        return call_program(words, choose(self._environment), self._bounds, ENGINE_CALL_S, data)
+    def _make_calls(self):
+        return Calls(self._environment, self._bounds, ENGINE_CALL_S)
 
     def close(self):
         """Ends the watches; what they are just asking is not waited for very long."""
@@ -58,11 +57,12 @@ class EngineWatch:
     """All tasks of one engine, and its thread. Whatever fails for want of an answer is tried again
     at the next look."""
 
-    def __init__(self, engine, clock, call, look_s, patience_s):
+    def __init__(self, engine, clock, make_calls, look_s, patience_s):
         """`patience_s`: how long tasks wait for an answer; None: for ever."""
         self._look_s, self._patience_s = look_s, patience_s
         self._asking = Asking(engine["name"], clock)
-        driver, self._spool = make_driver(engine, call), EngineSpool(engine["spool"], call)
+        driver = make_driver(engine, make_calls().call)
+        self._spool = EngineSpool(engine["spool"], make_calls().call)
         self._submitting = Submitting(self._asking, driver, self._spool)
         self._looking = Looking(self._asking, driver, self._spool)
         self._look_due = 0.0                    # monotonic
