@@ -296,7 +296,8 @@ def test_readme_is_short_and_names_what_there_is():
     for path in re.findall("`([a-z]+/[a-z_]+[.]py)`", readme):
         assert path in TEXTS or (TOP / path).exists(), path
     options = {option.name for option in agent.COMMAND_OPTIONS} | {
-        "--json", "--wait", "--status", "--crontab", "--dry-run", "--where", "--prune", "--of-host", "--since", "--follow"}
+        "--json", "--wait", "--status", "--crontab", "--dry-run", "--where", "--prune", "--of-host", "--since",
+        "--follow"}
     assert set(re.findall("--[a-z][a-z-]+", readme)) <= options
 
 

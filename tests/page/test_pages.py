@@ -236,6 +236,20 @@ def test_the_tree_of_a_load_plan():
     assert len(chosen) == program.NODES_SHOWN + 2 and lines[4001] in chosen and chosen[1] == lines[1]
 
 
+def test_a_load_plan_as_it_runs(inside, draw):
+    task = {"type": "os", "command": "[ $VAR_day != 2015-01-02 ]"}
+    inside.import_document({"scenarios": [
+        {"name": "FETCH", "version": "1", "variables": {"day": ""}, "steps": [{"name": "main", "tasks": [task]}]},
+        {"name": "PLAN", "version": "1", "plan": {"for_each": {"variable": "day", "in": ["2015-01-01", "2015-01-02"]},
+                                                  "do": {"run": "FETCH", "variables": {"day": "${day}"}}}}]})
+    session = inside.ok("EXEC PLAN -SYNC")["session"]
+    page = draw("/session/%s" % session)
+    plan = re.search('<section id="plan".*?</section>', page, re.S).group()
+    assert re.findall('<li class="(d[0-9]+)"', plan) == ["d0", "d1", "d1"]
+    assert "DONE 1.1 run day=2015-01-01 2001" in prose_of(plan) and "ERROR 1.2 run day=2015-01-02 3001" in prose_of(plan)
+    assert 'id="steps"' not in page and "FETCH" in prose_of(draw("/session/%s" % session, "children"))
+
+
 def test_very_many_attempts(inside, draw):
     tasks = [{"type": "set", "variable": "n", "value": "1"}]
     inside.import_document({"scenarios": [{

@@ -117,7 +117,7 @@ class Session:
             self._going = self._go()
         self._waiting = None            # while it goes on
         self._waiting = next(self._going, None)
-        return self.children is None
+        return self._waiting is None
 
     def _go(self):
         """A generator of the Waitings of its course. RepositoryError, as run()."""
