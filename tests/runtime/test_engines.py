@@ -153,10 +153,10 @@ def test_a_stop_while_the_engine_is_away_waits_for_it(engines, batch):
 
 def test_what_was_not_submitted_yet_is_not_submitted_after_a_stop(engines, batch):
     batch.fail("away")
-    session = begin_there(engines, os_task("true"))
+    session = begin_there(engines, os_task("true"))         # this one is tried, maybe it was taken
+    wait_for(lambda: "has not answered since" in engines.status(session)["message"], "the engine to be away")
     other = engines.ok("EXEC A")["session"]
-    for each in (session, other):
-        wait_for(lambda: "has not answered since" in engines.status(each)["message"], "the engine to be away")
+    wait_for(lambda: "has not answered since" in engines.status(other)["message"], "the other to wait")
     engines.agent.queue.find(int(other)).stop(program.IMMEDIATE, "stopped by test")
     assert engines.ok("WAIT %s" % other)["status"] == "STOPPED"
     batch.fail("")

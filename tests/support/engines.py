@@ -1,4 +1,7 @@
 """An agent with the engine HPC: the batch system of batch.py."""
+import contextlib
+import os
+import signal
 import sys
 
 import pytest
@@ -50,8 +53,13 @@ class Batch:
 
 @pytest.fixture
 def batch(tmp_path):
-    """A batch system."""
-    return Batch(tmp_path)
+    """A batch system, of whose jobs none stays behind."""
+    made = Batch(tmp_path)
+    yield made
+    for job in made.jobs():
+        with contextlib.suppress(OSError, ValueError):
+            if not (job / "state").exists():
+                os.killpg(int((job / "pid").read_text()), signal.SIGKILL)
 
 
 def engine_scenario(name, *tasks, **fields):
