@@ -3917,7 +3917,7 @@ SCENARIO_FIELDS = {
                   meaning="or, instead of steps, a load plan: a node"),
 }
 # of them, those that say something of steps alone
-OF_STEPS = ("steps", "max_steps", "on_error")
+OF_STEPS = ("steps", "max_steps", "on_error", "engine")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
@@ -4848,11 +4848,12 @@ _SOURCES = ("in", "from", "query", "files")
 
 class PlanReader(ObjectReader):
     """Reads the plan of a scenario that has these secrets, which are names. `comparisons` are
-    [(path, fields)] that a task type judges, all at once."""
+    [(path, fields)] that a task type judges, all at once; `tell_forbidden` is as of Definitions."""
 
-    def __init__(self, secrets):
+    def __init__(self, secrets, tell_forbidden):
         super().__init__()
         self.comparisons = []
+        self._tell_forbidden = tell_forbidden
         self._secrets = frozenset(secrets)
         self._names = {}            # of nodes -> path
         self._readers = {RUN: self._run, SERIAL: self._serial, PARALLEL: self._parallel,
@@ -5018,8 +5019,8 @@ class PlanReader(ObjectReader):
         for inner, text in strings_in({name: fields[name] for name in belong if name != "query"},
                                       path):
             self._text(inner, text, variables, is_shown=True)
-        if kind == "query" and fields["query"] and variables is not None:
-            self._bound(path + ".query", TASK_TYPES["refresh"].names_in(fields["query"]), variables)
+        if kind == "query":
+            self._query(path + ".query", fields["query"], variables)
         if kind == "in":
             return None if fields["in"] is None else ValuesSource(tuple(fields["in"]))
         if kind == "files":
@@ -5030,6 +5031,14 @@ class PlanReader(ObjectReader):
         if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
+
+    def _query(self, path, text, variables):
+        """A query is what a refresh task runs, too."""
+        reason = self._tell_forbidden("refresh")
+        if reason:
+            self._fault(path, reason)
+        if text and variables is not None:
+            self._bound(path, TASK_TYPES["refresh"].names_in(text), variables)
 
     # -- texts -------------------------------------------------------------------------
 
@@ -5197,13 +5206,14 @@ class Definitions(ObjectReader):
                 self._fault(path + ".steps", "missing")
             return None
         for name in OF_STEPS:
-            if name in value:
+            if name in value and name in SCENARIO_FIELDS:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
         fields["on_error"] = None
         if fields["plan"] is None:
             return None
-        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
-                             if isinstance(item, dict)])
+        secrets = [name for name, item in (fields["variables"] or {}).items()
+                   if isinstance(item, dict)]
+        reader = PlanReader(secrets, self._tell_forbidden)
         node = reader.read(path + ".plan", fields["plan"], variables)
         self.faults += reader.faults
         self._costly.setdefault("evaluate", []).extend(reader.comparisons)
@@ -25737,6 +25747,8 @@ The object `for_each`:
   time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
   everywhere.
 - A `to` before `from` is no value. A step of 0, or backwards, is refused.
+- A `query` is a task `refresh` to a host that bounds its tasks (`--allow-types`), and `files` have to
+  lie in its `--root`.
 - `files` gives the paths that fit, in the order of their names.
 
 ### Variables of a plan
