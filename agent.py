@@ -25747,8 +25747,8 @@ The object `for_each`:
   time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
   everywhere.
 - A `to` before `from` is no value. A step of 0, or backwards, is refused.
-- A `query` is a task `refresh` to a host that bounds its tasks (`--allow-types`), and `files` have to
-  lie in its `--root`.
+- A `query` is a task `refresh` to a host that bounds its tasks (`--allow-types`), and `files` have
+  to lie in its `--root`.
 - `files` gives the paths that fit, in the order of their names.
 
 ### Variables of a plan
