@@ -27502,6 +27502,9 @@ MANUAL_GUARANTEES = r"""
 - **Nothing runs twice in silence.** That a task begins is on disk before its process starts.
   After a crash its leftovers are ended first, then `on_stale` decides.
 - **A due time fires once**, and every due time has its record.
+- **A plan loses and doubles nothing.** A session of a load plan and the record of its node are one
+  commit. A plan that a crash has left goes on with what is recorded, and each run has the session
+  that it had.
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
   child relation, process group, OS session and a marker in their environment (`AGENT_MARKER`),
@@ -27771,7 +27774,11 @@ MANUAL_CHANGES = r"""
 - **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
   scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
   with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
-  itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
+  itself. A plan takes no place among the sessions at once, goes on after a crash or an upgrade of
+  the agent with what is recorded of it, is stopped with all its sessions, and goes on by RESTART
+  where it failed (`-FROM=NODE`, `-SKIP`, `-REDEFINE`). STATUS has a line for each node, `SESSIONS
+  -PARENT=` and `-KEYWORD=day=2015-01-07` list its sessions, PURGE takes them with it. The client
+  shows a plan as a tree, follows it, and has its sessions below it in `top`.
   `WEATHER_YEARS` of the examples is one.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
