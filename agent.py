@@ -4304,7 +4304,7 @@ SCENARIO_FIELDS = {
                   meaning="or, instead of steps, a load plan: a node"),
 }
 # of them, those that say something of steps alone
-OF_STEPS = ("steps", "max_steps", "on_error")
+OF_STEPS = ("steps", "max_steps", "on_error", "engine")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",
@@ -5319,11 +5319,12 @@ _SOURCES = ("in", "from", "query", "files")
 
 class PlanReader(ObjectReader):
     """Reads the plan of a scenario that has these secrets, which are names. `comparisons` are
-    [(path, fields)] that a task type judges, all at once."""
+    [(path, fields)] that a task type judges, all at once; `tell_forbidden` is as of Definitions."""
 
-    def __init__(self, secrets):
+    def __init__(self, secrets, tell_forbidden):
         super().__init__()
         self.comparisons = []
+        self._tell_forbidden = tell_forbidden
         self._secrets = frozenset(secrets)
         self._names = {}            # of nodes -> path
         self._readers = {RUN: self._run, SERIAL: self._serial, PARALLEL: self._parallel,
@@ -5489,8 +5490,8 @@ class PlanReader(ObjectReader):
         for inner, text in strings_in({name: fields[name] for name in belong if name != "query"},
                                       path):
             self._text(inner, text, variables, is_shown=True)
-        if kind == "query" and fields["query"] and variables is not None:
-            self._bound(path + ".query", TASK_TYPES["refresh"].names_in(fields["query"]), variables)
+        if kind == "query":
+            self._query(path + ".query", fields["query"], variables)
         if kind == "in":
             return None if fields["in"] is None else ValuesSource(tuple(fields["in"]))
         if kind == "files":
@@ -5501,6 +5502,14 @@ class PlanReader(ObjectReader):
         if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
+
+    def _query(self, path, text, variables):
+        """A query is what a refresh task runs, too."""
+        reason = self._tell_forbidden("refresh")
+        if reason:
+            self._fault(path, reason)
+        if text and variables is not None:
+            self._bound(path, TASK_TYPES["refresh"].names_in(text), variables)
 
     # -- texts -------------------------------------------------------------------------
 
@@ -5681,13 +5690,14 @@ class Definitions(ObjectReader):
                 self._fault(path + ".steps", "missing")
             return None
         for name in OF_STEPS:
-            if name in value:
+            if name in value and name in SCENARIO_FIELDS:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
         fields["on_error"] = None
         if fields["plan"] is None:
             return None
-        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
-                             if isinstance(item, dict)])
+        secrets = [name for name, item in (fields["variables"] or {}).items()
+                   if isinstance(item, dict)]
+        reader = PlanReader(secrets, self._tell_forbidden)
         node = reader.read(path + ".plan", fields["plan"], variables)
         self.faults += reader.faults
         self._costly.setdefault("evaluate", []).extend(reader.comparisons)
@@ -9692,34 +9702,30 @@ class Plans:
 
     def _begin(self, connection, session, change, now):
         """A row, and of a run its session -> what record() says of it."""
+        child = result = None
+        if change.request is not None:
+            try:
+                child, result = self._start(connection, session, change, now)
+            except AgentError as error:
+                if isinstance(error, Changed) or isinstance(error, RepositoryError) \
+                        and not isinstance(error, Unreadable):
+                    raise
+                child, result = change.former and change.former.session, error
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
-            " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
-            (session,) + change[:9] + (to_text(now), change.scope))
-        if change.request is None:
-            return None
-        try:
-            child, result = self._start(connection, session, change, now)
-        except (Changed, Unreadable) as error:
-            if isinstance(error, Changed):
-                raise
-            return error
-        except RepositoryError:
-            raise
-        except AgentError as error:
-            return error
-        connection.execute("update plan_node set child=? where session=? and run=?",
-                           (child, session, change.run))
-        connection.execute("update session set node=? where id=?", (change.run, child))
+            " tries, status, begun, child, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING',"
+            " ?, ?, ?)", (session,) + change[:9] + (to_text(now), child, change.scope))
         return result
 
     def _start(self, connection, session, change, now):
         """Makes the session of a run, or has the one that it had go on -> (its number, its Ticket,
         or the number where there is nothing to queue). AgentError."""
         former = change.former and self._sessions.find(connection, change.former.session)
-        if former is not None and former["status"] in RESTARTABLE:
-            return former["id"], self._restarts.reopen(connection, change.former)
-        if former is not None:          # an operator's RESTART has had it go on, maybe to its end
+        if former is not None:
+            connection.execute("update session set node=? where id=?", (change.run, former["id"]))
+            if former["status"] in RESTARTABLE:
+                return former["id"], self._restarts.reopen(connection, change.former)
+            # an operator's RESTART has had it go on, maybe to its end
             return former["id"], former["id"]
         line = [row["scenario"] for row in self._sessions.list_above(connection, session)]
         if change.request.scenario in line:
@@ -20353,6 +20359,18 @@ class PlanRequests:
         self._row, self._scenario = row, scenario
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._faults = {}               # NodeState -> the AgentError why it has no request
+        self._targets = {}              # (scenario, version) -> Scenario: asked for at once
+
+    def forget(self):
+        """What is asked for next may be another by now."""
+        self._targets = {}
+
+    def _get_target(self, *key):
+        """The Scenario of a name and version. NotFound, RepositoryError."""
+        if key not in self._targets:
+            _, self._targets[key] = self._repository.db.read(
+                self._repository.scenarios.get_scenario, *key)
+        return self._targets[key]
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
@@ -20383,8 +20401,7 @@ class PlanRequests:
             target = self._repository.db.read(self._repository.sessions.get_scenario, former)
         else:
             former = None
-            _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
-                                                 body.scenario, body.version)
+            target = self._get_target(body.scenario, body.version)
         variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
         secrets = {name: value for name, value in variables.items() if name in target.secrets}
         is_held = self._around.plans.is_held(self._repository)
@@ -20447,6 +20464,7 @@ class PlanRecords:
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
         waits_for, chunks, begun = tuple(waits_for), [], []
+        self._requests.forget()
         try:
             for place in range(0, len(starts), CHANGES_AT_ONCE):
                 chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
@@ -20458,6 +20476,7 @@ class PlanRecords:
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
+                    self._requests.forget()
                     self._requests.close(pairs, None)
                     chunks[0] = yield from self._submit(
                         [(strip(change), node) for change, node in pairs], waits_for)
@@ -29005,6 +29024,8 @@ The object `for_each`:
   time moves, and an offset behind them is passed over: `2015-03-29T02:00:00` is among them
   everywhere.
 - A `to` before `from` is no value. A step of 0, or backwards, is refused.
+- A `query` is a task `refresh` to a host that bounds its tasks (`--allow-types`), and `files` have
+  to lie in its `--root`.
 - `files` gives the paths that fit, in the order of their names.
 
 ### Variables of a plan
@@ -31129,6 +31150,9 @@ MANUAL_GUARANTEES = r"""
 - **What runs on an engine is found again**, submitted once, run once at most, and ended there by a
   stop. It lives through crashes and upgrades of the agent (topic `engines`).
 - **A due time fires once**, and every due time has its record.
+- **A plan loses and doubles nothing.** A session of a load plan and the record of its node are one
+  commit. A plan that a crash has left goes on with what is recorded, and each run has the session
+  that it had.
 - **Stop means stop.** `STOP -IMMEDIATE`, a timeout and `SHUTDOWN -IMMEDIATE` leave no process
   of the session alive, also none that called `setsid` or ignores SIGTERM. They are found by
   child relation, process group, OS session and a marker in their environment (`AGENT_MARKER`),
@@ -31509,7 +31533,11 @@ MANUAL_CHANGES = r"""
 - **Load plans**: a scenario may have a `plan` instead of `steps`, a tree of nodes that run other
   scenarios: `serial`, `parallel`, `case`, `for_each` over values, dates, a query or files, each
   with `attempts`, `timeout` and `exception` (topic `plans`). An import refuses one that would start
-  itself. The client shows a plan as a tree, follows it, and has its sessions below it in `top`.
+  itself. A plan takes no place among the sessions at once, goes on after a crash or an upgrade of
+  the agent with what is recorded of it, is stopped with all its sessions, and goes on by RESTART
+  where it failed (`-FROM=NODE`, `-SKIP`, `-REDEFINE`). STATUS has a line for each node, `SESSIONS
+  -PARENT=` and `-KEYWORD=day=2015-01-07` list its sessions, PURGE takes them with it. The client
+  shows a plan as a tree, follows it, and has its sessions below it in `top`.
   `WEATHER_YEARS` of the examples is one.
 - Tasks can run on a batch system: `engines` in a document, for Slurm or, by commands of your own,
   for PBS, `ssh` and others (topic `engines`). They are submitted once, found again after a crash,

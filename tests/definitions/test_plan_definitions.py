@@ -364,6 +364,13 @@ def test_the_schema_of_a_loop_must_be_there(inside):
         "scenarios[0].plan.serial[0].for_each.schema": "no logical schema DWH"}
 
 
+def test_a_query_is_a_task_that_a_host_may_forbid(make_inside):
+    limited = make_inside("--allow-types", "os,sleep").start()
+    plan = runs("P", each(files="/x/*"), each(schema="DWH", query="select 1"))
+    (path, reason), = refused_faults(limited, plan).items()
+    assert path == "scenarios[0].plan.serial[1].for_each.query" and "tasks of this type (refresh) may not run here" in reason
+
+
 def test_circles_are_refused_where_all_of_them_is_known(inside):
     told = refused_faults(inside, runs("P", "P"))
     assert told == {"scenarios[0].plan.serial[0].run": "a plan cannot start itself: P 1 > P 1"}

@@ -132,7 +132,7 @@ SCENARIO_FIELDS = {
                   meaning="or, instead of steps, a load plan: a node"),
 }
 # of them, those that say something of steps alone
-OF_STEPS = ("steps", "max_steps", "on_error")
+OF_STEPS = ("steps", "max_steps", "on_error", "engine")
 CONCURRENCY_FIELDS = {
     "limit": Field(between(1, 100000), required=True, meaning="how many sessions at once"),
     "on_limit": Field(choice("wait", "error", "skip"), default="wait",

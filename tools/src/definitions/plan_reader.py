@@ -13,11 +13,12 @@ _SOURCES = ("in", "from", "query", "files")
 
 class PlanReader(ObjectReader):
     """Reads the plan of a scenario that has these secrets, which are names. `comparisons` are
-    [(path, fields)] that a task type judges, all at once."""
+    [(path, fields)] that a task type judges, all at once; `tell_forbidden` is as of Definitions."""
 
-    def __init__(self, secrets):
+    def __init__(self, secrets, tell_forbidden):
         super().__init__()
         self.comparisons = []
+        self._tell_forbidden = tell_forbidden
         self._secrets = frozenset(secrets)
         self._names = {}            # of nodes -> path
         self._readers = {RUN: self._run, SERIAL: self._serial, PARALLEL: self._parallel,
@@ -183,8 +184,8 @@ class PlanReader(ObjectReader):
         for inner, text in strings_in({name: fields[name] for name in belong if name != "query"},
                                       path):
             self._text(inner, text, variables, is_shown=True)
-        if kind == "query" and fields["query"] and variables is not None:
-            self._bound(path + ".query", TASK_TYPES["refresh"].names_in(fields["query"]), variables)
+        if kind == "query":
+            self._query(path + ".query", fields["query"], variables)
         if kind == "in":
             return None if fields["in"] is None else ValuesSource(tuple(fields["in"]))
         if kind == "files":
@@ -195,6 +196,14 @@ class PlanReader(ObjectReader):
         if source.first and source.last and not list_references(source.first + source.last):
             self._try(path, expand, source)
         return source
+
+    def _query(self, path, text, variables):
+        """A query is what a refresh task runs, too."""
+        reason = self._tell_forbidden("refresh")
+        if reason:
+            self._fault(path, reason)
+        if text and variables is not None:
+            self._bound(path, TASK_TYPES["refresh"].names_in(text), variables)
 
     # -- texts -------------------------------------------------------------------------
 

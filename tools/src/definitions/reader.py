@@ -179,13 +179,14 @@ class Definitions(ObjectReader):
                 self._fault(path + ".steps", "missing")
             return None
         for name in OF_STEPS:
-            if name in value:
+            if name in value and name in SCENARIO_FIELDS:
                 self._fault("%s.%s" % (path, name), "does not go with a plan")
         fields["on_error"] = None
         if fields["plan"] is None:
             return None
-        reader = PlanReader([name for name, item in (fields["variables"] or {}).items()
-                             if isinstance(item, dict)])
+        secrets = [name for name, item in (fields["variables"] or {}).items()
+                   if isinstance(item, dict)]
+        reader = PlanReader(secrets, self._tell_forbidden)
         node = reader.read(path + ".plan", fields["plan"], variables)
         self.faults += reader.faults
         self._costly.setdefault("evaluate", []).extend(reader.comparisons)
