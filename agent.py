@@ -7631,38 +7631,87 @@ class Circles:
         self._scenarios, self._find = scenarios, find
 
     def list(self, starts):
-        """Yields the circles that begin at some scenario versions, or further on, each a list of
-        [(name, version), path of what starts the next]. Each version is looked at once."""
-        visited = set()
-        for start in starts:
-            way = [[start, ""]]                 # the versions from the start on, where it stands
-            behind = [iter(self._list_starts(start))] if start not in visited else []
-            visited.add(start)
-            while behind:
-                path, place = next(behind[-1], (None, None))
-                if place is None:
-                    behind.pop()
-                    way.pop()
-                    continue
-                way[-1][1] = path
-                places = [each[0] for each in way] if place in visited else []
-                if place in places:
-                    yield [tuple(each) for each in way[places.index(place):]]
-                elif place not in visited:
-                    visited.add(place)
-                    way.append([place, ""])
-                    behind.append(iter(self._list_starts(place)))
+        """Yields a circle with a plan of each group of scenario versions that lead to one another:
+        [((name, version), path of what starts the next)]. `starts` are where the looking begins."""
+        graph, plans = self._make_graph(starts)
+        groups = group_places(graph)
+        covered = set()                    # groups
+        for place in plans:
+            way = [] if groups[place] in covered else find_way_back(graph, groups, place)
+            if way:
+                covered.add(groups[place])
+                yield way
 
-    def _list_starts(self, place):
-        """[(path, (name, version))] of what a scenario version starts and waits for."""
+    def _make_graph(self, starts):
+        """({place: {place that it starts and waits for: path of that}}, the places of plans): all
+        that can be reached. A place is (name, version)."""
+        graph, plans, to_follow = collections.OrderedDict(), [], list(starts)[::-1]
+        while to_follow:
+            place = to_follow.pop()
+            if place in graph:
+                continue
+            graph[place] = collections.OrderedDict()
+            scenario = self._parse(place)
+            if scenario is not None and scenario.plan:
+                plans.append(place)
+            for path, name, version in scenario.list_waited() if scenario else ():
+                row = self._find(name, version)
+                if row:
+                    graph[place].setdefault((name, row["version"]), path)
+            to_follow += graph[place]
+        return graph, plans
+
+    def _parse(self, place):
         row = self._find(*place)
         try:
-            scenario = row and self._scenarios.parse(row["definition"], row["body"])
+            return row and self._scenarios.parse(row["definition"], row["body"])
         except Unreadable:              # it starts nothing
-            scenario = None
-        rows = [(path, name, self._find(name, version))
-                for path, name, version in (scenario.list_waited() if scenario else ())]
-        return [(path, (name, row["version"])) for path, name, row in rows if row]
+            return None
+
+
+def group_places(graph):
+    """{place: group}: in a group each place leads to each other. In time that grows as the graph
+    (Kosaraju's way: the places as their looking ended, then from the last of them back)."""
+    order, visited = [], set()
+    before = {place: [] for place in graph}
+    for start in graph:
+        behind = [] if start in visited else [(start, iter(graph[start]))]
+        visited.add(start)
+        while behind:
+            place, following = behind[-1][0], next(behind[-1][1], None)
+            if following is None:
+                order.append(place)
+                behind.pop()
+                continue
+            before[following].append(place)
+            if following not in visited:
+                visited.add(following)
+                behind.append((following, iter(graph[following])))
+    groups = {}
+    for start in order[::-1]:
+        to_follow = [start]
+        while to_follow:
+            place = to_follow.pop()
+            if place not in groups:
+                groups[place] = start
+                to_follow += before[place]
+    return groups
+
+
+def find_way_back(graph, groups, start):
+    """The shortest way from a place to itself as [(place, path)]; empty: there is none."""
+    ways, to_follow = {}, collections.deque([start])    # place -> (the one before it, path)
+    while to_follow and start not in ways:
+        place = to_follow.popleft()
+        for following, path in graph[place].items():
+            if following not in ways and groups[following] == groups[start]:
+                ways[following] = place, path
+                to_follow.append(following)
+    way, place = [], start
+    while start in ways and (not way or place != start):
+        way.append(ways[place])
+        place = ways[place][0]
+    return way[::-1]
 
 
 # ======================================================================================
@@ -8755,17 +8804,17 @@ class Imports:
         return changes, warnings + self._list_nobodies(connection, document)
 
     def _list_circles(self, document, find):
-        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
-        the path is that of a run of this document, where the circle has one."""
-        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
-                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        """[(path, reason)] of plans that would start themselves, now that all of a document is put
+        in: the path is that of what starts the next of them in this document."""
+        places = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                  for index, scenario in enumerate(document.scenarios) if scenario}
         faults = []
-        for circle in Circles(self._scenarios, find).list(plans):
+        for circle in Circles(self._scenarios, find).list(places):
             names = ["%s %s" % place for place, _ in circle]
             for index, (place, path) in enumerate(circle):
-                if place in plans:
+                if place in places:
                     way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
-                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    faults.append((places[place] + path, "a plan cannot start itself: " + way))
                     break
         return faults
 
@@ -26771,6 +26820,7 @@ class WorkContents:
         """Of the logical schemas of a Scenario those without a data server in a context."""
         schemas = [task.fields["schema"] for step in scenario.steps for task in step.tasks
                    if "schema" in task.fields]
+        schemas += [schema for _, schema in scenario.list_loop_schemas()]
         return ["logical schema %s has no data server in context %s" % (schema, context)
                 for schema in dict.fromkeys(schemas) if schema in self._facts.schemas
                 and not {context, DEFAULT_CONTEXT}.intersection(self._facts.schemas[schema])]

@@ -667,8 +667,9 @@ def find_doubled_nodes(agent):
         " where s.node is not null and t.status='DONE' group by 1, 2, 3 having count(*) > 1")]
 
 
-def find_plan_faults(agent, checked=()):
-    """What of the plans that have ended, but `checked`, is not as their definition says -> ([what], their numbers)."""
+def find_plan_faults(agent, touched=(), checked=()):
+    """What of the plans that have ended, but `checked`, is not as their definition says -> ([what], their numbers). A
+    RESTART was asked for those `touched`."""
     faults, plans = [], [row for row in agent.query(
         "select id, scenario, status from session where scenario like 'PLAN%%' and status in %s and begun is not null"
         % (ENDS,)) if row[0] not in checked]
@@ -687,7 +688,7 @@ def find_plan_faults(agent, checked=()):
                                         session):
             values[place].append(value)
         if status != "STOPPED":         # who has stopped it, has stopped it anywhere
-            end = PlanCheck(rows, values, ends, wrong).judge(PLANS[scenario], "1", 0)
+            end = PlanCheck(rows, values, ends, wrong, session in touched).judge(PLANS[scenario], "1", 0)
             if end != status:
                 wrong.append("ended %s, not %s" % (status, end))
         faults += ["%s %d: %s" % (scenario, session, text) for text in wrong]
@@ -697,10 +698,11 @@ def find_plan_faults(agent, checked=()):
 class PlanCheck:
     """Says of an ended plan how it had to end, from its definition and the ends of its sessions."""
 
-    def __init__(self, rows, values, ends, wrong):
+    def __init__(self, rows, values, ends, wrong, is_touched):
         self._rows, self._values = rows, values         # {place: [PlanRow]}, {place: [text]}
         self._ends = ends               # {session: its status}
         self._wrong = wrong             # takes what is not so
+        self._is_touched = is_touched   # a RESTART with other variables may have chosen otherwise
 
     def judge(self, node, place, since):
         """The state in which a node had to end; None: it was not reached, since its node above began."""
@@ -725,10 +727,11 @@ class PlanCheck:
         if "case" in node:
             branches = [("%s.%d" % (place, index), branch["do"])
                         for index, branch in enumerate(node["case"]["when"], 1)]
-            ends = [self.judge(do, inner, since) for inner, do in branches + [(place + ".else", node["case"]["else"])]]
-            if ends.count(None) != len(ends) - 1:
+            ends = {self._rows[inner][-1].run: self.judge(do, inner, since) for inner, do in branches + [
+                (place + ".else", node["case"]["else"])] if self._rows[inner]}
+            if len(ends) != 1 and not (ends and self._is_touched):
                 self._wrong.append("node %s: %s" % (place, ends))
-            return next(filter(None, ends), None)
+            return ends[max(ends)] if ends else None
         if "for_each" in node:
             values = node["for_each"]["in"]
             if self._values[place] != values:
@@ -838,7 +841,7 @@ class Driver:
         report["lost"] += find_lost(agent, self.ledger)
         report["doubled"] += find_doubled(agent, self.ledger)
         report["lost"] += find_lost_states(agent, self.ledger.states)
-        report["plans"] += find_plan_faults(agent)[0]
+        report["plans"] += find_plan_faults(agent, self.ledger.touched)[0]
         report["faults"] += self.ledger.faults + find_faults(agent) + self._audit.walk_on()
         self._clear()
         return report
@@ -860,7 +863,7 @@ class Driver:
 
     def _check_plans(self):
         """What there is of plans now; those that were asked to go on are looked at again after the last round."""
-        faults, sessions = find_plan_faults(self.agent, self._checked)
+        faults, sessions = find_plan_faults(self.agent, self.ledger.touched, self._checked)
         self.report["plans"] += faults
         self.report["doubled"] += find_doubled_nodes(self.agent)
         self._checked.update(sessions)

@@ -398,6 +398,18 @@ def test_a_circle_that_another_import_would_close(inside):
         "scenarios[0].plan.serial[0].run"]
 
 
+def test_tasks_close_a_circle_and_close_none_without_a_plan(inside):
+    def task(name):
+        return {"type": "scenario", "name": name}
+    inside.import_document({"scenarios": [runs("P", "A"), stepped("A"), stepped("B", task("C")), stepped("C", task("B"))]})
+    assert refused_faults(inside, stepped("A", task("P"), version="2")) == {
+        "scenarios[0].steps[0].tasks[0].name": "a plan cannot start itself: A 2 > P 1 > A 2"}
+    # Q lies on a circle by way of tasks that make one without it, too
+    told = refused_faults(inside, stepped("B", task("C"), task("Q"), version="2"), runs("Q", "C"))
+    assert told == {"scenarios[1].plan.serial[0].run": "a plan cannot start itself: Q 1 > C 1 > B 2 > Q 1"}
+    inside.import_document({"scenarios": [runs("Q", "C"), runs("R", "Q", "Q")]})     # leads to one, and is on none
+
+
 def test_a_long_chain_of_plans_is_looked_through_once(inside):
     chain = [runs("P%d" % index, "P%d" % (index + 1), "P%d" % (index + 1), each(**{"in": []})) for index in range(400)]
     assert sys.getrecursionlimit() < 400 * 3

@@ -253,6 +253,7 @@ class WorkContents:
         """Of the logical schemas of a Scenario those without a data server in a context."""
         schemas = [task.fields["schema"] for step in scenario.steps for task in step.tasks
                    if "schema" in task.fields]
+        schemas += [schema for _, schema in scenario.list_loop_schemas()]
         return ["logical schema %s has no data server in context %s" % (schema, context)
                 for schema in dict.fromkeys(schemas) if schema in self._facts.schemas
                 and not {context, DEFAULT_CONTEXT}.intersection(self._facts.schemas[schema])]

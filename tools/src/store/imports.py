@@ -61,17 +61,17 @@ class Imports:
         return changes, warnings + self._list_nobodies(connection, document)
 
     def _list_circles(self, document, find):
-        """[(path, reason)] of plans of a document, all of it put in, that would start themselves:
-        the path is that of a run of this document, where the circle has one."""
-        plans = {(scenario.name, scenario.version): "scenarios[%d]." % index
-                 for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan}
+        """[(path, reason)] of plans that would start themselves, now that all of a document is put
+        in: the path is that of what starts the next of them in this document."""
+        places = {(scenario.name, scenario.version): "scenarios[%d]." % index
+                  for index, scenario in enumerate(document.scenarios) if scenario}
         faults = []
-        for circle in Circles(self._scenarios, find).list(plans):
+        for circle in Circles(self._scenarios, find).list(places):
             names = ["%s %s" % place for place, _ in circle]
             for index, (place, path) in enumerate(circle):
-                if place in plans:
+                if place in places:
                     way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
-                    faults.append((plans[place] + path, "a plan cannot start itself: " + way))
+                    faults.append((places[place] + path, "a plan cannot start itself: " + way))
                     break
         return faults
 
