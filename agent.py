@@ -20663,11 +20663,25 @@ class Events:
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
 
-    def look_at(self, repository, notices):
+    def list_notices(self):
+        """The notices as they are read, without those that another program has spoilt. Each has
+        `added` too. RepositoryError."""
+        notices, now, is_ahead = [], self._clock.now(), False
+        for document, added in self._stored.list_all():
+            definitions = Definitions(is_stored=True)
+            notice = definitions.read_notice(document)
+            if not definitions.faults:
+                notices.append(dict(notice, added=added))
+                is_ahead = is_ahead or added > now
+        if is_ahead:                    # the clock was set back
+            self._stored.set_added(now)
+        return notices
+
+    def look_at(self, repository):
         """Takes the happenings of a work repository. Nothing is read while it has written nothing.
         RepositoryError."""
         now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
-        wants_long = any("long" in notice["on"] for notice in notices)
+        wants_long = any("long" in notice["on"] for notice in self.list_notices())
         if wants_long:
             self._note_long(repository)
         mark = repository, count, wants_long
@@ -20678,12 +20692,14 @@ class Events:
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
         while rows:
-            self._take(repository, rows, notices)
+            self._take(repository, rows)
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
-    def _take(self, repository, rows, notices):
-        """Rows of happening -> events of the notices that want them; only then are they dropped."""
+    def _take(self, repository, rows):
+        """Rows of happening -> events of the notices that want them; only then are they dropped.
+        The notices are read behind the rows: one that was added before these is among them."""
+        notices = self.list_notices()
         lined = {row["notice"]: row["count"] for row in self._stored.list_waiting()
                  if row["tried"] is None}
         happenings = [(row["id"], list(self._list_events(repository, row, notices, lined)))
@@ -20830,27 +20846,12 @@ class Notices:
         """Takes what has happened, and has sent what is due."""
         if self._agent.master.db.is_gone:
             return
-        notices = self.list_definitions()
         for repository in self._agent.places.list_open():
             # one that has trouble says it, and what happened waits in it
             if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
-                                repository, notices)
-        self._send_due({notice["name"]: notice for notice in notices})
-
-    def list_definitions(self):
-        """The notices as they are read, without those that another program has spoilt. Each has
-        `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self.stored.list_all():
-            definitions = Definitions(is_stored=True)
-            notice = definitions.read_notice(document)
-            if not definitions.faults:
-                notices.append(dict(notice, added=added))
-                is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self.stored.set_added(now)
-        return notices
+                                repository)
+        self._send_due({notice["name"]: notice for notice in self._events.list_notices()})
 
     # -- sending -----------------------------------------------------------------------
 
@@ -20975,7 +20976,7 @@ class Notices:
     def list_rows(self):
         """Yields (notice, events that wait, when it was sent last, what is to be said) by name."""
         waiting, states = self.stored.list_waiting(), self.stored.list_states()
-        for notice in self.list_definitions():
+        for notice in self._events.list_notices():
             rows = [row for row in waiting if row["notice"] == notice["name"]]
             last, message = states.get(notice["name"], (None, ""))
             failing = next((row for row in rows if row["fault"]), None)
@@ -20987,7 +20988,7 @@ class Notices:
     def test(self, name, by):
         """Sends a notice that says it is a test, and waits for that -> (DONE or ERROR, message).
         NotFound, Busy."""
-        notice = next((each for each in self.list_definitions() if each["name"] == name), None)
+        notice = next((each for each in self._events.list_notices() if each["name"] == name), None)
         if notice is None:
             raise NotFound("no notice %s" % name)
         if len(self._sending) >= 2 * SENT_AT_ONCE or self._is_over.is_set():
