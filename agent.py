@@ -20677,11 +20677,10 @@ class Events:
             self._stored.set_added(now)
         return notices
 
-    def look_at(self, repository):
-        """Takes the happenings of a work repository. Nothing is read while it has written nothing.
-        RepositoryError."""
+    def look_at(self, repository, wants_long):
+        """Takes the happenings of a work repository, and notes what takes long where a notice wants
+        that. Nothing else is read while it has written nothing. RepositoryError."""
         now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
-        wants_long = any("long" in notice["on"] for notice in self.list_notices())
         if wants_long:
             self._note_long(repository)
         mark = repository, count, wants_long
@@ -20846,12 +20845,14 @@ class Notices:
         """Takes what has happened, and has sent what is due."""
         if self._agent.master.db.is_gone:
             return
+        notices = self._events.list_notices()
+        wants_long = any("long" in notice["on"] for notice in notices)
         for repository in self._agent.places.list_open():
             # one that has trouble says it, and what happened waits in it
             if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
-                                repository)
-        self._send_due({notice["name"]: notice for notice in self._events.list_notices()})
+                                repository, wants_long)
+        self._send_due({notice["name"]: notice for notice in notices})
 
     # -- sending -----------------------------------------------------------------------
 

@@ -42,11 +42,10 @@ class Events:
             self._stored.set_added(now)
         return notices
 
-    def look_at(self, repository):
-        """Takes the happenings of a work repository. Nothing is read while it has written nothing.
-        RepositoryError."""
+    def look_at(self, repository, wants_long):
+        """Takes the happenings of a work repository, and notes what takes long where a notice wants
+        that. Nothing else is read while it has written nothing. RepositoryError."""
         now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
-        wants_long = any("long" in notice["on"] for notice in self.list_notices())
         if wants_long:
             self._note_long(repository)
         mark = repository, count, wants_long

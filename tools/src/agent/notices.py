@@ -79,12 +79,14 @@ class Notices:
         """Takes what has happened, and has sent what is due."""
         if self._agent.master.db.is_gone:
             return
+        notices = self._events.list_notices()
+        wants_long = any("long" in notice["on"] for notice in notices)
         for repository in self._agent.places.list_open():
             # one that has trouble says it, and what happened waits in it
             if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
-                                repository)
-        self._send_due({notice["name"]: notice for notice in self._events.list_notices()})
+                                repository, wants_long)
+        self._send_due({notice["name"]: notice for notice in notices})
 
     # -- sending -----------------------------------------------------------------------
 
