@@ -25098,7 +25098,7 @@ without control characters (they are shown as `\xNN`); the lines of a traceback 
 ### Looking
 
 `PING` tells how it is, `METRICS` is for Prometheus, `SESSIONS -STATUS=ERROR` lists what failed,
-`SCHED WHY` what did not run.
+`SCHED WHY` what did not run. Who does not want to look has a notice sent (topic `notices`).
 
     status=READY       all is well
     status=DEGRADED    a repository cannot be used; it is tried again and again
@@ -25493,7 +25493,8 @@ under way has the same id. While a repository is away its events wait in it; whi
 is, so does all. What is not sent when the agent stops, is sent at its next start. A hold holds
 no notice; in a repository that is a copy nothing is taken before `RELEASE -REPO`. One that is
 detached keeps its events until it is attached again. With `--restore` sessions that were open
-end in ERROR, and that is told.
+end in ERROR, and that is told. What waited when the backup was made is sent again, under its
+id.
 
 No session waits for a notice. Each message is sent by a process of its own, which may take
 <<SENDING_S>>; a notice that cannot be sent holds back no other. SHUTDOWN gives what is being
@@ -25706,6 +25707,10 @@ time.
 when the file can be used again. Another program that holds a lock of SQLite for long is a usual
 reason. A file that is no database any more to who opens it now is another: bring back a copy.
 With `STANDBY` a file can be read and not written.
+
+**Nobody was told.** `NOTICE LIST` shows of what a notice tells (`on`, `scenarios`), what waits, and
+why the last try failed; `NOTICE TEST NAME` tries the way. What was before the notice was added,
+and what somebody has stopped by `STOP`, is not told.
 
 **The zone is not known.** Zones with a name need Python 3.9 and a time-zone database. Leave the
 zone out, and start the agent with `TZ=Europe/Zurich`.
