@@ -25752,11 +25752,24 @@ class Events:
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
 
-    def look_at(self, repository, notices):
-        """Takes the happenings of a work repository. Nothing is read while it has written nothing.
-        RepositoryError."""
+    def list_notices(self):
+        """The notices as they are read, without those that another program has spoilt. Each has
+        `added` too. RepositoryError."""
+        notices, now, is_ahead = [], self._clock.now(), False
+        for document, added in self._stored.list_all():
+            definitions = Definitions(is_stored=True)
+            notice = definitions.read_notice(document)
+            if not definitions.faults:
+                notices.append(dict(notice, added=added))
+                is_ahead = is_ahead or added > now
+        if is_ahead:                    # the clock was set back
+            self._stored.set_added(now)
+        return notices
+
+    def look_at(self, repository, wants_long):
+        """Takes the happenings of a work repository, and notes what takes long where a notice wants
+        that. Nothing else is read while it has written nothing. RepositoryError."""
         now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
-        wants_long = any("long" in notice["on"] for notice in notices)
         if wants_long:
             self._note_long(repository)
         mark = repository, count, wants_long
@@ -25767,12 +25780,14 @@ class Events:
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
         while rows:
-            self._take(repository, rows, notices)
+            self._take(repository, rows)
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
-    def _take(self, repository, rows, notices):
-        """Rows of happening -> events of the notices that want them; only then are they dropped."""
+    def _take(self, repository, rows):
+        """Rows of happening -> events of the notices that want them; only then are they dropped.
+        The notices are read behind the rows: one that was added before these is among them."""
+        notices = self.list_notices()
         lined = {row["notice"]: row["count"] for row in self._stored.list_waiting()
                  if row["tried"] is None}
         happenings = [(row["id"], list(self._list_events(repository, row, notices, lined)))
@@ -25919,27 +25934,14 @@ class Notices:
         """Takes what has happened, and has sent what is due."""
         if self._agent.master.db.is_gone:
             return
-        notices = self.list_definitions()
+        notices = self._events.list_notices()
+        wants_long = any("long" in notice["on"] for notice in notices)
         for repository in self._agent.places.list_open():
             # one that has trouble says it, and what happened waits in it
             if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
-                                repository, notices)
+                                repository, wants_long)
         self._send_due({notice["name"]: notice for notice in notices})
-
-    def list_definitions(self):
-        """The notices as they are read, without those that another program has spoilt. Each has
-        `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self.stored.list_all():
-            definitions = Definitions(is_stored=True)
-            notice = definitions.read_notice(document)
-            if not definitions.faults:
-                notices.append(dict(notice, added=added))
-                is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self.stored.set_added(now)
-        return notices
 
     # -- sending -----------------------------------------------------------------------
 
@@ -26064,7 +26066,7 @@ class Notices:
     def list_rows(self):
         """Yields (notice, events that wait, when it was sent last, what is to be said) by name."""
         waiting, states = self.stored.list_waiting(), self.stored.list_states()
-        for notice in self.list_definitions():
+        for notice in self._events.list_notices():
             rows = [row for row in waiting if row["notice"] == notice["name"]]
             last, message = states.get(notice["name"], (None, ""))
             failing = next((row for row in rows if row["fault"]), None)
@@ -26076,7 +26078,7 @@ class Notices:
     def test(self, name, by):
         """Sends a notice that says it is a test, and waits for that -> (DONE or ERROR, message).
         NotFound, Busy."""
-        notice = next((each for each in self.list_definitions() if each["name"] == name), None)
+        notice = next((each for each in self._events.list_notices() if each["name"] == name), None)
         if notice is None:
             raise NotFound("no notice %s" % name)
         if len(self._sending) >= 2 * SENT_AT_ONCE or self._is_over.is_set():
@@ -30671,7 +30673,7 @@ A question, and the command of the client that answers it:
     who did what?                audit --since yesterday
     all of that on one page      report -o night.html --since yesterday
 
-`METRICS` is for Prometheus. `PING` says with `status`:
+Who does not want to look has a notice sent (topic `notices`). `METRICS` is for Prometheus. `PING` says with `status`:
 
     status=READY       all is well
     status=DEGRADED    a repository cannot be used; it is tried again and again
@@ -31075,7 +31077,8 @@ under way has the same id. While a repository is away its events wait in it; whi
 is, so does all. What is not sent when the agent stops, is sent at its next start. A hold holds
 no notice; in a repository that is a copy nothing is taken before `RELEASE -REPO`. One that is
 detached keeps its events until it is attached again. With `--restore` sessions that were open
-end in ERROR, and that is told.
+end in ERROR, and that is told. What waited when the backup was made is sent again, under its
+id.
 
 No session waits for a notice. Each message is sent by a process of its own, which may take
 <<SENDING_S>>; a notice that cannot be sent holds back no other. SHUTDOWN gives what is being
@@ -31390,6 +31393,10 @@ With `STANDBY` a file can be read and not written.
 
 **A repository is held after a move or a restore.** `repos` says so. If it is the one that is to
 go on: `release --repo NAME` (topic `copies`).
+
+**Nobody was told.** `notice list` shows of what a notice tells (`on`, `scenarios`), what waits, and
+why the last try failed; `notice test NAME` tries the way. What was before the notice was added,
+and what somebody has stopped by `stop`, is not told.
 
 **The disk fills.** `python agent.py --doctor` tells where space is short, and what is large.
 `purge --days 30 --dry-run` counts what would go; PURGE without it deletes. `--keep-days`

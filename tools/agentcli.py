@@ -2939,9 +2939,10 @@ ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSION
                "SCHEDULE": ("SCHED LIST -JSON", "name"), "CONTEXT": ("CONTEXTS -JSON", "context"),
                "REPO": ("REPOS -JSON", "repository"), "VERSION": ("SCENARIOS -JSON", "version"),
                "CALENDAR": ("CALENDAR LIST -JSON", "calendar"), "PARENT": (
-                   "SESSIONS -LIMIT=20 -JSON", "session")}
+                   "SESSIONS -LIMIT=20 -JSON", "session"),
+               "NOTICE": ("NOTICE LIST -JSON", "name")}
 # command -> of what its NAME is the name
-NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO"}
+NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO", "notice": "NOTICE"}
 
 
 def print_completion(options, arguments, words):
@@ -5909,7 +5910,8 @@ def perform(options, arguments, words):
             tell_limit(command)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
+    is_bad = command.name in ("exec", "wait", "notice test") \
+        and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 

@@ -250,6 +250,26 @@ def test_what_was_before_a_notice_is_not_told(inside, monkeypatch):
     assert [str(event["session"]) for event in wait_messages(inside)[0]["events"]] == [later]
 
 
+def test_a_failure_right_behind_the_import_is_told(inside, monkeypatch):
+    """What is read of a repository before a notice was added is not judged by the notices of then."""
+    inside.import_os("F", "exit 1")
+    repository, = inside.agent.places.list_open()
+    read, has_added = repository.db.read, []
+
+    def read_later(method, *arguments):
+        if method is program.list_happenings and not has_added:
+            has_added.append("begun")   # between a look's begin, and its reading of what has happened
+            add_notice(inside, to_file(inside))
+            fail(inside)
+            has_added.append("over")
+        return read(method, *arguments)
+    monkeypatch.setattr(repository.db, "read", read_later)
+    repository.db.write(program.note_all_ends, False)       # something to look at
+    wait_for(lambda: "over" in has_added, "the failure")
+    send_now(inside, 1)
+    assert len(wait_messages(inside)[0]["events"]) == 1
+
+
 def test_a_clock_that_was_set_back_hides_nothing(inside):
     inside.import_os("F", "exit 1")
     inside.let_pass(86400)

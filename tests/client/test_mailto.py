@@ -99,6 +99,12 @@ def test_a_line_that_fails_is_mailed(agent):
     assert post.seen[0][1] == ["ops@example.org", "root"]
     rows = [json.loads(line) for line in run_client(agent.port, "notice", "list", "--json").out.splitlines()]
     assert {row["name"] for row in rows} == set(notices_in(agent))
+    assert name in run_client(agent.port, "completion", "words", "--", "notice", "test", "CRON").out.split()
+    post.options["login"] = True
+    agent.import_document({"data_servers": [{"name": "MAIL", "driver": "smtp", "connect": {
+        "host": "127.0.0.1", "port": post.port, "user": "me", "password": "wrong"}}]})
+    result = run_client(agent.port, "notice", "test", name)
+    assert result.status == 1 and "status=ERROR" in result.out and "wrong" not in result.out
     assert run_client(agent.port, "notice", "del", name).status == 0 and name not in notices_in(agent)
     assert run_client(agent.port, "notice", "test", name).status == 4
     post.close()

@@ -18,6 +18,7 @@ from conftest import AGENT, AgentProcess, is_alive, program, wait_for
 from support import batch
 from support.adoptable import UNTIL_GO
 from support.engines import Batch, add_engine, engine_scenario
+from support.peers import Hook, Peer
 from support.tasks import add, begin, os_task, run, sql, stop
 
 pytestmark = pytest.mark.once
@@ -344,3 +345,19 @@ def test_the_agent_has_a_umask_of_its_own_and_tasks_that_of_its_start(make_agent
         assert {mode_of(path) for path in agent.folder.iterdir() if path.name != "agent.log"} == {0o600}
     finally:
         agent.finish()
+
+
+@with_user
+def test_a_notice_is_sent_as_the_user(served):
+    """The command of one, and the process that posts one, which cannot read what is of root alone."""
+    peer, secret = Peer(Hook), {"file": os.path.join(served.closed, "text")}
+    served.import_document({"notices": [
+        {"name": "OS", "send": {"type": "os", "command": "(id -u; umask; cat) > %s/notice" % served.lent}},
+        {"name": "HTTP", "send": {"type": "http", "url": "http://127.0.0.1:%d/" % peer.port}},
+        {"name": "SECRET", "send": {"type": "http", "url": "http://127.0.0.1:%d/" % peer.port, "headers": {"X": secret}}}]})
+    assert served.ok("NOTICE TEST OS")["status"] == served.ok("NOTICE TEST HTTP")["status"] == "DONE"
+    who, umask, text = pathlib.Path(served.lent, "notice").read_text().split("\n")
+    assert (who, umask) == (str(uid()), subprocess.check_output(["sh", "-c", "umask"]).decode().strip())
+    assert json.loads(text)["notice"] == "OS"
+    assert served.ok("NOTICE TEST SECRET")["status"] == "ERROR" and len(peer.seen) == 1
+    peer.close()

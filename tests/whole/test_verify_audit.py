@@ -1,6 +1,7 @@
 """The audit of agents as users run them: it outlives kills, and --verify-audit looks through it."""
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys

@@ -6,6 +6,7 @@ from ..base.patterns import is_any_match
 from ..base.times import from_text, local_iso
 from ..base.vocabulary import DEFAULT_PORT, HEARTBEAT_S
 from ..definitions.notices import NOTICE_KINDS
+from ..definitions.reader import Definitions
 from ..store.endings import is_by_operator
 from ..store.happenings import (drop_happenings, find_end, find_usual, list_happenings,
                                 list_unnoted, note_all_ends, note_long, read_last_lines)
@@ -27,11 +28,24 @@ class Events:
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
 
-    def look_at(self, repository, notices):
-        """Takes the happenings of a work repository. Nothing is read while it has written nothing.
-        RepositoryError."""
+    def list_notices(self):
+        """The notices as they are read, without those that another program has spoilt. Each has
+        `added` too. RepositoryError."""
+        notices, now, is_ahead = [], self._clock.now(), False
+        for document, added in self._stored.list_all():
+            definitions = Definitions(is_stored=True)
+            notice = definitions.read_notice(document)
+            if not definitions.faults:
+                notices.append(dict(notice, added=added))
+                is_ahead = is_ahead or added > now
+        if is_ahead:                    # the clock was set back
+            self._stored.set_added(now)
+        return notices
+
+    def look_at(self, repository, wants_long):
+        """Takes the happenings of a work repository, and notes what takes long where a notice wants
+        that. Nothing else is read while it has written nothing. RepositoryError."""
         now, count = self._clock.monotonic(), repository.db.latency.read()[-1]
-        wants_long = any("long" in notice["on"] for notice in notices)
         if wants_long:
             self._note_long(repository)
         mark = repository, count, wants_long
@@ -42,12 +56,14 @@ class Events:
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
         while rows:
-            self._take(repository, rows, notices)
+            self._take(repository, rows)
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
-    def _take(self, repository, rows, notices):
-        """Rows of happening -> events of the notices that want them; only then are they dropped."""
+    def _take(self, repository, rows):
+        """Rows of happening -> events of the notices that want them; only then are they dropped.
+        The notices are read behind the rows: one that was added before these is among them."""
+        notices = self.list_notices()
         lined = {row["notice"]: row["count"] for row in self._stored.list_waiting()
                  if row["tried"] is None}
         happenings = [(row["id"], list(self._list_events(repository, row, notices, lined)))

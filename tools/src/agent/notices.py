@@ -13,7 +13,6 @@ from ..base.program import Told, log, tell_traceback
 from ..base.times import local_iso
 from ..base.vocabulary import DONE, ERROR
 from ..base.workers import Worker
-from ..definitions.reader import Definitions
 from ..processes.errand import Errand
 from ..runtime.sources import read_secret, resolve_server
 from ..store.notices import StoredNotices
@@ -80,27 +79,14 @@ class Notices:
         """Takes what has happened, and has sent what is due."""
         if self._agent.master.db.is_gone:
             return
-        notices = self.list_definitions()
+        notices = self._events.list_notices()
+        wants_long = any("long" in notice["on"] for notice in notices)
         for repository in self._agent.places.list_open():
             # one that has trouble says it, and what happened waits in it
             if not repository.is_copy and not repository.db.trouble:
                 self._carefully("notices of " + repository.name, self._events.look_at,
-                                repository, notices)
+                                repository, wants_long)
         self._send_due({notice["name"]: notice for notice in notices})
-
-    def list_definitions(self):
-        """The notices as they are read, without those that another program has spoilt. Each has
-        `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self.stored.list_all():
-            definitions = Definitions(is_stored=True)
-            notice = definitions.read_notice(document)
-            if not definitions.faults:
-                notices.append(dict(notice, added=added))
-                is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self.stored.set_added(now)
-        return notices
 
     # -- sending -----------------------------------------------------------------------
 
@@ -225,7 +211,7 @@ class Notices:
     def list_rows(self):
         """Yields (notice, events that wait, when it was sent last, what is to be said) by name."""
         waiting, states = self.stored.list_waiting(), self.stored.list_states()
-        for notice in self.list_definitions():
+        for notice in self._events.list_notices():
             rows = [row for row in waiting if row["notice"] == notice["name"]]
             last, message = states.get(notice["name"], (None, ""))
             failing = next((row for row in rows if row["fault"]), None)
@@ -237,7 +223,7 @@ class Notices:
     def test(self, name, by):
         """Sends a notice that says it is a test, and waits for that -> (DONE or ERROR, message).
         NotFound, Busy."""
-        notice = next((each for each in self.list_definitions() if each["name"] == name), None)
+        notice = next((each for each in self._events.list_notices() if each["name"] == name), None)
         if notice is None:
             raise NotFound("no notice %s" % name)
         if len(self._sending) >= 2 * SENT_AT_ONCE or self._is_over.is_set():

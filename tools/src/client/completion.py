@@ -37,9 +37,10 @@ ASKED_NAMES = {"SCENARIO": ("SCENARIOS -JSON", "scenario"), "SESSION": ("SESSION
                "SCHEDULE": ("SCHED LIST -JSON", "name"), "CONTEXT": ("CONTEXTS -JSON", "context"),
                "REPO": ("REPOS -JSON", "repository"), "VERSION": ("SCENARIOS -JSON", "version"),
                "CALENDAR": ("CALENDAR LIST -JSON", "calendar"), "PARENT": (
-                   "SESSIONS -LIMIT=20 -JSON", "session")}
+                   "SESSIONS -LIMIT=20 -JSON", "session"),
+               "NOTICE": ("NOTICE LIST -JSON", "name")}
 # command -> of what its NAME is the name
-NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO"}
+NAMES_OF = {"sched": "SCHEDULE", "calendar": "CALENDAR", "detach": "REPO", "notice": "NOTICE"}
 
 
 def print_completion(options, arguments, words):

@@ -55,7 +55,8 @@ def perform(options, arguments, words):
             tell_limit(command)
         if command.name == "shutdown" and "WAIT" in options.own:
             wait_until_gone(connection, options)
-    is_bad = command.name in ("exec", "wait") and reply.fields.get("status") in RESTARTABLE
+    is_bad = command.name in ("exec", "wait", "notice test") \
+        and reply.fields.get("status") in RESTARTABLE
     return ENDED_BADLY if is_bad else WELL
 
 
