@@ -8674,34 +8674,30 @@ class Plans:
 
     def _begin(self, connection, session, change, now):
         """A row, and of a run its session -> what record() says of it."""
+        child = result = None
+        if change.request is not None:
+            try:
+                child, result = self._start(connection, session, change, now)
+            except AgentError as error:
+                if isinstance(error, Changed) or isinstance(error, RepositoryError) \
+                        and not isinstance(error, Unreadable):
+                    raise
+                child, result = change.former and change.former.session, error
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
-            " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
-            (session,) + change[:9] + (to_text(now), change.scope))
-        if change.request is None:
-            return None
-        try:
-            child, result = self._start(connection, session, change, now)
-        except (Changed, Unreadable) as error:
-            if isinstance(error, Changed):
-                raise
-            return error
-        except RepositoryError:
-            raise
-        except AgentError as error:
-            return error
-        connection.execute("update plan_node set child=? where session=? and run=?",
-                           (child, session, change.run))
-        connection.execute("update session set node=? where id=?", (change.run, child))
+            " tries, status, begun, child, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING',"
+            " ?, ?, ?)", (session,) + change[:9] + (to_text(now), child, change.scope))
         return result
 
     def _start(self, connection, session, change, now):
         """Makes the session of a run, or has the one that it had go on -> (its number, its Ticket,
         or the number where there is nothing to queue). AgentError."""
         former = change.former and self._sessions.find(connection, change.former.session)
-        if former is not None and former["status"] in RESTARTABLE:
-            return former["id"], self._restarts.reopen(connection, change.former)
-        if former is not None:          # an operator's RESTART has had it go on, maybe to its end
+        if former is not None:
+            connection.execute("update session set node=? where id=?", (change.run, former["id"]))
+            if former["status"] in RESTARTABLE:
+                return former["id"], self._restarts.reopen(connection, change.former)
+            # an operator's RESTART has had it go on, maybe to its end
             return former["id"], former["id"]
         line = [row["scenario"] for row in self._sessions.list_above(connection, session)]
         if change.request.scenario in line:
@@ -17770,6 +17766,18 @@ class PlanRequests:
         self._row, self._scenario = row, scenario
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._faults = {}               # NodeState -> the AgentError why it has no request
+        self._targets = {}              # (scenario, version) -> Scenario: asked for at once
+
+    def forget(self):
+        """What is asked for next may be another by now."""
+        self._targets = {}
+
+    def _get_target(self, *key):
+        """The Scenario of a name and version. NotFound, RepositoryError."""
+        if key not in self._targets:
+            _, self._targets[key] = self._repository.db.read(
+                self._repository.scenarios.get_scenario, *key)
+        return self._targets[key]
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
@@ -17800,8 +17808,7 @@ class PlanRequests:
             target = self._repository.db.read(self._repository.sessions.get_scenario, former)
         else:
             former = None
-            _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
-                                                 body.scenario, body.version)
+            target = self._get_target(body.scenario, body.version)
         variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
         secrets = {name: value for name, value in variables.items() if name in target.secrets}
         is_held = self._around.plans.is_held(self._repository)
@@ -17864,6 +17871,7 @@ class PlanRecords:
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
         waits_for, chunks, begun = tuple(waits_for), [], []
+        self._requests.forget()
         try:
             for place in range(0, len(starts), CHANGES_AT_ONCE):
                 chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
@@ -17875,6 +17883,7 @@ class PlanRecords:
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
+                    self._requests.forget()
                     self._requests.close(pairs, None)
                     chunks[0] = yield from self._submit(
                         [(strip(change), node) for change, node in pairs], waits_for)

@@ -770,3 +770,26 @@ def test_the_next_due_time_stops_a_plan(inside):
                              inside.rows("SESSIONS -SCENARIO=P")[::-1], "both to end")
     assert (first["status"], second["status"]) == ("STOPPED", "DONE")
     assert [row["status"] for row in plan_children(inside, first["session"])] == ["STOPPED"]
+
+
+def test_a_stopped_plan_goes_on_by_restart(inside):
+    import_waiting(inside)
+    put_plan(inside, {"serial": [{"for_each": {"variable": "v", "in": ["1", "2", "3"]}, "parallel": 2,
+                                  "do": {"run": "W"}}, {"run": "A"}]})
+    number = inside.ok("EXEC P")["session"]
+    wait_for(lambda: len(marks(inside)) == 2, "both to begin")
+    inside.ok("STOP %s -IMMEDIATE" % number)
+    go(inside)
+    inside.ok("RESTART %s" % number)
+    lines = wait_plan(inside, number)
+    assert [lines[place]["attempt"] for place in ("1", "1.1", "1.1.1", "1.1.2", "1.1.3", "1.2")] == list("222211")
+    assert len(plan_children(inside, number)) == 4
+
+
+def test_from_the_whole_plan(inside):
+    put_plan(inside, {"name": "all", "serial": [{"run": "A"}, {"run": "T"}]}, switch(inside))
+    number, _ = run_plan(inside, status="ERROR")
+    mend_leaf(inside)
+    inside.ok("RESTART %s -FROM=all" % number)
+    wait_plan(inside, number)
+    assert len(plan_children(inside, number)) == 4

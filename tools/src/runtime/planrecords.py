@@ -24,6 +24,7 @@ class PlanRecords:
         generator of Waitings, then -> [(NodeState, its result as of Plans.record, or the AgentError
         why it has no session)]. Conflict, RepositoryError."""
         waits_for, chunks, begun = tuple(waits_for), [], []
+        self._requests.forget()
         try:
             for place in range(0, len(starts), CHANGES_AT_ONCE):
                 chunks.append((yield from self._submit(starts[place:place + CHANGES_AT_ONCE],
@@ -35,6 +36,7 @@ class PlanRecords:
                 try:
                     results = pending.result()
                 except Changed:         # a scenario was replaced at the same time
+                    self._requests.forget()
                     self._requests.close(pairs, None)
                     chunks[0] = yield from self._submit(
                         [(strip(change), node) for change, node in pairs], waits_for)

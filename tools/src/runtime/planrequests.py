@@ -15,6 +15,18 @@ class PlanRequests:
         self._row, self._scenario = row, scenario
         self._journal, self._around, self._repository = journal, around, journal.repository
         self._faults = {}               # NodeState -> the AgentError why it has no request
+        self._targets = {}              # (scenario, version) -> Scenario: asked for at once
+
+    def forget(self):
+        """What is asked for next may be another by now."""
+        self._targets = {}
+
+    def _get_target(self, *key):
+        """The Scenario of a name and version. NotFound, RepositoryError."""
+        if key not in self._targets:
+            _, self._targets[key] = self._repository.db.read(
+                self._repository.scenarios.get_scenario, *key)
+        return self._targets[key]
 
     def prepare(self, node, change):
         """A NodeBegin with the request of its run; without one where that cannot be made, and
@@ -45,8 +57,7 @@ class PlanRequests:
             target = self._repository.db.read(self._repository.sessions.get_scenario, former)
         else:
             former = None
-            _, target = self._repository.db.read(self._repository.scenarios.get_scenario,
-                                                 body.scenario, body.version)
+            target = self._get_target(body.scenario, body.version)
         variables = hand_down(target, node.plan.body, values, frozenset(self._scenario.secrets))
         secrets = {name: value for name, value in variables.items() if name in target.secrets}
         is_held = self._around.plans.is_held(self._repository)

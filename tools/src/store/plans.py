@@ -103,34 +103,30 @@ class Plans:
 
     def _begin(self, connection, session, change, now):
         """A row, and of a run its session -> what record() says of it."""
+        child = result = None
+        if change.request is not None:
+            try:
+                child, result = self._start(connection, session, change, now)
+            except AgentError as error:
+                if isinstance(error, Changed) or isinstance(error, RepositoryError) \
+                        and not isinstance(error, Unreadable):
+                    raise
+                child, result = change.former and change.former.session, error
         connection.execute(
             "insert into plan_node(session, run, place, since, first, kind, name, value, attempt,"
-            " tries, status, begun, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING', ?, ?)",
-            (session,) + change[:9] + (to_text(now), change.scope))
-        if change.request is None:
-            return None
-        try:
-            child, result = self._start(connection, session, change, now)
-        except (Changed, Unreadable) as error:
-            if isinstance(error, Changed):
-                raise
-            return error
-        except RepositoryError:
-            raise
-        except AgentError as error:
-            return error
-        connection.execute("update plan_node set child=? where session=? and run=?",
-                           (child, session, change.run))
-        connection.execute("update session set node=? where id=?", (change.run, child))
+            " tries, status, begun, child, scope) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'RUNNING',"
+            " ?, ?, ?)", (session,) + change[:9] + (to_text(now), child, change.scope))
         return result
 
     def _start(self, connection, session, change, now):
         """Makes the session of a run, or has the one that it had go on -> (its number, its Ticket,
         or the number where there is nothing to queue). AgentError."""
         former = change.former and self._sessions.find(connection, change.former.session)
-        if former is not None and former["status"] in RESTARTABLE:
-            return former["id"], self._restarts.reopen(connection, change.former)
-        if former is not None:          # an operator's RESTART has had it go on, maybe to its end
+        if former is not None:
+            connection.execute("update session set node=? where id=?", (change.run, former["id"]))
+            if former["status"] in RESTARTABLE:
+                return former["id"], self._restarts.reopen(connection, change.former)
+            # an operator's RESTART has had it go on, maybe to its end
             return former["id"], former["id"]
         line = [row["scenario"] for row in self._sessions.list_above(connection, session)]
         if change.request.scenario in line:
