@@ -136,10 +136,10 @@ def test_beside_a_running_agent_it_looks_and_repairs_nothing(agent):
 # -- files ---------------------------------------------------------------------------------
 
 def tear_page(path):
-    """Another program has written over the middle of a file."""
+    """Another program has written over pages of a file that do not have its schema."""
     size = os.path.getsize(str(path))
     with open(str(path), "r+b") as file:
-        file.seek(size // 2 // 4096 * 4096)
+        file.seek(size * 3 // 4 // 4096 * 4096)
         file.write(b"\xa5" * 8192)
 
 

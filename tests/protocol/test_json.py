@@ -57,6 +57,10 @@ HELP
 DROP B 1
 USERS ADD alice -ROLE=administrator -SCENARIOS=
 USERS ADD bob -ROLE=monitor
+IMPORT '{"notices":[{"name":"OPS","send":{"type":"os","command":"cat"}}]}'
+NOTICE LIST
+NOTICE TEST OPS
+NOTICE DEL OPS
 USERS LIST
 USERS SET alice -RESET
 USERS PASSWORD alice 'correct horse'
@@ -77,7 +81,7 @@ def test_every_verb_takes_it(inside):
     places, asked = {"document": DOCUMENT_TEXT, "day": "2099-01-01"}, set()
     for request in REQUESTS.strip().split("\n"):
         words = request.split()
-        asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR", "USERS") else words[0])
+        asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR", "USERS", "NOTICE") else words[0])
         for name, value in places.items():
             request = request.replace("{%s}" % name, str(value))
         rows, last = objects_of(inside.ask(request + " -JSON"))
