@@ -30673,7 +30673,8 @@ A question, and the command of the client that answers it:
     who did what?                audit --since yesterday
     all of that on one page      report -o night.html --since yesterday
 
-Who does not want to look has a notice sent (topic `notices`). `METRICS` is for Prometheus. `PING` says with `status`:
+Who does not want to look has a notice sent (topic `notices`). `METRICS` is for Prometheus.
+`PING` says with `status`:
 
     status=READY       all is well
     status=DEGRADED    a repository cannot be used; it is tried again and again

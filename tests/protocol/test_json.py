@@ -61,6 +61,10 @@ NOTICE TEST LOCAL
 NOTICE DEL LOCAL
 USERS ADD alice -ROLE=administrator -SCENARIOS=
 USERS ADD bob -ROLE=monitor
+IMPORT '{"notices":[{"name":"OPS","send":{"type":"os","command":"cat"}}]}'
+NOTICE LIST
+NOTICE TEST OPS
+NOTICE DEL OPS
 USERS LIST
 USERS SET alice -RESET
 USERS PASSWORD alice 'correct horse'

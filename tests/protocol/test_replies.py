@@ -13,6 +13,7 @@ LINES = {line for form in BY_NAME.values() for line in form.oks + form.lines}
 
 DOCUMENT = {
     "contexts": ["PROD"],
+    "notices": [{"name": "OPS", "send": {"type": "os", "command": "cat"}}],
     "data_servers": [{"name": "S", "driver": "sqlite3", "database": "/tmp/s.db"}],
     "logical_schemas": [{"name": "L", "contexts": {"GLOBAL": "S", "PROD": "S.P"}}],
     "scenarios": [
@@ -98,6 +99,9 @@ NOTICE TEST LOCAL
 NOTICE DEL LOCAL
 USERS ADD alice -ROLE=administrator -SCENARIOS=
 USERS ADD bob -ROLE=monitor
+NOTICE LIST
+NOTICE TEST OPS
+NOTICE DEL OPS
 USERS LIST
 USERS SET alice -RESET
 USERS PASSWORD alice 'correct horse'
