@@ -55,10 +55,6 @@ AUDIT
 METRICS
 HELP
 DROP B 1
-IMPORT {notices}
-NOTICE LIST
-NOTICE TEST LOCAL
-NOTICE DEL LOCAL
 USERS ADD alice -ROLE=administrator -SCENARIOS=
 USERS ADD bob -ROLE=monitor
 IMPORT '{"notices":[{"name":"OPS","send":{"type":"os","command":"cat"}}]}'
@@ -72,7 +68,6 @@ USERS DEL bob
 AUTH alice 'correct horse'
 QUIT
 """
-NOTICE_TEXT = json.dumps(json.dumps({"notices": [{"name": "LOCAL", "send": {"type": "os", "command": "true"}}]}))
 
 
 def objects_of(lines):
@@ -83,7 +78,7 @@ def objects_of(lines):
 
 
 def test_every_verb_takes_it(inside):
-    places, asked = {"document": DOCUMENT_TEXT, "notices": NOTICE_TEXT, "day": "2099-01-01"}, set()
+    places, asked = {"document": DOCUMENT_TEXT, "day": "2099-01-01"}, set()
     for request in REQUESTS.strip().split("\n"):
         words = request.split()
         asked.add(" ".join(words[:2]) if words[0] in ("SCHED", "CALENDAR", "USERS", "NOTICE") else words[0])

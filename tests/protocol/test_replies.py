@@ -93,10 +93,6 @@ BACKUP kept
 HOLD -REPO=WORKREP
 RELEASE -REPO=WORKREP
 HELP
-IMPORT '{"notices": [{"name": "LOCAL", "send": {"type": "os", "command": "true"}}]}'
-NOTICE LIST
-NOTICE TEST LOCAL
-NOTICE DEL LOCAL
 USERS ADD alice -ROLE=administrator -SCENARIOS=
 USERS ADD bob -ROLE=monitor
 NOTICE LIST
