@@ -4642,6 +4642,17 @@ def hand_down(child, body, values, secrets):
     return dict(handed, **_settle_run(body, values).variables)
 
 
+def list_strangers(child, body):
+    """[(path below the run, reason)] of the variables that a RunBody names and the Scenario `child`
+    lacks, or does not give back."""
+    missing = "scenario %s %s has no variable of that name" % (child.name, child.version)
+    strangers = [("variables." + name, missing) for name in body.variables
+                 if name not in child.variables and name not in child.secrets]
+    return strangers + [
+        ("returns." + name, "is secret, and is not taken back" if name in child.secrets
+         else missing) for name in body.returns if name not in child.variables]
+
+
 # ======================================================================================
 # definitions/model.py
 # Scenarios, schedules and documents as values that are checked already.
@@ -8801,7 +8812,8 @@ class Imports:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return changes, warnings + self._list_nobodies(connection, document)
+        return changes, (warnings + self._list_nobodies(connection, document)
+                         + self._list_strangers(document, find))
 
     def _list_circles(self, document, find):
         """[(path, reason)] of plans that would start themselves, now that all of a document is put
@@ -8823,6 +8835,20 @@ class Imports:
         return [(path, self._tell_missing(connection, name, version))
                 for path, name, version in document.list_children()
                 if self._scenarios.find(connection, name, version) is None]
+
+    def _list_strangers(self, document, find):
+        """[(path, warning)] of variables that runs of plans name and their scenarios lack."""
+        runs = [("scenarios[%d].%s" % (index, path), body)
+                for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan
+                for path, body in list_runs(scenario.plan)]
+        warnings = []
+        for path, body in runs:
+            row = find(body.scenario, body.version)     # one that a variable names is not there
+            with contextlib.suppress(Unreadable):
+                child = row and self._scenarios.parse(row["definition"], row["body"])
+                warnings += [("%s.%s" % (path, place), reason)
+                             for place, reason in (list_strangers(child, body) if child else ())]
+        return warnings
 
     def _tell_missing(self, connection, name, version):
         """In words, what is not there: this version, or the scenario, and then which name is near.
@@ -29092,6 +29118,8 @@ The object `for_each`:
   end of the session, when that ended well. A secret is never taken back.
 - The variable of a `for_each` is seen in the node that it runs, and below that. What a branch of a
   `parallel` or `for_each` takes back is seen in that branch alone.
+- An import warns of a variable that the scenario of a run lacks, where it has the scenario; then
+  it is an error of the node.
 - A secret is refused in what is shown: keywords, names, contexts, values of a loop.
 
 ### The end of a plan

@@ -711,6 +711,8 @@ class PlanCheck:
             return None
         row, attempts = rows[-1], node.get("attempts", 1)
         end = self._ends.get(row.child, "ERROR") if "run" in node else self._judge_below(node, place, row.since)
+        if row.status == "STOPPED" and end not in WELL and self._is_stopped(place):
+            return "STOPPED"            # by a STOP of the plan that a kill has cut short: the others have gone on
         handled = self.judge(node["exception"], place + ".exception", row.since) if "exception" in node else None
         if row.tries > attempts or end not in WELL and row.tries < attempts:
             self._wrong.append("node %s was tried %d times" % (place, row.tries))
@@ -721,6 +723,11 @@ class PlanCheck:
         if row.status != end:
             self._wrong.append("node %s is %s, not %s" % (place, row.status, end))
         return end
+
+    def _is_stopped(self, place):
+        """Whether a session of a node, or below it, was stopped."""
+        return any(self._ends.get(row.child) == "STOPPED" for inner, rows in self._rows.items()
+                   if (inner + ".").startswith(place + ".") for row in rows)
 
     def _judge_below(self, node, place, since):
         """How what a node has below it makes it end."""

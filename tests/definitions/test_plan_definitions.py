@@ -359,6 +359,19 @@ def test_warnings_of_loops_that_have_no_value(inside):
         ("scenarios[0].plan.serial[%d].for_each" % index, "there is no value") for index in (0, 1)]
 
 
+def test_warnings_of_variables_that_a_scenario_lacks(inside):
+    inside.import_document({"scenarios": [stepped("A", variables={"n": "", "key": {"secret": True, "env": "HOME"}})]})
+    plan = runs("P", {"run": "A", "variables": {"n": "1", "key": "long", "m": "1"}, "returns": {"n": "day"}},
+                {"run": "A", "returns": {"key": "day"}}, {"run": "B", "variables": {"m": "2"}, "returns": {"m": "day"}},
+                {"run": "${day}", "variables": {"m": "2"}}, {"run": "A", "enabled": False, "variables": {"m": "2"}})
+    lines = inside.rows("IMPORT '%s'" % json.dumps({"scenarios": [plan, stepped("B")]}))
+    assert {line["path"].replace("scenarios[0].plan.", ""): line["warning"] for line in lines if "path" in line} == {
+        "serial[0].variables.m": "scenario A 1 has no variable of that name",
+        "serial[1].returns.key": "is secret, and is not taken back",
+        "serial[2].variables.m": "scenario B 1 has no variable of that name",
+        "serial[2].returns.m": "scenario B 1 has no variable of that name"}
+
+
 def test_the_schema_of_a_loop_must_be_there(inside):
     assert refused_faults(inside, runs("P", each(schema="DWH", query="select 1"), each(schema="${SCENARIO}", query="select 1"))) == {
         "scenarios[0].plan.serial[0].for_each.schema": "no logical schema DWH"}

@@ -255,3 +255,14 @@ def hand_down(child, body, values, secrets):
             raise ValueError("variables.%s: is given a secret, and is none in scenario %s"
                              % (name, child.name))
     return dict(handed, **_settle_run(body, values).variables)
+
+
+def list_strangers(child, body):
+    """[(path below the run, reason)] of the variables that a RunBody names and the Scenario `child`
+    lacks, or does not give back."""
+    missing = "scenario %s %s has no variable of that name" % (child.name, child.version)
+    strangers = [("variables." + name, missing) for name in body.variables
+                 if name not in child.variables and name not in child.secrets]
+    return strangers + [
+        ("returns." + name, "is secret, and is not taken back" if name in child.secrets
+         else missing) for name in body.returns if name not in child.variables]

@@ -1,9 +1,11 @@
 """A document of definitions put into a work repository, all of it or nothing."""
+import contextlib
 import functools
 
 from ..base.vocabulary import NEW
 from ..base.errors import AgentError, Exists, Unreadable
 from ..base.words import tell_near
+from ..definitions.plan import list_runs, list_strangers
 from ..definitions.reader import faulty
 from .circles import Circles
 from .records import Change
@@ -58,7 +60,8 @@ class Imports:
             raise Exists("nothing was imported: %s: %s" % conflicts[0], conflicts + faults)
         if faults:
             raise faulty(faults)
-        return changes, warnings + self._list_nobodies(connection, document)
+        return changes, (warnings + self._list_nobodies(connection, document)
+                         + self._list_strangers(document, find))
 
     def _list_circles(self, document, find):
         """[(path, reason)] of plans that would start themselves, now that all of a document is put
@@ -80,6 +83,20 @@ class Imports:
         return [(path, self._tell_missing(connection, name, version))
                 for path, name, version in document.list_children()
                 if self._scenarios.find(connection, name, version) is None]
+
+    def _list_strangers(self, document, find):
+        """[(path, warning)] of variables that runs of plans name and their scenarios lack."""
+        runs = [("scenarios[%d].%s" % (index, path), body)
+                for index, scenario in enumerate(document.scenarios) if scenario and scenario.plan
+                for path, body in list_runs(scenario.plan)]
+        warnings = []
+        for path, body in runs:
+            row = find(body.scenario, body.version)     # one that a variable names is not there
+            with contextlib.suppress(Unreadable):
+                child = row and self._scenarios.parse(row["definition"], row["body"])
+                warnings += [("%s.%s" % (path, place), reason)
+                             for place, reason in (list_strangers(child, body) if child else ())]
+        return warnings
 
     def _tell_missing(self, connection, name, version):
         """In words, what is not there: this version, or the scenario, and then which name is near.
