@@ -77,9 +77,11 @@ def test_killed_between_the_submission_and_its_record(on_slurm, slurm):
 
 
 def test_what_slurm_has_forgotten_is_in_the_spool(on_slurm, slurm):
-    session = start(on_slurm, "FORGOTTEN", os_task("echo out; sleep 1; exit 5"))
+    go = slurm.top / "go"
+    session = start(on_slurm, "FORGOTTEN", os_task("echo out; until [ -e '%s' ]; do sleep 0.1; done; exit 5" % go))
     job = wait_there(on_slurm, session)
     on_slurm.kill()
+    go.touch()
     wait_for(lambda: slurm.ask("squeue", "--noheader", "--format=%i") == "", "its end")
     slurm.stop("slurmctld")
     slurm.start_controller("-c")
@@ -91,9 +93,11 @@ def test_what_slurm_has_forgotten_is_in_the_spool(on_slurm, slurm):
 
 
 def test_tasks_wait_for_a_controller_that_is_away(on_slurm, slurm):
-    running = start(on_slurm, "RUNS", os_task("sleep 1; echo it went on"))
+    go = slurm.top / "go on"
+    running = start(on_slurm, "RUNS", os_task("until [ -e '%s' ]; do sleep 0.1; done; echo it went on" % go))
     wait_there(on_slurm, running)
     slurm.stop("slurmctld")
+    go.touch()
     session = start(on_slurm, "WAITS", os_task("echo at last"))
     row = wait_for(lambda: "Unable to contact" in on_slurm.status(session)["message"] and on_slurm.status(session))
     assert (row["status"], row["waits_for"]) == ("RUNNING", "engine")
