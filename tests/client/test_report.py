@@ -13,6 +13,7 @@ from conftest import TOP, wait_for, why
 sys.path.insert(0, str(TOP / "tools"))
 
 import agentcli     # noqa: E402
+from support.browser import Browser, find_browser
 from support.client import objects, run_client
 from support.terminal import Terminal
 
@@ -122,12 +123,11 @@ def test_a_night(agent, tmp_path):
 
 def test_in_a_browser(tmp_path):
     """What hostile texts hold becomes no element, nothing is asked for, nothing is complained of, and a phone shows it whole."""
-    browser = pytest.importorskip("support.browser")
-    if browser.find_browser() is None:
+    if find_browser() is None:
         pytest.skip("no Chromium on this host")
     path = tmp_path / "night.html"
     path.write_text("<!doctype html>\n" + agentcli.make_document(make_findings(3000), "here", "test"), encoding="utf-8")
-    with browser.Browser() as tab:
+    with Browser() as tab:
         for width, is_dark in ((1280, False), (390, True)):
             tab.show(width, 800, is_dark)
             tab.go(path.as_uri())
