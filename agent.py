@@ -33137,6 +33137,7 @@ def check_origin(headers, names):
 SCHEDULES_SHOWN = 200   # on one page
 DUES_SHOWN = 30
 OCCURRENCES_SHOWN = 100
+_FIRST = re.compile("[0-9]{1,8}")       # of a page's schedules
 
 
 def show_schedules(asker, request):
@@ -33152,7 +33153,7 @@ def make_schedule_part(asker, name, text, page):
     answer = asker.ask("SCHED SHOW", name) if name else asker.ask("SCHED LIST")
     rows = [row for row in answer.rows if "rule" in row and (
         name or text.lower() in ("%(name)s %(scenario)s %(rule)s" % row).lower())]
-    first = int(page) if page.isdigit() and len(page) < 9 else 0
+    first = int(page) if _FIRST.fullmatch(page) else 0
     shown = rows[first:first + SCHEDULES_SHOWN]
     heads = [("Schedule", "grow"), ("Rule", ""), ("Next", ""), ("Last", ""), ("", "end")]
     table = make_table("Schedules", heads, [draw_schedule(row, asker.now) for row in shown])

@@ -178,6 +178,11 @@ def test_many_schedules_are_paged(inside, draw):
     assert draw("/schedules?page=x", "schedules").count("<tr") == 201
 
 
+@pytest.mark.parametrize("page", ["\u00b2", "\u0663", "-1", "x", "9" * 9])
+def test_a_page_of_schedules_that_is_none(draw, page):
+    assert "No schedule yet." in prose_of(draw("/schedules?page=" + page))
+
+
 def test_a_session_with_its_steps_log_and_children(inside, draw):
     inside.import_document({"scenarios": [
         {"name": "CHILD", "version": "1", "steps": [{"name": "s", "tasks": [{"type": "os", "command": "true"}]}]},
