@@ -1,5 +1,6 @@
 """Notices: what they tell of, what is sent, when, and what becomes of it when that fails."""
 import json
+import os
 import pathlib
 import re
 import time
@@ -316,6 +317,18 @@ def test_nothing_goes_to_another_origin(inside, peers, monkeypatch, status):
 def mail_server(agent, peer):
     agent.import_document({"data_servers": [{"name": "MAIL", "driver": "smtp", "connect": {
         "host": "127.0.0.1", "port": peer.port, "sender": "agent@example.org"}}]})
+
+
+def test_a_url_that_is_secret_is_not_told(inside, peers, monkeypatch):
+    """Neither its path: of many services that is what lets in."""
+    peer = peers(Hook, statuses=[500, 307], location="/t0ken-of-the-night/more")
+    monkeypatch.setenv("NOTICE_URL", hook_url(peer, "/services/t0ken-of-the-night?t0ken=t0ken"))
+    add_notice(inside, {"type": "http", "url": {"env": "NOTICE_URL"}})
+    for status in ("500", "307"):
+        row = inside.ok("NOTICE TEST N")
+        assert row["status"] == "ERROR" and "127.0.0.1:%d" % peer.port in row["message"]
+        assert "t0ken" not in row["message"], status
+    assert "t0ken" not in inside.log()
 
 
 class SlowStart(Post):

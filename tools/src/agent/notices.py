@@ -244,5 +244,5 @@ def resolve_way(way, read):
             else value
     if way["type"] != "http":
         return way
-    return dict(way, url=resolve(way["url"]), headers={
+    return dict(way, url=resolve(way["url"]), is_secret=isinstance(way["url"], dict), headers={
         name: resolve(value) for name, value in way["headers"].items()})
