@@ -331,6 +331,16 @@ def test_a_url_that_is_secret_is_not_told(inside, peers, monkeypatch):
     assert "t0ken" not in inside.log()
 
 
+@pytest.mark.parametrize("host", ["h" * 64, "a-b." * 15 + "org", "no_name here"])
+def test_the_id_of_a_mail_stands_as_it_is(monkeypatch, host):
+    """Whatever the host's name: Python 3.7 would encode a long one, which servers count as none."""
+    monkeypatch.setattr(program.os, "uname", lambda: os.uname_result(("Linux", host, "", "", "")))
+    order = {"to": ["a@example.org"], "subject": "x", "body": "y", "attach": [], "id": "f" * 32}
+    data = program.MailTask._message(order, {"sender": "a@example.org"}).as_bytes()
+    name = re.sub("[_ ]", "-", host)
+    assert "\nMessage-ID: <%s@%s>\n" % ("f" * 32, name) in data.decode()
+
+
 class SlowStart(Post):
     """Takes no mail at first."""
 
