@@ -8720,11 +8720,12 @@ def note_long(connection, session, message, now):
 
 
 def find_end(connection, session):
-    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended, message from session where id=?",
+    """(begun, ended, message, whether it was noted that it takes long) of a session; epoch seconds,
+    None for what is not there."""
+    row = connection.execute("select begun, ended, message, is_long from session where id=?",
                              (session,)).fetchone()
-    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
-                                                 row["message"])
+    return (None, None, "", False) if row is None else (
+        find_time(row["begun"]), find_time(row["ended"]), row["message"], bool(row["is_long"]))
 
 
 def read_last_lines(connection, session):
@@ -25825,7 +25826,7 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
-        begun, ended, full = repository.db.read(find_end, row["session"])
+        begun, ended, full, is_long = repository.db.read(find_end, row["session"])
         if kind == "late":
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
@@ -25837,7 +25838,7 @@ class Events:
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        if begun and ended and any("long" in notice["on"] for notice in notices):
+        if begun and ended and not is_long and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)

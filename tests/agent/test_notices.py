@@ -216,6 +216,26 @@ def test_what_takes_long_is_told_once(inside):
     assert len(read_messages(inside)) == 1
 
 
+def test_what_took_long_and_then_failed_is_told_once(inside):
+    go = inside.folder / "go"
+    inside.import_os("L", "until [ -e {0} ]; do sleep 0.05; done; exit $(cat {0})".format(go))
+    add_notice(inside, to_file(inside), "LONG", on=["long"])
+    add_notice(inside, to_file(inside))
+    go.write_text("0")
+    for _ in range(5):
+        inside.ok("EXEC L -SYNC")
+    go.unlink()
+    session = inside.ok("EXEC L")["session"]
+    inside.wait_status(session, "RUNNING")
+    inside.let_pass(1000)
+    wait_events(inside, 1, "LONG")
+    (inside.folder / "next").write_text("1")
+    (inside.folder / "next").rename(go)
+    inside.wait_status(session, "ERROR")
+    wait_events(inside, 1)              # both are told of one look
+    assert notice_row(inside, "LONG")["waiting"] == "1"
+
+
 def test_what_took_long_and_has_ended_before_anybody_looked(inside):
     inside.import_os("L", "true")
     for _ in range(5):

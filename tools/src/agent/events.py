@@ -94,7 +94,7 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
-        begun, ended, full = repository.db.read(find_end, row["session"])
+        begun, ended, full, is_long = repository.db.read(find_end, row["session"])
         if kind == "late":
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
@@ -106,7 +106,7 @@ class Events:
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        if begun and ended and any("long" in notice["on"] for notice in notices):
+        if begun and ended and not is_long and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)
