@@ -9153,13 +9153,14 @@ class StoredNotices:
                        for name, text, added in rows]
         return [pair for pair in definitions if pair[0] is not None]
 
-    def set_added(self, now):
-        """The clock was set back: none was added later than now."""
-        self._db.write(self._set_added, to_text(now))
+    def forget_added(self, now):
+        """The clock was set back: of those that were added later than now it is not known what
+        happened before."""
+        self._db.write(self._forget_added, to_text(now))
 
     @staticmethod
-    def _set_added(connection, now):
-        connection.execute("update notice set added=? where added>?", (now, now))
+    def _forget_added(connection, now):
+        connection.execute("update notice set added=? where added>?", (to_text(0.0), now))
 
     def delete(self, name):
         """Deletes a notice and what waits of it. NotFound."""
@@ -9229,8 +9230,9 @@ class StoredNotices:
 
     @staticmethod
     def _begin(connection, message, now):
-        connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
-                           (now, message))
+        # a first try that is ahead was before the clock was set back
+        connection.execute("update notice_message set tried=min(coalesce(tried, ?1), ?1)"
+                           " where id=?2", (now, message))
         row = connection.execute("select count from notice_message where id=?",
                                  (message,)).fetchone()
         events = connection.execute("select event from notice_event where message=? order by n",
@@ -25763,15 +25765,17 @@ class Events:
     def list_notices(self):
         """The notices as they are read, without those that another program has spoilt. Each has
         `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self._stored.list_all():
+        notices, is_ahead = [], False
+        stored, now = self._stored.list_all(), self._clock.now()
+        for document, added in stored:
             definitions = Definitions(is_stored=True)
             notice = definitions.read_notice(document)
             if not definitions.faults:
-                notices.append(dict(notice, added=added))
+                # where the clock was set back, what is behind is not known: all is told
+                notices.append(dict(notice, added=0.0 if added > now else added))
                 is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self._stored.set_added(now)
+        if is_ahead:
+            self._stored.forget_added(now)
         return notices
 
     def look_at(self, repository, wants_long):

@@ -302,6 +302,21 @@ def test_a_clock_that_was_set_back_hides_nothing(inside):
     assert len(wait_messages(inside)[0]["events"]) == 1
 
 
+def test_what_failed_right_behind_such_a_step_is_told(inside):
+    """Between the step of the clock, and the first look behind it."""
+    inside.import_os("F", "exit 1")
+    inside.let_pass(86400)
+    inside.agent.notices.stop()
+    add_notice(inside, to_file(inside))
+    inside.clock.passed -= 86400
+    fail(inside)
+    inside.let_pass(1)
+    inside.stop()
+    inside.start()
+    send_now(inside, 1)
+    assert len(wait_messages(inside)[0]["events"]) == 1
+
+
 # -- how -------------------------------------------------------------------------------
 
 def test_http_has_the_same_key_at_each_try(inside, peers):
@@ -441,6 +456,21 @@ def test_it_is_given_up_after_a_day(inside):
                  or count == 5 and notice_row(inside)["message"].startswith("given up"), "try %d" % count)
     wait_for(lambda: notice_row(inside)["waiting"] == "1", "the first to be given up")
     assert "notice N: given up at" in inside.log() and re.search("after [56] tries, 1 events", inside.log())
+
+
+def test_it_is_given_up_also_where_the_clock_was_set_back(inside):
+    """A first try that is a year ahead does not make it a year of tries."""
+    inside.import_os("F", "exit 1")
+    inside.let_pass(365 * 86400)
+    add_notice(inside, {"type": "os", "command": "false"}, group_s=0)
+    fail(inside)
+    wait_for(lambda: "tried 1 times" in notice_row(inside)["message"], "a try to fail")
+    inside.clock.passed -= 365 * 86400
+    for count in range(2, 7):
+        wait_for(lambda: "tried %d times" % count in notice_row(inside)["message"]
+                 or notice_row(inside)["message"].startswith("given up"), "try %d" % count)
+        inside.let_pass(86400 // 4 + 1)
+    wait_for(lambda: notice_row(inside)["message"].startswith("given up"), "it to be given up")
 
 
 def test_the_delays_grow(inside, monkeypatch):

@@ -31,15 +31,17 @@ class Events:
     def list_notices(self):
         """The notices as they are read, without those that another program has spoilt. Each has
         `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self._stored.list_all():
+        notices, is_ahead = [], False
+        stored, now = self._stored.list_all(), self._clock.now()
+        for document, added in stored:
             definitions = Definitions(is_stored=True)
             notice = definitions.read_notice(document)
             if not definitions.faults:
-                notices.append(dict(notice, added=added))
+                # where the clock was set back, what is behind is not known: all is told
+                notices.append(dict(notice, added=0.0 if added > now else added))
                 is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self._stored.set_added(now)
+        if is_ahead:
+            self._stored.forget_added(now)
         return notices
 
     def look_at(self, repository, wants_long):
