@@ -25747,6 +25747,7 @@ def make_test_event(by, now, command):
 # ======================================================================================
 
 TAKEN_AT_ONCE = 200     # happenings
+TAKING_S = 1.0          # of one repository at a look; then others have their turn, and the sending
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
 
@@ -25755,9 +25756,9 @@ class Events:
     """Takes what has happened to an agent's sessions and due times out of the work repositories,
     into the messages of the notices that want it. For one thread."""
 
-    def __init__(self, name, stored, host, port, clock):
-        """`name` of the agent; `stored`: its StoredNotices."""
-        self._name, self._stored, self._clock = name, stored, clock
+    def __init__(self, name, stored, host, port, clock, is_over):
+        """`name` of the agent; `stored`: its StoredNotices; is_over(): the agent ends."""
+        self._name, self._stored, self._clock, self._is_over = name, stored, clock, is_over
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
@@ -25791,8 +25792,11 @@ class Events:
         is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
+        end = time.monotonic() + TAKING_S
         while rows:
             self._take(repository, rows)
+            if self._is_over() or time.monotonic() >= end:
+                return                  # the next look, or start, goes on
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
@@ -25902,8 +25906,9 @@ class Notices:
     def __init__(self, agent, host, port, file_limit):
         self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
-        self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
+        self._events = Events(agent.name, self.stored, host, port, agent.clock,
+                              self._is_over.is_set)
         self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
         self._is_sending = set()        # notices that a thread sends

@@ -686,6 +686,30 @@ def test_every_attempt_and_a_limit_that_ends_one_at_once(inside):
     inside.ok("STOP %s -IMMEDIATE" % first)
 
 
+def test_much_that_waits_holds_back_neither_the_sending_nor_the_end(inside, monkeypatch):
+    inside.import_os("F", "exit 1")
+    add_notice(inside, to_file(inside), group_s=0)
+    inside.stop()
+    monkeypatch.setattr(program, "TAKEN_AT_ONCE", 1)
+    monkeypatch.setattr(program, "TAKING_S", 0)
+    take = program.Events._take
+
+    def take_slowly(*arguments):
+        time.sleep(0.1)
+        take(*arguments)
+    monkeypatch.setattr(program.Events, "_take", take_slowly)
+    database = program.connect_file(str(inside.work), timeout_s=10)
+    for number in range(300):
+        database.execute("insert into happening(agent, kind, scenario, time, message) values"
+                         " ('AGENT', 'failed', 'F', null, ?)", (str(number),))
+    inside.start()
+    wait_messages(inside)
+    inside.stop()
+    left, = database.execute("select count(*) from happening").fetchone()
+    database.close()
+    assert 0 < left < 300               # they wait for the next start
+
+
 def test_what_could_not_be_taken_before_a_crash_is_taken_once(inside):
     """The agent is gone between the master's commit and that of the work repository."""
     inside.import_os("F", "exit 1")

@@ -35,8 +35,9 @@ class Notices:
     def __init__(self, agent, host, port, file_limit):
         self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
-        self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
+        self._events = Events(agent.name, self.stored, host, port, agent.clock,
+                              self._is_over.is_set)
         self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
         self._is_sending = set()        # notices that a thread sends
