@@ -25894,7 +25894,8 @@ def tell_command(host, port, words):
 
 NOTICE_LOOK_S = 0.5     # between two looks at what there is
 FIRST_RETRY_S, LAST_RETRY_S = 15.0, 3600.0      # until a message is tried again, doubled each time
-GIVE_UP_S = 86400.0     # from its first try on
+GIVE_UP_S = 86400.0     # from its first try on,
+LEAST_TRIES = 5         # but not before so many: the agent may have been away
 SENT_AT_ONCE = 16       # messages, and tests beside them
 CLOSE_SENDING_S = 1.0   # that the end of the agent waits for what is being sent
 
@@ -26035,7 +26036,8 @@ class Notices:
         """What is noted of a try that failed: it is tried again, or given up."""
         now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
-        if now >= first + GIVE_UP_S:
+        is_late = now >= first + GIVE_UP_S
+        if is_late and row["tries"] + 1 >= LEAST_TRIES:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
             log.error("notice %s: %s", name, text)
@@ -26043,7 +26045,8 @@ class Notices:
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
+        due = now + delay_s
+        return self.stored.put_off, (due if is_late else min(due, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
@@ -31085,10 +31088,11 @@ there were: so a storm of failures is one message.
 
 The first event opens a message. It is sent `group_s` later, with all that came meanwhile. When
 that fails, it is tried again after <<FIRST_RETRY_S>>, then after twice that, and so on, an hour
-apart at most, for <<GIVE_UP_S>> from its first try; then it is given up, which the log and
-`NOTICE LIST` say. Meanwhile what comes goes into one further message. Each try has the same id,
-as the mail's `Message-ID` (`id@host`) or the header `Idempotency-Key`: a message comes at least
-once, and who has to count can tell that he has it already.
+apart at most, for <<GIVE_UP_S>> from its first try, and 5 times at least, should the agent have
+been away meanwhile; then it is given up, which the log and `NOTICE LIST` say. Meanwhile what comes
+goes into one further message. Each try has the same id, as the mail's `Message-ID` (`id@host`) or
+the header `Idempotency-Key`: a message comes at least once, and who has to count can tell that he
+has it already.
 
 An event is noted in its work repository in one transaction with what it is about. So it is told
 whatever becomes of the agent: after a crash the next start sends it, and a message that was

@@ -458,6 +458,24 @@ def test_it_is_given_up_after_a_day(inside):
     assert "notice N: given up at" in inside.log() and re.search("after [56] tries, 1 events", inside.log())
 
 
+def test_the_time_in_which_nobody_tried_is_no_reason_to_give_up(inside):
+    """An agent that was away for days, or a host that slept, and whose network comes a little later."""
+    inside.import_os("F", "exit 1")
+    up = inside.folder / "up"
+    add_notice(inside, to_file(inside, before="test -e %s" % up), group_s=0)
+    fail(inside)
+    wait_for(lambda: "tried 1 times" in notice_row(inside)["message"], "a try to fail")
+    inside.stop()
+    inside.let_pass(3 * 86400)
+    inside.start()
+    wait_for(lambda: "tried 1 times" not in notice_row(inside)["message"], "another try")
+    row, = inside.agent.notices.stored.list_waiting()
+    assert row["tries"] == 2 and row["due"] > inside.now() + 20
+    up.touch()
+    inside.let_pass(31)
+    wait_messages(inside)
+
+
 def test_it_is_given_up_also_where_the_clock_was_set_back(inside):
     """A first try that is a year ahead does not make it a year of tries."""
     inside.import_os("F", "exit 1")
