@@ -8731,11 +8731,12 @@ def note_long(connection, session, message, now):
 
 
 def find_end(connection, session):
-    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended, message from session where id=?",
+    """(begun, ended, message, whether it was noted that it takes long) of a session; epoch seconds,
+    None for what is not there."""
+    row = connection.execute("select begun, ended, message, is_long from session where id=?",
                              (session,)).fetchone()
-    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
-                                                 row["message"])
+    return (None, None, "", False) if row is None else (
+        find_time(row["begun"]), find_time(row["ended"]), row["message"], bool(row["is_long"]))
 
 
 def read_last_lines(connection, session):
@@ -9178,13 +9179,14 @@ class StoredNotices:
                        for name, text, added in rows]
         return [pair for pair in definitions if pair[0] is not None]
 
-    def set_added(self, now):
-        """The clock was set back: none was added later than now."""
-        self._db.write(self._set_added, to_text(now))
+    def forget_added(self, now):
+        """The clock was set back: of those that were added later than now it is not known what
+        happened before."""
+        self._db.write(self._forget_added, to_text(now))
 
     @staticmethod
-    def _set_added(connection, now):
-        connection.execute("update notice set added=? where added>?", (now, now))
+    def _forget_added(connection, now):
+        connection.execute("update notice set added=? where added>?", (to_text(0.0), now))
 
     def delete(self, name):
         """Deletes a notice and what waits of it. NotFound."""
@@ -9254,8 +9256,9 @@ class StoredNotices:
 
     @staticmethod
     def _begin(connection, message, now):
-        connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
-                           (now, message))
+        # a first try that is ahead was before the clock was set back
+        connection.execute("update notice_message set tried=min(coalesce(tried, ?1), ?1)"
+                           " where id=?2", (now, message))
         row = connection.execute("select count from notice_message where id=?",
                                  (message,)).fetchone()
         events = connection.execute("select event from notice_event where message=? order by n",
@@ -16916,13 +16919,14 @@ class HttpRequest(NamedTuple):
     body: Optional[bytes]
     start: Url                      # the url of the definition
     is_home: bool = True            # no other origin than that of `start` was asked so far
+    is_secret: bool = False         # the path of `start` may be a secret, too
 
     @property
     def place(self):
         """For messages: of a redirect, which is a stranger's text, the origin alone."""
-        if self.url == self.start:
-            return self.start.label
-        return "%s, redirected to %s" % (self.start.label, self.url.origin)
+        label = self.start.origin if self.is_secret else self.start.label
+        return label if self.url == self.start else "%s, redirected to %s" % (
+            label, self.url.origin)
 
 
 def first_request(order):
@@ -16937,7 +16941,8 @@ def first_request(order):
         login = url.login if ":" in url.login else url.login + ":"
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
     body = None if order["body"] is None else order["body"].encode()
-    return HttpRequest(url, order["method"].upper(), headers, body, url)
+    return HttpRequest(url, order["method"].upper(), headers, body, url,
+                       is_secret=order.get("is_secret", False))
 
 
 def _check_header(name, text):
@@ -16966,7 +16971,7 @@ def redirected(request, status, location):
             raise TaskError("%s: status %d asks for the body at %s, another origin, where it is "
                             "not sent" % (request.place, status, url.origin))
         headers, body = {}, None
-    return HttpRequest(url, method, headers, body, request.start, is_home)
+    return HttpRequest(url, method, headers, body, request.start, is_home, request.is_secret)
 
 
 def _redirect_url(request, status, location):
@@ -17195,10 +17200,14 @@ class MailTask(HelperTask):
             message["Subject"] = " ".join(order["subject"].split())
             message["Date"] = email.utils.formatdate(localtime=True)
             if "id" in order:       # of a notice: at each try the same (RFC 3834, 5)
-                message["Message-ID"] = "<%s@%s>" % (order["id"], host)
+                number = "<%s@%s>" % (order["id"], re.sub("[^A-Za-z0-9.-]", "-", host))
                 message["Auto-Submitted"] = "auto-generated"
             else:
-                message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
+                number = email.utils.make_msgid(domain=senders[0].domain or host)
+            if max(number) < "\x80":        # as it is: Python 3.7 would encode a long one
+                message.set_raw("Message-ID", number)
+            else:
+                message["Message-ID"] = number
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"], cte=order.get("cte"))
@@ -17312,7 +17321,8 @@ def _http_order(way, letter):
     headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
     return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
-            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY,
+            "body": letter.json, "is_secret": way["is_secret"],
+            "expect": list(range(200, 300)) + _LEAD_AWAY,
             "expected": "200 to 299", "save": None, "capture": None, "attempts": 1,
             "limit_s": SENDING_S}
 
@@ -25763,6 +25773,7 @@ def make_test_event(by, now, command):
 # ======================================================================================
 
 TAKEN_AT_ONCE = 200     # happenings
+TAKING_S = 1.0          # of one repository at a look; then others have their turn, and the sending
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
 
@@ -25771,9 +25782,9 @@ class Events:
     """Takes what has happened to an agent's sessions and due times out of the work repositories,
     into the messages of the notices that want it. For one thread."""
 
-    def __init__(self, name, stored, host, port, clock):
-        """`name` of the agent; `stored`: its StoredNotices."""
-        self._name, self._stored, self._clock = name, stored, clock
+    def __init__(self, name, stored, host, port, clock, is_over):
+        """`name` of the agent; `stored`: its StoredNotices; is_over(): the agent ends."""
+        self._name, self._stored, self._clock, self._is_over = name, stored, clock, is_over
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
@@ -25781,15 +25792,17 @@ class Events:
     def list_notices(self):
         """The notices as they are read, without those that another program has spoilt. Each has
         `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self._stored.list_all():
+        notices, is_ahead = [], False
+        stored, now = self._stored.list_all(), self._clock.now()
+        for document, added in stored:
             definitions = Definitions(is_stored=True)
             notice = definitions.read_notice(document)
             if not definitions.faults:
-                notices.append(dict(notice, added=added))
+                # where the clock was set back, what is behind is not known: all is told
+                notices.append(dict(notice, added=0.0 if added > now else added))
                 is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self._stored.set_added(now)
+        if is_ahead:
+            self._stored.forget_added(now)
         return notices
 
     def look_at(self, repository, wants_long):
@@ -25805,8 +25818,11 @@ class Events:
         is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
+        end = time.monotonic() + TAKING_S
         while rows:
             self._take(repository, rows)
+            if self._is_over() or time.monotonic() >= end:
+                return                  # the next look, or start, goes on
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
@@ -25844,7 +25860,7 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
-        begun, ended, full = repository.db.read(find_end, row["session"])
+        begun, ended, full, is_long = repository.db.read(find_end, row["session"])
         if kind == "late":
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
@@ -25856,7 +25872,7 @@ class Events:
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        if begun and ended and any("long" in notice["on"] for notice in notices):
+        if begun and ended and not is_long and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)
@@ -25904,7 +25920,8 @@ def tell_command(host, port, words):
 
 NOTICE_LOOK_S = 0.5     # between two looks at what there is
 FIRST_RETRY_S, LAST_RETRY_S = 15.0, 3600.0      # until a message is tried again, doubled each time
-GIVE_UP_S = 86400.0     # from its first try on
+GIVE_UP_S = 86400.0     # from its first try on,
+LEAST_TRIES = 5         # but not before so many: the agent may have been away
 SENT_AT_ONCE = 16       # messages, and tests beside them
 CLOSE_SENDING_S = 1.0   # that the end of the agent waits for what is being sent
 
@@ -25916,8 +25933,9 @@ class Notices:
     def __init__(self, agent, host, port, file_limit):
         self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
-        self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
+        self._events = Events(agent.name, self.stored, host, port, agent.clock,
+                              self._is_over.is_set)
         self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
         self._is_sending = set()        # notices that a thread sends
@@ -26044,7 +26062,8 @@ class Notices:
         """What is noted of a try that failed: it is tried again, or given up."""
         now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
-        if now >= first + GIVE_UP_S:
+        is_late = now >= first + GIVE_UP_S
+        if is_late and row["tries"] + 1 >= LEAST_TRIES:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
             log.error("notice %s: %s", name, text)
@@ -26052,7 +26071,8 @@ class Notices:
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
+        due = now + delay_s
+        return self.stored.put_off, (due if is_late else min(due, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
@@ -26125,7 +26145,7 @@ def resolve_way(way, read):
             else value
     if way["type"] != "http":
         return way
-    return dict(way, url=resolve(way["url"]), headers={
+    return dict(way, url=resolve(way["url"]), is_secret=isinstance(way["url"], dict), headers={
         name: resolve(value) for name, value in way["headers"].items()})
 
 
@@ -30348,7 +30368,8 @@ at. It only looks: what changes something is asked for by the client.
 Filters stand in the address, so a page can be kept as a bookmark: `status` (states between commas,
 or `failed`, `open`, `ended`), `scenario`, `schedule`, `since` (as in requests: `-1h`, `today`),
 `text` (in names, keywords and messages; of the newest 100,000 sessions of a repository); of a
-session's log `step`, `stream` and `tail`, up to 5,000 lines; of schedules `schedule` and `text`.
+session's log `step`, `stream` and `tail`, up to 5,000 lines, each with its first 1,000 characters;
+of schedules `schedule` and `text`.
 It needs no JavaScript: without it, it is loaded anew by hand.
 
 ### Who gets it
@@ -31095,10 +31116,11 @@ there were: so a storm of failures is one message.
 
 The first event opens a message. It is sent `group_s` later, with all that came meanwhile. When
 that fails, it is tried again after <<FIRST_RETRY_S>>, then after twice that, and so on, an hour
-apart at most, for <<GIVE_UP_S>> from its first try; then it is given up, which the log and
-`NOTICE LIST` say. Meanwhile what comes goes into one further message. Each try has the same id,
-as the mail's `Message-ID` (`id@host`) or the header `Idempotency-Key`: a message comes at least
-once, and who has to count can tell that he has it already.
+apart at most, for <<GIVE_UP_S>> from its first try, and 5 times at least, should the agent have
+been away meanwhile; then it is given up, which the log and `NOTICE LIST` say. Meanwhile what comes
+goes into one further message. Each try has the same id, as the mail's `Message-ID` (`id@host`) or
+the header `Idempotency-Key`: a message comes at least once, and who has to count can tell that he
+has it already.
 
 An event is noted in its work repository in one transaction with what it is about. So it is told
 whatever becomes of the agent: after a crash the next start sends it, and a message that was
@@ -33165,6 +33187,7 @@ def check_origin(headers, names):
 SCHEDULES_SHOWN = 200   # on one page
 DUES_SHOWN = 30
 OCCURRENCES_SHOWN = 100
+_FIRST = re.compile("[0-9]{1,8}")       # of a page's schedules
 
 
 def show_schedules(asker, request):
@@ -33180,7 +33203,7 @@ def make_schedule_part(asker, name, text, page):
     answer = asker.ask("SCHED SHOW", name) if name else asker.ask("SCHED LIST")
     rows = [row for row in answer.rows if "rule" in row and (
         name or text.lower() in ("%(name)s %(scenario)s %(rule)s" % row).lower())]
-    first = int(page) if page.isdigit() and len(page) < 9 else 0
+    first = int(page) if _FIRST.fullmatch(page) else 0
     shown = rows[first:first + SCHEDULES_SHOWN]
     heads = [("Schedule", "grow"), ("Rule", ""), ("Next", ""), ("Last", ""), ("", "end")]
     table = make_table("Schedules", heads, [draw_schedule(row, asker.now) for row in shown])
@@ -33284,6 +33307,8 @@ def make_occurrence_part(asker, name):
 
 LOG_LINES_SHOWN = 500   # the newest, where the address says nothing
 MAX_LOG_LINES = 5000    # of one page
+LINES_READ = 250      # lines, each up to 16 KiB
+LINE_SHOWN = 1000       # characters of one
 ATTEMPTS_SHOWN, NODES_SHOWN = 300, 500
 CHILDREN_SHOWN = 100
 _CURSOR = re.compile("([0-9]{1,18})[.](-?[0-9]{1,18})")
@@ -33479,10 +33504,13 @@ def read_log(asker, number, query):
         if not cursor and after > (0, -1):
             faults.append("Only the newest lines are here; agentcli.py log %d has them all."
                           % number)
-        rows = repository.db.read(repository.views.list_log, number, filters, after,
-                                  MAX_LOG_LINES)
-        lines = [draw_line(row) for row in rows if row["line"] is not None]
-        after = (rows[-1]["task_run"], rows[-1]["position"]) if rows else after
+        for _ in range(MAX_LOG_LINES // LINES_READ):
+            rows = repository.db.read(repository.views.list_log, number, filters, after,
+                                      LINES_READ)
+            lines += [draw_line(row) for row in rows if row["line"] is not None]
+            after = (rows[-1]["task_run"], rows[-1]["position"]) if rows else after
+            if len(rows) < LINES_READ:
+                break
     except AgentError as error:
         faults.append(error.message)
     content = {"html": join_markup(lines), "after": "%d.%d" % after}
@@ -33490,12 +33518,14 @@ def read_log(asker, number, query):
 
 
 def draw_line(row):
-    """A line of the log."""
-    moment = to_local(row["time"])
+    """A line of the log; of a long one its begin."""
+    moment, text = to_local(row["time"]), row["line"]
+    rest = markup('<span class="dim"> and %s more characters</span>', len(text) - LINE_SHOWN) \
+        if len(text) > LINE_SHOWN else ""
     return markup('<li class="%s"><time datetime="%s">%s</time><span class="from">%s/%s</span>'
-                  "<span class=\"stream\">%s</span><code>%s</code></li>", "l-" + row["stream"],
+                  "<span class=\"stream\">%s</span><code>%s%s</code></li>", "l-" + row["stream"],
                   moment, moment[11:19], row["step"], row["task"], row["stream"],
-                  show_controls(row["line"]))
+                  show_controls(text[:LINE_SHOWN]), rest)
 
 
 # ======================================================================================

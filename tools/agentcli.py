@@ -5339,24 +5339,45 @@ def _read_iso(match, is_end):
     if not match:
         raise ValueError
     day, clock, fraction, offset = match.groups()
-    noon = time.strptime(day + " 12", "%Y-%m-%d %H")
+    date = time.strptime(day, "%Y-%m-%d")[:3]
     if clock is None and offset is None:
-        return _find_local(time.mktime(noon), "00:00", 1) - 0.001 if is_end else _find_local(
-            time.mktime(noon), "00:00")
-    instant = _find_local(time.mktime(noon), clock or "00:00")
+        return _place(date, "00:00", 1) - 0.001 if is_end else _place(date, "00:00")
     if offset:
         east = offset.replace("z", "+0000").replace(":", "")
         seconds = (int(east[1:3]) * 60 + int(east[3:])) * 60
-        instant += time.localtime(instant).tm_gmtoff - (-seconds if east[0] == "-" else seconds)
+        instant = _read_wall(date, clock or "00:00") - (-seconds if east[0] == "-" else seconds)
+    else:
+        instant = _place(date, clock or "00:00")
     return instant + float(fraction or 0)
 
 
 def _find_local(now, clock, days=0):
     """The instant of a clock time on the local day of `now`, or so many days later. ValueError."""
+    return _place(time.localtime(now)[:3], clock, days)
+
+
+def _read_wall(date, clock, days=0):
+    """A clock time on a day, or so many days later, as if it were UTC. ValueError."""
     text = clock if clock.count(":") == 2 else clock + ":00"
-    hour, minute, second = time.strptime(text, "%H:%M:%S")[3:6]
-    year, month, day = time.localtime(now)[:3]
-    return time.mktime((year, month, day + days, hour, minute, second, 0, 0, -1))
+    return timegm((date[0], date[1], date[2] + days) + time.strptime(text, "%H:%M:%S")[3:6])
+
+
+def _place(date, clock, days=0):
+    """The instant of a local clock time: in a fold the first, in a gap the one after it.
+    ValueError."""
+    wall = _read_wall(date, clock, days)
+    early, late = sorted(wall - time.localtime(wall + away_s).tm_gmtoff
+                         for away_s in (-86400, 86400))
+    for instant in (early, late):
+        if timegm(time.localtime(instant)) == wall:
+            return float(instant)
+    while late - early > 1:             # between them the clock was put on
+        middle = (early + late) // 2
+        if timegm(time.localtime(middle)) < wall:
+            early = middle
+        else:
+            late = middle
+    return float(late)
 
 
 # ======================================================================================

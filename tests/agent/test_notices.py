@@ -1,5 +1,6 @@
 """Notices: what they tell of, what is sent, when, and what becomes of it when that fails."""
 import json
+import os
 import pathlib
 import re
 import time
@@ -215,6 +216,26 @@ def test_what_takes_long_is_told_once(inside):
     assert len(read_messages(inside)) == 1
 
 
+def test_what_took_long_and_then_failed_is_told_once(inside):
+    go = inside.folder / "go"
+    inside.import_os("L", "until [ -e {0} ]; do sleep 0.05; done; exit $(cat {0})".format(go))
+    add_notice(inside, to_file(inside), "LONG", on=["long"])
+    add_notice(inside, to_file(inside))
+    go.write_text("0")
+    for _ in range(5):
+        inside.ok("EXEC L -SYNC")
+    go.unlink()
+    session = inside.ok("EXEC L")["session"]
+    inside.wait_status(session, "RUNNING")
+    inside.let_pass(1000)
+    wait_events(inside, 1, "LONG")
+    (inside.folder / "next").write_text("1")
+    (inside.folder / "next").rename(go)
+    inside.wait_status(session, "ERROR")
+    wait_events(inside, 1)              # both are told of one look
+    assert notice_row(inside, "LONG")["waiting"] == "1"
+
+
 def test_what_took_long_and_has_ended_before_anybody_looked(inside):
     inside.import_os("L", "true")
     for _ in range(5):
@@ -281,6 +302,21 @@ def test_a_clock_that_was_set_back_hides_nothing(inside):
     assert len(wait_messages(inside)[0]["events"]) == 1
 
 
+def test_what_failed_right_behind_such_a_step_is_told(inside):
+    """Between the step of the clock, and the first look behind it."""
+    inside.import_os("F", "exit 1")
+    inside.let_pass(86400)
+    inside.agent.notices.stop()
+    add_notice(inside, to_file(inside))
+    inside.clock.passed -= 86400
+    fail(inside)
+    inside.let_pass(1)
+    inside.stop()
+    inside.start()
+    send_now(inside, 1)
+    assert len(wait_messages(inside)[0]["events"]) == 1
+
+
 # -- how -------------------------------------------------------------------------------
 
 def test_http_has_the_same_key_at_each_try(inside, peers):
@@ -316,6 +352,28 @@ def test_nothing_goes_to_another_origin(inside, peers, monkeypatch, status):
 def mail_server(agent, peer):
     agent.import_document({"data_servers": [{"name": "MAIL", "driver": "smtp", "connect": {
         "host": "127.0.0.1", "port": peer.port, "sender": "agent@example.org"}}]})
+
+
+def test_a_url_that_is_secret_is_not_told(inside, peers, monkeypatch):
+    """Neither its path: of many services that is what lets in."""
+    peer = peers(Hook, statuses=[500, 307], location="/t0ken-of-the-night/more")
+    monkeypatch.setenv("NOTICE_URL", hook_url(peer, "/services/t0ken-of-the-night?t0ken=t0ken"))
+    add_notice(inside, {"type": "http", "url": {"env": "NOTICE_URL"}})
+    for status in ("500", "307"):
+        row = inside.ok("NOTICE TEST N")
+        assert row["status"] == "ERROR" and "127.0.0.1:%d" % peer.port in row["message"]
+        assert "t0ken" not in row["message"], status
+    assert "t0ken" not in inside.log()
+
+
+@pytest.mark.parametrize("host", ["h" * 64, "a-b." * 15 + "org", "no_name here"])
+def test_the_id_of_a_mail_stands_as_it_is(monkeypatch, host):
+    """Whatever the host's name: Python 3.7 would encode a long one, which servers count as none."""
+    monkeypatch.setattr(program.os, "uname", lambda: os.uname_result(("Linux", host, "", "", "")))
+    order = {"to": ["a@example.org"], "subject": "x", "body": "y", "attach": [], "id": "f" * 32}
+    data = program.MailTask._message(order, {"sender": "a@example.org"}).as_bytes()
+    name = re.sub("[_ ]", "-", host)
+    assert "\nMessage-ID: <%s@%s>\n" % ("f" * 32, name) in data.decode()
 
 
 class SlowStart(Post):
@@ -398,6 +456,39 @@ def test_it_is_given_up_after_a_day(inside):
                  or count == 5 and notice_row(inside)["message"].startswith("given up"), "try %d" % count)
     wait_for(lambda: notice_row(inside)["waiting"] == "1", "the first to be given up")
     assert "notice N: given up at" in inside.log() and re.search("after [56] tries, 1 events", inside.log())
+
+
+def test_the_time_in_which_nobody_tried_is_no_reason_to_give_up(inside):
+    """An agent that was away for days, or a host that slept, and whose network comes a little later."""
+    inside.import_os("F", "exit 1")
+    up = inside.folder / "up"
+    add_notice(inside, to_file(inside, before="test -e %s" % up), group_s=0)
+    fail(inside)
+    wait_for(lambda: "tried 1 times" in notice_row(inside)["message"], "a try to fail")
+    inside.stop()
+    inside.let_pass(3 * 86400)
+    inside.start()
+    wait_for(lambda: "tried 1 times" not in notice_row(inside)["message"], "another try")
+    row, = inside.agent.notices.stored.list_waiting()
+    assert row["tries"] == 2 and row["due"] > inside.now() + 20
+    up.touch()
+    inside.let_pass(31)
+    wait_messages(inside)
+
+
+def test_it_is_given_up_also_where_the_clock_was_set_back(inside):
+    """A first try that is a year ahead does not make it a year of tries."""
+    inside.import_os("F", "exit 1")
+    inside.let_pass(365 * 86400)
+    add_notice(inside, {"type": "os", "command": "false"}, group_s=0)
+    fail(inside)
+    wait_for(lambda: "tried 1 times" in notice_row(inside)["message"], "a try to fail")
+    inside.clock.passed -= 365 * 86400
+    for count in range(2, 7):
+        wait_for(lambda: "tried %d times" % count in notice_row(inside)["message"]
+                 or notice_row(inside)["message"].startswith("given up"), "try %d" % count)
+        inside.let_pass(86400 // 4 + 1)
+    wait_for(lambda: notice_row(inside)["message"].startswith("given up"), "it to be given up")
 
 
 def test_the_delays_grow(inside, monkeypatch):
@@ -611,6 +702,30 @@ def test_every_attempt_and_a_limit_that_ends_one_at_once(inside):
     assert events[0]["message"].endswith("attempt 2 of 2 is session %d" % events[1]["session"])
     assert events[2]["message"].endswith("scenario ONE are open, its limit")
     inside.ok("STOP %s -IMMEDIATE" % first)
+
+
+def test_much_that_waits_holds_back_neither_the_sending_nor_the_end(inside, monkeypatch):
+    inside.import_os("F", "exit 1")
+    add_notice(inside, to_file(inside), group_s=0)
+    inside.stop()
+    monkeypatch.setattr(program, "TAKEN_AT_ONCE", 1)
+    monkeypatch.setattr(program, "TAKING_S", 0)
+    take = program.Events._take
+
+    def take_slowly(*arguments):
+        time.sleep(0.1)
+        take(*arguments)
+    monkeypatch.setattr(program.Events, "_take", take_slowly)
+    database = program.connect_file(str(inside.work), timeout_s=10)
+    for number in range(300):
+        database.execute("insert into happening(agent, kind, scenario, time, message) values"
+                         " ('AGENT', 'failed', 'F', null, ?)", (str(number),))
+    inside.start()
+    wait_messages(inside)
+    inside.stop()
+    left, = database.execute("select count(*) from happening").fetchone()
+    database.close()
+    assert 0 < left < 300               # they wait for the next start
 
 
 def test_what_could_not_be_taken_before_a_crash_is_taken_once(inside):

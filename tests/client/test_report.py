@@ -253,7 +253,10 @@ def zurich(monkeypatch):
     ("+1.5h", True, "2026-11-28T23:30:00"), ("2026-07-01", False, "2026-06-30T22:00:00"), ("2026-07-01", True, "2026-07-01T21:59:59.999"),
     ("2026-10-25", True, "2026-10-25T22:59:59.999"), ("2026-07-01 06:00", True, "2026-07-01T04:00:00"),
     ("2026-07-01T06:00:01.5Z", False, "2026-07-01T06:00:01.5"), ("2026-07-01T06:00-0330", False, "2026-07-01T09:30:00"),
-    ("2026-12-31T00:00+05:30", False, "2026-12-30T18:30:00")])
+    ("2026-12-31T00:00+05:30", False, "2026-12-30T18:30:00"),
+    # as the agent takes them: in a gap the instant after it, in a fold the first
+    ("2026-03-29T02:30", False, "2026-03-29T01:00:00"), ("2026-10-25T02:30", False, "2026-10-25T00:30:00"),
+    ("2026-03-29T02:30Z", False, "2026-03-29T02:30:00"), ("2026-10-25T01:30Z", True, "2026-10-25T01:30:00")])
 def test_times_of_the_period(zurich, text, is_end, instant):
     expected = agentcli.find_instant(instant + "+00:00")
     assert agentcli.read_instant("--since", text, NOW, is_end) == pytest.approx(expected, abs=1e-6)

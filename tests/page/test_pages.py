@@ -178,6 +178,11 @@ def test_many_schedules_are_paged(inside, draw):
     assert draw("/schedules?page=x", "schedules").count("<tr") == 201
 
 
+@pytest.mark.parametrize("page", ["\u00b2", "\u0663", "-1", "x", "9" * 9])
+def test_a_page_of_schedules_that_is_none(draw, page):
+    assert "No schedule yet." in prose_of(draw("/schedules?page=" + page))
+
+
 def test_a_session_with_its_steps_log_and_children(inside, draw):
     inside.import_document({"scenarios": [
         {"name": "CHILD", "version": "1", "steps": [{"name": "s", "tasks": [{"type": "os", "command": "true"}]}]},
@@ -200,6 +205,23 @@ def test_a_session_with_its_steps_log_and_children(inside, draw):
     assert "no step nope" in prose_of(draw(path + "?step=nope", "log"))
     child = int(session) + 1000
     assert 'href="/session/%s"' % session in draw("/session/%d" % child, "facts")
+
+
+def test_long_lines_of_a_log_cost_little(inside, draw):
+    """A line may have 16 KiB: 5,000 such would take the memory of the agent."""
+    inside.import_os("LONG", "head -c 16000 /dev/zero | tr '\\0' '<'; echo; echo short")
+    session = inside.ok("EXEC LONG -SYNC")["session"]
+    log = draw("/session/%s" % session, "log")
+    assert log.count("&lt;") == 1000 and "short" in log and "and 15000 more characters" in prose_of(log)
+    database = sqlite3.connect(str(inside.work))
+    with database:
+        database.execute(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 4000) insert into session_log"
+            " (session, task_run, position, time, stream, line) select session, task_run, 99999 + i, time, stream, line"
+            " from session_log, n where session=? and line='short'", (session,))
+    database.close()
+    log = draw("/session/%s?tail=5000" % session, "log")
+    assert log.count("<li") == 4002 and log.count("&lt;") == 1000
 
 
 def test_a_log_goes_on_where_it_was(inside, draw):

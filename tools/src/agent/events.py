@@ -1,6 +1,7 @@
 """From what work repositories note to the events of notices."""
 import contextlib
 import functools
+import time
 
 from ..base.patterns import is_any_match
 from ..base.times import from_text, local_iso
@@ -13,6 +14,7 @@ from ..store.happenings import (drop_happenings, find_end, find_usual, list_happ
 from .letters import make_event
 
 TAKEN_AT_ONCE = 200     # happenings
+TAKING_S = 1.0          # of one repository at a look; then others have their turn, and the sending
 LINED_EVENTS = 50       # of a message that have the last lines of their session
 LONG_FACTOR = 2         # over so many times what is usual is long
 
@@ -21,9 +23,9 @@ class Events:
     """Takes what has happened to an agent's sessions and due times out of the work repositories,
     into the messages of the notices that want it. For one thread."""
 
-    def __init__(self, name, stored, host, port, clock):
-        """`name` of the agent; `stored`: its StoredNotices."""
-        self._name, self._stored, self._clock = name, stored, clock
+    def __init__(self, name, stored, host, port, clock, is_over):
+        """`name` of the agent; `stored`: its StoredNotices; is_over(): the agent ends."""
+        self._name, self._stored, self._clock, self._is_over = name, stored, clock, is_over
         self.tell_commands = functools.partial(tell_command, host, port)
         self._seen = {}                 # repository id -> (how it was when looked at, until when)
         self._usual = {}                # repository id -> {(running session, begun): seconds}
@@ -31,15 +33,17 @@ class Events:
     def list_notices(self):
         """The notices as they are read, without those that another program has spoilt. Each has
         `added` too. RepositoryError."""
-        notices, now, is_ahead = [], self._clock.now(), False
-        for document, added in self._stored.list_all():
+        notices, is_ahead = [], False
+        stored, now = self._stored.list_all(), self._clock.now()
+        for document, added in stored:
             definitions = Definitions(is_stored=True)
             notice = definitions.read_notice(document)
             if not definitions.faults:
-                notices.append(dict(notice, added=added))
+                # where the clock was set back, what is behind is not known: all is told
+                notices.append(dict(notice, added=0.0 if added > now else added))
                 is_ahead = is_ahead or added > now
-        if is_ahead:                    # the clock was set back
-            self._stored.set_added(now)
+        if is_ahead:
+            self._stored.forget_added(now)
         return notices
 
     def look_at(self, repository, wants_long):
@@ -55,8 +59,11 @@ class Events:
         is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
+        end = time.monotonic() + TAKING_S
         while rows:
             self._take(repository, rows)
+            if self._is_over() or time.monotonic() >= end:
+                return                  # the next look, or start, goes on
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
 
@@ -94,7 +101,7 @@ class Events:
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
         kind, message = row["kind"], row["message"]
-        begun, ended, full = repository.db.read(find_end, row["session"])
+        begun, ended, full, is_long = repository.db.read(find_end, row["session"])
         if kind == "late":
             return {"late": "begun %s" % local_iso(begun) if begun else ""}
         if kind in ("skipped", "failed", "long"):
@@ -106,7 +113,7 @@ class Events:
             kinds["stale"] = message
         if kind == "ERROR" or kind == "STOPPED" and not is_by_operator(message):
             kinds[kind.lower()] = message
-        if begun and ended and any("long" in notice["on"] for notice in notices):
+        if begun and ended and not is_long and any("long" in notice["on"] for notice in notices):
             usual = repository.db.read(find_usual, row["scenario"], begun)
             if usual is not None and ended - begun > LONG_FACTOR * usual:
                 kinds["long"] = tell_long("took", ended - begun, usual)

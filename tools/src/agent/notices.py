@@ -23,7 +23,8 @@ from .letters import make_letter, make_test_event
 
 NOTICE_LOOK_S = 0.5     # between two looks at what there is
 FIRST_RETRY_S, LAST_RETRY_S = 15.0, 3600.0      # until a message is tried again, doubled each time
-GIVE_UP_S = 86400.0     # from its first try on
+GIVE_UP_S = 86400.0     # from its first try on,
+LEAST_TRIES = 5         # but not before so many: the agent may have been away
 SENT_AT_ONCE = 16       # messages, and tests beside them
 CLOSE_SENDING_S = 1.0   # that the end of the agent waits for what is being sent
 
@@ -35,8 +36,9 @@ class Notices:
     def __init__(self, agent, host, port, file_limit):
         self._agent, self._clock, self._file_limit = agent, agent.clock, file_limit
         self.stored = StoredNotices(agent.master.db, agent.name, agent.clock)
-        self._events = Events(agent.name, self.stored, host, port, agent.clock)
         self._is_over = threading.Event()
+        self._events = Events(agent.name, self.stored, host, port, agent.clock,
+                              self._is_over.is_set)
         self._idle = threading.Condition()      # for the next three
         self._sending = {}              # id of a message -> Errand
         self._is_sending = set()        # notices that a thread sends
@@ -163,7 +165,8 @@ class Notices:
         """What is noted of a try that failed: it is tried again, or given up."""
         now = self._clock.now()
         first = now if row["tried"] is None or row["tried"] > now else row["tried"]
-        if now >= first + GIVE_UP_S:
+        is_late = now >= first + GIVE_UP_S
+        if is_late and row["tries"] + 1 >= LEAST_TRIES:
             text = "given up at %s after %d tries, %d events: %s" % (
                 local_iso(now), row["tries"] + 1, count, message)
             log.error("notice %s: %s", name, text)
@@ -171,7 +174,8 @@ class Notices:
         if not row["tries"]:
             log.warning("notice %s cannot be sent, and is tried again for 24 h: %s", name, message)
         delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(row["tries"], 20))
-        return self.stored.put_off, (min(now + delay_s, first + GIVE_UP_S), message)
+        due = now + delay_s
+        return self.stored.put_off, (due if is_late else min(due, first + GIVE_UP_S), message)
 
     def _send(self, way, letter):
         """Sends a Letter -> (DONE or ERROR, what is to be said of it)."""
@@ -244,5 +248,5 @@ def resolve_way(way, read):
             else value
     if way["type"] != "http":
         return way
-    return dict(way, url=resolve(way["url"]), headers={
+    return dict(way, url=resolve(way["url"]), is_secret=isinstance(way["url"], dict), headers={
         name: resolve(value) for name, value in way["headers"].items()})

@@ -1,4 +1,6 @@
 """The page of schedules: their rules, what comes next, and what became of their due times."""
+import re
+
 from .instants import make_time, shorten_times
 from .markup import (join_markup, link_session, make_link, make_note, make_state, make_table,
                      markup)
@@ -8,6 +10,7 @@ from .view import PagePart, View
 SCHEDULES_SHOWN = 200   # on one page
 DUES_SHOWN = 30
 OCCURRENCES_SHOWN = 100
+_FIRST = re.compile("[0-9]{1,8}")       # of a page's schedules
 
 
 def show_schedules(asker, request):
@@ -23,7 +26,7 @@ def make_schedule_part(asker, name, text, page):
     answer = asker.ask("SCHED SHOW", name) if name else asker.ask("SCHED LIST")
     rows = [row for row in answer.rows if "rule" in row and (
         name or text.lower() in ("%(name)s %(scenario)s %(rule)s" % row).lower())]
-    first = int(page) if page.isdigit() and len(page) < 9 else 0
+    first = int(page) if _FIRST.fullmatch(page) else 0
     shown = rows[first:first + SCHEDULES_SHOWN]
     heads = [("Schedule", "grow"), ("Rule", ""), ("Next", ""), ("Last", ""), ("", "end")]
     table = make_table("Schedules", heads, [draw_schedule(row, asker.now) for row in shown])

@@ -16,6 +16,8 @@ from .view import PagePart, View
 
 LOG_LINES_SHOWN = 500   # the newest, where the address says nothing
 MAX_LOG_LINES = 5000    # of one page
+LINES_READ = 250      # lines, each up to 16 KiB
+LINE_SHOWN = 1000       # characters of one
 ATTEMPTS_SHOWN, NODES_SHOWN = 300, 500
 CHILDREN_SHOWN = 100
 _CURSOR = re.compile("([0-9]{1,18})[.](-?[0-9]{1,18})")
@@ -211,10 +213,13 @@ def read_log(asker, number, query):
         if not cursor and after > (0, -1):
             faults.append("Only the newest lines are here; agentcli.py log %d has them all."
                           % number)
-        rows = repository.db.read(repository.views.list_log, number, filters, after,
-                                  MAX_LOG_LINES)
-        lines = [draw_line(row) for row in rows if row["line"] is not None]
-        after = (rows[-1]["task_run"], rows[-1]["position"]) if rows else after
+        for _ in range(MAX_LOG_LINES // LINES_READ):
+            rows = repository.db.read(repository.views.list_log, number, filters, after,
+                                      LINES_READ)
+            lines += [draw_line(row) for row in rows if row["line"] is not None]
+            after = (rows[-1]["task_run"], rows[-1]["position"]) if rows else after
+            if len(rows) < LINES_READ:
+                break
     except AgentError as error:
         faults.append(error.message)
     content = {"html": join_markup(lines), "after": "%d.%d" % after}
@@ -222,9 +227,11 @@ def read_log(asker, number, query):
 
 
 def draw_line(row):
-    """A line of the log."""
-    moment = to_local(row["time"])
+    """A line of the log; of a long one its begin."""
+    moment, text = to_local(row["time"]), row["line"]
+    rest = markup('<span class="dim"> and %s more characters</span>', len(text) - LINE_SHOWN) \
+        if len(text) > LINE_SHOWN else ""
     return markup('<li class="%s"><time datetime="%s">%s</time><span class="from">%s/%s</span>'
-                  "<span class=\"stream\">%s</span><code>%s</code></li>", "l-" + row["stream"],
+                  "<span class=\"stream\">%s</span><code>%s%s</code></li>", "l-" + row["stream"],
                   moment, moment[11:19], row["step"], row["task"], row["stream"],
-                  show_controls(row["line"]))
+                  show_controls(text[:LINE_SHOWN]), rest)

@@ -107,11 +107,12 @@ def note_long(connection, session, message, now):
 
 
 def find_end(connection, session):
-    """(begun, ended, message) of a session; epoch seconds, None for what is not there."""
-    row = connection.execute("select begun, ended, message from session where id=?",
+    """(begun, ended, message, whether it was noted that it takes long) of a session; epoch seconds,
+    None for what is not there."""
+    row = connection.execute("select begun, ended, message, is_long from session where id=?",
                              (session,)).fetchone()
-    return (None, None, "") if row is None else (find_time(row["begun"]), find_time(row["ended"]),
-                                                 row["message"])
+    return (None, None, "", False) if row is None else (
+        find_time(row["begun"]), find_time(row["ended"]), row["message"], bool(row["is_long"]))
 
 
 def read_last_lines(connection, session):

@@ -88,13 +88,14 @@ class StoredNotices:
                        for name, text, added in rows]
         return [pair for pair in definitions if pair[0] is not None]
 
-    def set_added(self, now):
-        """The clock was set back: none was added later than now."""
-        self._db.write(self._set_added, to_text(now))
+    def forget_added(self, now):
+        """The clock was set back: of those that were added later than now it is not known what
+        happened before."""
+        self._db.write(self._forget_added, to_text(now))
 
     @staticmethod
-    def _set_added(connection, now):
-        connection.execute("update notice set added=? where added>?", (now, now))
+    def _forget_added(connection, now):
+        connection.execute("update notice set added=? where added>?", (to_text(0.0), now))
 
     def delete(self, name):
         """Deletes a notice and what waits of it. NotFound."""
@@ -164,8 +165,9 @@ class StoredNotices:
 
     @staticmethod
     def _begin(connection, message, now):
-        connection.execute("update notice_message set tried=coalesce(tried, ?) where id=?",
-                           (now, message))
+        # a first try that is ahead was before the clock was set back
+        connection.execute("update notice_message set tried=min(coalesce(tried, ?1), ?1)"
+                           " where id=?2", (now, message))
         row = connection.execute("select count from notice_message where id=?",
                                  (message,)).fetchone()
         events = connection.execute("select event from notice_event where message=? order by n",

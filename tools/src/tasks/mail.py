@@ -1,6 +1,7 @@
 """Mail by SMTP."""
 import contextlib
 import os
+import re
 
 from ..base.vocabulary import DONE, WARNING
 from ..definitions.kinds import FILLED, Field, TEXT, list_of
@@ -104,10 +105,14 @@ class MailTask(HelperTask):
             message["Subject"] = " ".join(order["subject"].split())
             message["Date"] = email.utils.formatdate(localtime=True)
             if "id" in order:       # of a notice: at each try the same (RFC 3834, 5)
-                message["Message-ID"] = "<%s@%s>" % (order["id"], host)
+                number = "<%s@%s>" % (order["id"], re.sub("[^A-Za-z0-9.-]", "-", host))
                 message["Auto-Submitted"] = "auto-generated"
             else:
-                message["Message-ID"] = email.utils.make_msgid(domain=senders[0].domain or host)
+                number = email.utils.make_msgid(domain=senders[0].domain or host)
+            if max(number) < "\x80":        # as it is: Python 3.7 would encode a long one
+                message.set_raw("Message-ID", number)
+            else:
+                message["Message-ID"] = number
         except (ValueError, IndexError) as error:
             raise TaskError("a header of the mail: %s" % error) from None
         message.set_content(order["body"], cte=order.get("cte"))

@@ -125,13 +125,14 @@ class HttpRequest(NamedTuple):
     body: Optional[bytes]
     start: Url                      # the url of the definition
     is_home: bool = True            # no other origin than that of `start` was asked so far
+    is_secret: bool = False         # the path of `start` may be a secret, too
 
     @property
     def place(self):
         """For messages: of a redirect, which is a stranger's text, the origin alone."""
-        if self.url == self.start:
-            return self.start.label
-        return "%s, redirected to %s" % (self.start.label, self.url.origin)
+        label = self.start.origin if self.is_secret else self.start.label
+        return label if self.url == self.start else "%s, redirected to %s" % (
+            label, self.url.origin)
 
 
 def first_request(order):
@@ -146,7 +147,8 @@ def first_request(order):
         login = url.login if ":" in url.login else url.login + ":"
         headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
     body = None if order["body"] is None else order["body"].encode()
-    return HttpRequest(url, order["method"].upper(), headers, body, url)
+    return HttpRequest(url, order["method"].upper(), headers, body, url,
+                       is_secret=order.get("is_secret", False))
 
 
 def _check_header(name, text):
@@ -175,7 +177,7 @@ def redirected(request, status, location):
             raise TaskError("%s: status %d asks for the body at %s, another origin, where it is "
                             "not sent" % (request.place, status, url.origin))
         headers, body = {}, None
-    return HttpRequest(url, method, headers, body, request.start, is_home)
+    return HttpRequest(url, method, headers, body, request.start, is_home, request.is_secret)
 
 
 def _redirect_url(request, status, location):

@@ -65,7 +65,8 @@ def _http_order(way, letter):
     headers = dict({"User-Agent": "agent.py"}, **way["headers"])
     headers.update({"Content-Type": "application/json", "Idempotency-Key": letter.id})
     return {"type": "http", "url": way["url"], "method": "POST", "headers": headers,
-            "body": letter.json, "expect": list(range(200, 300)) + _LEAD_AWAY,
+            "body": letter.json, "is_secret": way["is_secret"],
+            "expect": list(range(200, 300)) + _LEAD_AWAY,
             "expected": "200 to 299", "save": None, "capture": None, "attempts": 1,
             "limit_s": SENDING_S}
 
