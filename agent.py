@@ -8728,6 +8728,14 @@ def find_end(connection, session):
                                                  row["message"])
 
 
+def find_family(connection, session):
+    """(the session that has started it or None, whether it is a load plan that has begun)."""
+    row = connection.execute(
+        "select parent, exists (select 1 from plan_node where session=session.id) from session"
+        " where id=?", (session,)).fetchone()
+    return (None, False) if row is None else (row[0], bool(row[1]))
+
+
 def read_last_lines(connection, session):
     """The last lines that the tasks of a session printed, secrets masked as in its log."""
     rows = connection.execute(
@@ -25647,23 +25655,25 @@ _EVENT_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "
           "stale": "was interrupted by a crash", "test": "is a test"}
 
 
-def make_event(kind, row, message, lines, tell_commands):
-    """An event of JSON of a row of happening; tell_commands([words]) gives the lines of the client.
-    """
+def make_event(kind, row, message, lines, commands):
+    """An event of JSON of a row of happening; `commands` is what to type next."""
     return {"kind": kind, "scenario": row["scenario"], "session": row["session"],
             "schedule": row["schedule"], "due": row["due"] and to_local(row["due"]),
             "message": message, "lines": lines,
-            "next": tell_commands(_tell_next(kind, row["session"], row["schedule"]))}
+            "next": commands}
 
 
-def _tell_next(kind, session, schedule):
-    """The words of the client that tell more, or mend it."""
+def list_next(kind, row, parent, is_plan):
+    """The words of the client that tell more of a row of happening, or mend it. A load plan prints
+    nothing itself; what a session has started is mended by that one, its `parent`."""
+    session = row["session"]
     if session is None or kind == "late":
-        return ["sched why %s" % schedule]
+        return ["sched why %s" % row["schedule"]]
     if kind in ("error", "stopped"):
-        return ["log %d" % session, "restart %d" % session]
+        return ["status %d" % session if is_plan else "log %d" % session,
+                "status %d" % parent if parent else "restart %d" % session]
     if kind == "long":
-        return ["log %d --follow" % session, "stop %d" % session]
+        return ["%s %d --follow" % ("wait" if is_plan else "log", session), "stop %d" % session]
     return ["status %d" % session]
 
 
@@ -25813,8 +25823,11 @@ class Events:
             lined[notice["name"]] = lined.get(notice["name"], 0) + 1
             if "lines" not in event and row["session"] and lined[notice["name"]] <= LINED_EVENTS:
                 event["lines"] = repository.db.read(read_last_lines, row["session"])
+            if "family" not in event:
+                event["family"] = repository.db.read(find_family, row["session"])
             yield notice["name"], notice["group_s"], make_event(
-                kind, row, kinds[kind], event.get("lines", []), self.tell_commands)
+                kind, row, kinds[kind], event.get("lines", []),
+                self.tell_commands(list_next(kind, row, *event["family"])))
 
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
@@ -31061,6 +31074,8 @@ notice was added is not told.
        "next": "agentcli.py log 1001, then agentcli.py restart 1001"}]}
 
 A mail has the same as text. `session`, `schedule` and `due` are null where there is none.
+`next` is what to type. A load plan prints nothing itself, so it is `status` there, and of a session
+that another one has started it is `status` of that one: to restart that goes on with both.
 `lines` are the last <<EVENT_LINES>> lines that its tasks printed, secrets masked as in its log,
 of the first <<LINED_EVENTS>> events; a mail tells the first <<TOLD_EVENTS>> events in full, and
 further ones in a line each. A message has at most <<MAX_EVENTS>> events, and says how many more

@@ -10,6 +10,7 @@ import agent as program
 from conftest import sessions_of, wait_for
 from support.notices import add_notice, notice_row, read_messages, send_now, to_file, wait_events, wait_messages
 from support.peers import Hook, Peer, Post
+from support.plans import put_plan, run_plan
 from support.users import Guest
 
 pytestmark = pytest.mark.once
@@ -63,6 +64,18 @@ def test_a_message_has_all_that_is_known(inside):
                      "next": "agentcli.py log %s, then agentcli.py restart %s" % ((session["session"],) * 2)}
     wait_for(lambda: notice_row(inside)["last"], "the time at which it was sent")
     assert (notice_row(inside)["waiting"], notice_row(inside)["message"]) == ("0", "")
+
+
+def test_what_to_type_next_of_a_plan_and_of_what_it_runs(inside):
+    put_plan(inside, {"serial": [{"run": "B"}]})
+    add_notice(inside, to_file(inside))
+    plan, lines = run_plan(inside, status="ERROR")
+    send_now(inside, 2)
+    events = {event["session"]: event["next"] for event in wait_messages(inside)[0]["events"]}
+    child = lines["1.1"]["session"]
+    assert events == {
+        int(plan): "agentcli.py status %s, then agentcli.py restart %s" % (plan, plan),
+        int(child): "agentcli.py log %s, then agentcli.py status %s" % (child, plan)}
 
 
 def test_what_comes_meanwhile_is_in_one_message(inside):
