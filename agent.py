@@ -30403,7 +30403,8 @@ command, in small letters:
 and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
-  `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+  `AGENT_PORT`; else it is 127.0.0.1 and 20910. As `--host` says that,
+  `-HOST` of `CLEAN` is `clean --of-host ID`; `-SYNC` of `EXEC` is `--wait`.
 - `~/.agentcli` knows several agents by name. `--host night`, or `AGENT_HOST=night`, takes what
   stands in its section `night`; who names none gets the section `default`, where there is one. An
   option wins over the section, that over `AGENT_PORT`. Others must not be able to write the file.
