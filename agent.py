@@ -3959,6 +3959,8 @@ def check_dates(text):
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+_SHELL_NAME = re.compile(r"(?<![\\$])\$([A-Za-z_][A-Za-z0-9_]*)")
+
 
 def substitute(text, values):
     """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
@@ -3979,6 +3981,15 @@ def shell_command(text):
     """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
     return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
                           "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def list_shell_names(command):
+    """The names behind a bare `$` of a string command, which the shell replaces; without those
+    that it sets itself, by `name=`, `for`, `read` or the like, and what stands in single quotes."""
+    text = re.sub("'[^']*'", "", command)
+    return [name for name in sorted(set(_SHELL_NAME.findall(text))) if not re.search(
+        r"(?<![$\w])(?:%s=|(?:for|read|export|local|getopts)\b[^;&|\n]*\b%s\b)" % (name, name),
+        command)]
 
 
 def find_code_fault(code):
@@ -4714,8 +4725,8 @@ class Scenario(NamedTuple):
                 {name: value for name, value in variables.items() if name in self.secrets})
 
     def list_warnings(self):
-        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
-        that success falls into."""
+        """[(path, reason)] of steps that nothing leads to, of those that handle an error and that
+        success falls into, and of variables that the shell would look for as its own."""
         if self.plan is not None:
             yield from self._list_plan_warnings()
             return
@@ -4736,6 +4747,21 @@ class Scenario(NamedTuple):
                              "too: give that an on_ok" % (
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
+            yield from self._list_shell_warnings(path, step)
+
+    def _list_shell_warnings(self, path, step):
+        """Of the string commands of a step that have `$name` instead of `${name}`."""
+        for index, task in enumerate(step.tasks):
+            if task.type != "os" or not isinstance(task.fields["command"], str):
+                continue
+            names = [name for name in list_shell_names(task.fields["command"])
+                     if (name in self.variables or name in self.secrets)
+                     and name not in task.fields["env"]]
+            if names:
+                yield "%s.tasks[%d].command" % (path, index), (
+                    "%s: a variable of the shell, which is empty; the scenario's is %s" % (
+                        ", ".join("$" + name for name in names),
+                        ", ".join("${%s}" % name for name in names)))
 
     def _list_plan_warnings(self):
         if "on_stale" in self.document:
@@ -31350,6 +31376,8 @@ with the session, `skipped` or `failed` with the reason. Below stands what is in
                                   of the schedule should be parallel
     skipped, hold or misfire      it was held, or the agent was down: misfire of the schedule says
                                   what becomes of such times; exec runs it now
+    skipped, what it runs after   that had not ended well by the next due time: sessions --schedule,
+                                  or --scenario, with its name
     skipped, limit                its scenario's concurrency: on_limit
     skipped, window, gap or fold  its hours and exclusions, or daylight saving: sched next NAME
                                   --all shows what they take away
@@ -31395,7 +31423,7 @@ something has killed it, maybe the system for want of memory (`dmesg`).
 not mind is an ERROR here (topic `crontab`).
 
 **A variable is empty in a command.** Write `${day}`, with braces, or `$VAR_day`. `$day` is a
-variable of the shell.
+variable of the shell, of which the import warns.
 
 **A number compares wrong in SQL.** Variables are text: `cast(:n as integer)`.
 
@@ -31625,6 +31653,8 @@ MANUAL_CHANGES = r"""
   show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
   then the error.
 - `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
+- An import warns of `$name` in a string command where the scenario's variable is `${name}`: the
+  shell has none of that name. A plan says how many of its values did not begin.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,
