@@ -6538,7 +6538,7 @@ class Arrivals:
             % ",".join("?" * len(replaces)),
             (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
         outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
-        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        text = "scenario %s is at its limit of open sessions: %d" % (scenario.name, limit)
         if outcome == "skip":
             raise Busy(text)
         return WAITING if outcome else status, text if outcome == "error" else ""
@@ -28635,6 +28635,9 @@ that begins with `OK` or `ERR`; the lines before it begin with `* `:
     OK session=2001 status=DONE duration=0.018 message=
     QUIT
     OK
+
+A host without `nc` has the client, a file beside this one: `python agentcli.py exec HELLO
+--follow` (topic `client`). Where there is no `python`, it is `python3`.
 
 The words of this example, which the whole manual uses:
 

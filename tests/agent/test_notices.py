@@ -622,7 +622,7 @@ def test_every_attempt_and_a_limit_that_ends_one_at_once(inside):
     events = wait_messages(inside)[0]["events"]
     assert [event["kind"] for event in events] == ["error"] * 3
     assert events[0]["message"].endswith("attempt 2 of 2 is session %d" % events[1]["session"])
-    assert events[2]["message"].endswith("scenario ONE are open, its limit")
+    assert events[2]["message"].endswith("scenario ONE is at its limit of open sessions: 1")
     inside.ok("STOP %s -IMMEDIATE" % first)
 
 

@@ -161,7 +161,7 @@ def test_a_skip_at_a_limit_is_an_error(inside):
     put_plan(inside, {"serial": [{"run": "S"}]}, leaf("S", ("sleep", "60"), concurrency={"limit": 1, "on_limit": "skip"}))
     first = inside.ok("EXEC S")["session"]
     _, lines = run_plan(inside, status="ERROR")
-    assert "1 sessions of scenario S are open" in lines["1.1"]["message"] and lines["1.1"]["session"] == ""
+    assert "scenario S is at its limit of open sessions: 1" in lines["1.1"]["message"] and lines["1.1"]["session"] == ""
     inside.ok("STOP %s -IMMEDIATE" % first)
 
 
