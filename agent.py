@@ -2324,11 +2324,12 @@ first steps:
 
 Exit status: 0 stopped as asked, or done; 1 it cannot start, or something was found or refused,
 and it says what; 2 wrong usage."""
-# title -> names of options without their dashes; a new option stands last until it is here
+# title -> names of options without their dashes; each option stands in one
 OPTION_GROUPS = (
     ("the agent and its repositories", "name master create host-id keep-days clean-every "
-     "insecure-fs"),
-    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca"),
+     "insecure-fs engine-look engine-patience"),
+    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca "
+     "page-host"),
     ("who may, and what", "no-owner allow-types root run-as as-root insecure"),
     ("how much", "max-sessions max-queue max-output max-line max-connections max-per-address "
      "max-requests stranger-timeout idle-timeout line-timeout send-timeout"),
@@ -3958,6 +3959,8 @@ def check_dates(text):
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+_SHELL_NAME = re.compile(r"(?<![\\$])\$([A-Za-z_][A-Za-z0-9_]*)")
+
 
 def substitute(text, values):
     """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
@@ -3978,6 +3981,15 @@ def shell_command(text):
     """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
     return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
                           "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def list_shell_names(command):
+    """The names behind a bare `$` of a string command, which the shell replaces; without those
+    that it sets itself, by `name=`, `for`, `read` or the like, and what stands in single quotes."""
+    text = re.sub("'[^']*'", "", command)
+    return [name for name in sorted(set(_SHELL_NAME.findall(text))) if not re.search(
+        r"(?<![$\w])(?:%s=|(?:for|read|export|local|getopts)\b[^;&|\n]*\b%s\b)" % (name, name),
+        command)]
 
 
 def find_code_fault(code):
@@ -4724,8 +4736,8 @@ class Scenario(NamedTuple):
                 {name: value for name, value in variables.items() if name in self.secrets})
 
     def list_warnings(self):
-        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
-        that success falls into."""
+        """[(path, reason)] of steps that nothing leads to, of those that handle an error and that
+        success falls into, and of variables that the shell would look for as its own."""
         if self.plan is not None:
             yield from self._list_plan_warnings()
             return
@@ -4746,6 +4758,21 @@ class Scenario(NamedTuple):
                              "too: give that an on_ok" % (
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
+            yield from self._list_shell_warnings(path, step)
+
+    def _list_shell_warnings(self, path, step):
+        """Of the string commands of a step that have `$name` instead of `${name}`."""
+        for index, task in enumerate(step.tasks):
+            if task.type != "os" or not isinstance(task.fields["command"], str):
+                continue
+            names = [name for name in list_shell_names(task.fields["command"])
+                     if (name in self.variables or name in self.secrets)
+                     and name not in task.fields["env"]]
+            if names:
+                yield "%s.tasks[%d].command" % (path, index), (
+                    "%s: a variable of the shell, which is empty; the scenario's is %s" % (
+                        ", ".join("$" + name for name in names),
+                        ", ".join("${%s}" % name for name in names)))
 
     def _list_plan_warnings(self):
         if "on_stale" in self.document:
@@ -6522,7 +6549,7 @@ class Arrivals:
             % ",".join("?" * len(replaces)),
             (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
         outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
-        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        text = "scenario %s is at its limit of open sessions: %d" % (scenario.name, limit)
         if outcome == "skip":
             raise Busy(text)
         return WAITING if outcome else status, text if outcome == "error" else ""
@@ -8737,6 +8764,14 @@ def find_end(connection, session):
                              (session,)).fetchone()
     return (None, None, "", False) if row is None else (
         find_time(row["begun"]), find_time(row["ended"]), row["message"], bool(row["is_long"]))
+
+
+def find_family(connection, session):
+    """(the session that has started it or None, whether it is a load plan that has begun)."""
+    row = connection.execute(
+        "select parent, exists (select 1 from plan_node where session=session.id) from session"
+        " where id=?", (session,)).fetchone()
+    return (None, False) if row is None else (row[0], bool(row[1]))
 
 
 def read_last_lines(connection, session):
@@ -19975,7 +20010,11 @@ def decide_parallel(node):
         return None
     text = node.warning
     if node.errors:
-        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+        waiting = count - node.next - sum(
+            index >= node.next and (child.is_well or child.run >= node.run)
+            for index, child in node.children.items())
+        text = "%d of %d failed%s, the last: %s" % (
+            node.errors, count, ", %d did not begin" % waiting if waiting else "", node.cause)
     if node.errors > body.max_errors:
         return Decision(status=ERROR, message=text)
     return Decision(status=WARNING if text else DONE, message=text)
@@ -25682,23 +25721,25 @@ _EVENT_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "
           "stale": "was interrupted by a crash", "test": "is a test"}
 
 
-def make_event(kind, row, message, lines, tell_commands):
-    """An event of JSON of a row of happening; tell_commands([words]) gives the lines of the client.
-    """
+def make_event(kind, row, message, lines, commands):
+    """An event of JSON of a row of happening; `commands` is what to type next."""
     return {"kind": kind, "scenario": row["scenario"], "session": row["session"],
             "schedule": row["schedule"], "due": row["due"] and to_local(row["due"]),
             "message": message, "lines": lines,
-            "next": tell_commands(_tell_next(kind, row["session"], row["schedule"]))}
+            "next": commands}
 
 
-def _tell_next(kind, session, schedule):
-    """The words of the client that tell more, or mend it."""
+def list_next(kind, row, parent, is_plan):
+    """The words of the client that tell more of a row of happening, or mend it. A load plan prints
+    nothing itself; what a session has started is mended by that one, its `parent`."""
+    session = row["session"]
     if session is None or kind == "late":
-        return ["sched why %s" % schedule]
+        return ["sched why %s" % row["schedule"]]
     if kind in ("error", "stopped"):
-        return ["log %d" % session, "restart %d" % session]
+        return ["status %d" % session if is_plan else "log %d" % session,
+                "status %d" % parent if parent else "restart %d" % session]
     if kind == "long":
-        return ["log %d --follow" % session, "stop %d" % session]
+        return ["%s %d --follow" % ("wait" if is_plan else "log", session), "stop %d" % session]
     return ["status %d" % session]
 
 
@@ -25854,8 +25895,11 @@ class Events:
             lined[notice["name"]] = lined.get(notice["name"], 0) + 1
             if "lines" not in event and row["session"] and lined[notice["name"]] <= LINED_EVENTS:
                 event["lines"] = repository.db.read(read_last_lines, row["session"])
+            if "family" not in event:
+                event["family"] = repository.db.read(find_family, row["session"])
             yield notice["name"], notice["group_s"], make_event(
-                kind, row, kinds[kind], event.get("lines", []), self.tell_commands)
+                kind, row, kinds[kind], event.get("lines", []),
+                self.tell_commands(list_next(kind, row, *event["family"])))
 
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""
@@ -28638,6 +28682,9 @@ that begins with `OK` or `ERR`; the lines before it begin with `* `:
     QUIT
     OK
 
+A host without `nc` has the client, a file beside this one: `python agentcli.py exec HELLO
+--follow` (topic `client`). Where there is no `python`, it is `python3`.
+
 The words of this example, which the whole manual uses:
 
 - A **scenario** is a job that is defined: steps, and tasks in each step. It has a name and a
@@ -30434,7 +30481,8 @@ command, in small letters:
 and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
-  `AGENT_PORT`; else it is 127.0.0.1 and 20910. So `clean --of-host ID` is `CLEAN -HOST=ID`.
+  `AGENT_PORT`; else it is 127.0.0.1 and 20910. As `--host` says that,
+  `-HOST` of `CLEAN` is `clean --of-host ID`; `-SYNC` of `EXEC` is `--wait`.
 - `~/.agentcli` knows several agents by name. `--host night`, or `AGENT_HOST=night`, takes what
   stands in its section `night`; who names none gets the section `default`, where there is one. An
   option wins over the section, that over `AGENT_PORT`. Others must not be able to write the file.
@@ -31109,6 +31157,8 @@ notice was added is not told.
        "next": "agentcli.py log 1001, then agentcli.py restart 1001"}]}
 
 A mail has the same as text. `session`, `schedule` and `due` are null where there is none.
+`next` is what to type. A load plan prints nothing itself, so it is `status` there, and of a session
+that another one has started it is `status` of that one: to restart that goes on with both.
 `lines` are the last <<EVENT_LINES>> lines that its tasks printed, secrets masked as in its log,
 of the first <<LINED_EVENTS>> events; a mail tells the first <<TOLD_EVENTS>> events in full, and
 further ones in a line each. A message has at most <<MAX_EVENTS>> events, and says how many more
@@ -31379,6 +31429,8 @@ with the session, `skipped` or `failed` with the reason. Below stands what is in
                                   of the schedule should be parallel
     skipped, hold or misfire      it was held, or the agent was down: misfire of the schedule says
                                   what becomes of such times; exec runs it now
+    skipped, what it runs after   that had not ended well by the next due time: sessions --schedule,
+                                  or --scenario, with its name
     skipped, limit                its scenario's concurrency: on_limit
     skipped, window, gap or fold  its hours and exclusions, or daylight saving: sched next NAME
                                   --all shows what they take away
@@ -31424,7 +31476,7 @@ something has killed it, maybe the system for want of memory (`dmesg`).
 not mind is an ERROR here (topic `crontab`).
 
 **A variable is empty in a command.** Write `${day}`, with braces, or `$VAR_day`. `$day` is a
-variable of the shell.
+variable of the shell, of which the import warns.
 
 **A number compares wrong in SQL.** Variables are text: `cast(:n as integer)`.
 
@@ -31654,6 +31706,8 @@ MANUAL_CHANGES = r"""
   show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
   then the error.
 - `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
+- An import warns of `$name` in a string command where the scenario's variable is `${name}`: the
+  shell has none of that name. A plan says how many of its values did not begin.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,

@@ -71,6 +71,7 @@ change. Sections, each using only those above it:
                         them say something.
     base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
                         what it is.
+    client/errors       What ends the client, and with which exit status.
     client/spelling     The words of the protocol as the client spells them: options, verbs, and the
                         agent's texts.
     client/tables       Tables that fit the terminal.
@@ -78,7 +79,6 @@ change. Sections, each using only those above it:
     client/pictures     Replies as people read them best: times from now, a session as a tree, due
                         times folded.
     client/board        What top shows: how an agent is now, and that as a page of any size.
-    client/errors       What ends the client, and with which exit status.
     client/coming       sched next and sched why as people ask them: what comes of each schedule,
                         what did not start.
     client/command      What a command of the client is, and what an option of one.
@@ -1481,6 +1481,28 @@ class Parser(argparse.ArgumentParser):
 
 
 # ======================================================================================
+# client/errors.py
+# What ends the client, and with which exit status.
+# ======================================================================================
+
+WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
+INTERRUPTED, OUTPUT_LOST = 130, 141
+
+
+class ClientError(Exception):
+    """What ends the client with its text on stderr and this exit status."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def reason_of(error):
+    """The text of an OSError without its number."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+# ======================================================================================
 # client/spelling.py
 # The words of the protocol as the client spells them: options, verbs, and the agent's texts.
 # ======================================================================================
@@ -1496,6 +1518,8 @@ _VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
 # a quoted text; an option; a verb
 _SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
                    % "|".join(_VERBS))
+# how one says who he is, over the port and here
+_LOGIN = "AUTH USER PASSWORD", "--user NAME"
 _FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
 
 
@@ -1515,7 +1539,7 @@ def spell(text):
             return spell_known(word)
         before = match.string[:match.start()].split()[-1:]
         return word if NOUNS.intersection(before) else word.lower()
-    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text.replace(*_LOGIN)))
 
 
 def spell_known(word):
@@ -1745,12 +1769,18 @@ def put_record(row):
 def show_acknowledgement(reply, is_json, origin=""):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
     `origin`: in what."""
-    write = put_json if is_json else put_fields
-    for line in reply:
-        if _FIELD.match(line):
-            write(parse_fields(line))
-        else:
-            complain(origin + spell(line))
+    write, fault = put_json if is_json else put_fields, None
+    try:
+        for line in reply:
+            if _FIELD.match(line):
+                write(parse_fields(line))
+            else:
+                complain(origin + spell(line))
+                fault = fault or spell(line)
+    except ClientError as error:    # it repeats the first fault
+        text = str(error)
+        raise ClientError(error.status, text[:-len(": " + fault)]
+                          if fault and text.endswith(": " + fault) else text)
     write(reply.fields)
 
 
@@ -2162,28 +2192,6 @@ def share_lines(wanted_lines, room):
                 shares[place] += 1
                 room -= 1
     return shares
-
-
-# ======================================================================================
-# client/errors.py
-# What ends the client, and with which exit status.
-# ======================================================================================
-
-WELL, ENDED_BADLY, USAGE, NO_CONNECTION, REFUSED, WAITED_OUT = 0, 1, 2, 3, 4, 5
-INTERRUPTED, OUTPUT_LOST = 130, 141
-
-
-class ClientError(Exception):
-    """What ends the client with its text on stderr and this exit status."""
-
-    def __init__(self, status, message):
-        super().__init__(message)
-        self.status = status
-
-
-def reason_of(error):
-    """The text of an OSError without its number."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 # ======================================================================================
@@ -2610,7 +2618,9 @@ def parse_command_line(words, commands):
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
         # no value is repeated
-        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])
+        name = unknown[0].partition("=")[0]
+        other = OTHER_NAMES.get(name[1:].upper())
+        parsed.parser.error("unknown option %s%s" % (name, other and "; here it is " + other or ""))
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
@@ -2665,7 +2675,8 @@ def check_arguments(parser, form, arguments):
         parser.error("%s is missing" % required[len(arguments)])
     if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
-        parser.error("%s is one too many" % ascii(name + (equals and "=...")))
+        hint = "; a rule stands in quotes: \"daily at 02:00\"" if "[RULE]" in form else ""
+        parser.error("%s is one too many%s" % (ascii(name + (equals and "=...")), hint))
 
 
 # ======================================================================================
@@ -2689,7 +2700,10 @@ def open_socket(options):
         else:
             connection = socket.create_connection((options.host, options.port), CONNECT_S)
     except (OSError, ValueError) as error:              # a name that is none is a ValueError
-        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (place, reason_of(error)))
+        hint = "; does the agent run? another port is --port or AGENT_PORT" \
+            if isinstance(error, ConnectionRefusedError) and not options.unix else ""
+        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s%s" % (place, reason_of(error),
+                                                                         hint))
     if context is not None:
         try:
             connection = context.wrap_socket(connection, server_hostname=options.host)
@@ -3394,7 +3408,7 @@ def make_crontab(path, is_system, user, home):
     A user has one crontab, whatever the file is called, and so has a system, but that each file of
     a cron.d is one of its own: by these keywords its schedules are found again.
     """
-    path = os.path.abspath(path) if path != "-" else "CRON"
+    path = os.path.abspath(path) if path != "-" else ""
     of_user, in_cron_d = _OF_USER.fullmatch(path), _CRON_D.fullmatch(path)
     if is_system is None:
         is_system = path == "/etc/crontab" or in_cron_d is not None
@@ -3402,7 +3416,7 @@ def make_crontab(path, is_system, user, home):
     keywords = ["cron"] + ["system"] * is_system
     if is_system and in_cron_d:
         keywords.append(to_name(in_cron_d.group(1)))
-    return Crontab(to_name(path) or "CRON", user, home, owner, ",".join(keywords))
+    return Crontab(to_name(path) or "standard input", user, home, owner, ",".join(keywords))
 
 
 def cron_rule(when):

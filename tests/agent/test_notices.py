@@ -11,6 +11,7 @@ import agent as program
 from conftest import sessions_of, wait_for
 from support.notices import add_notice, notice_row, read_messages, send_now, to_file, wait_events, wait_messages
 from support.peers import Hook, Peer, Post
+from support.plans import put_plan, run_plan
 from support.users import Guest
 
 pytestmark = pytest.mark.once
@@ -64,6 +65,18 @@ def test_a_message_has_all_that_is_known(inside):
                      "next": "agentcli.py log %s, then agentcli.py restart %s" % ((session["session"],) * 2)}
     wait_for(lambda: notice_row(inside)["last"], "the time at which it was sent")
     assert (notice_row(inside)["waiting"], notice_row(inside)["message"]) == ("0", "")
+
+
+def test_what_to_type_next_of_a_plan_and_of_what_it_runs(inside):
+    put_plan(inside, {"serial": [{"run": "B"}]})
+    add_notice(inside, to_file(inside))
+    plan, lines = run_plan(inside, status="ERROR")
+    send_now(inside, 2)
+    events = {event["session"]: event["next"] for event in wait_messages(inside)[0]["events"]}
+    child = lines["1.1"]["session"]
+    assert events == {
+        int(plan): "agentcli.py status %s, then agentcli.py restart %s" % (plan, plan),
+        int(child): "agentcli.py log %s, then agentcli.py status %s" % (child, plan)}
 
 
 def test_what_comes_meanwhile_is_in_one_message(inside):
@@ -700,7 +713,7 @@ def test_every_attempt_and_a_limit_that_ends_one_at_once(inside):
     events = wait_messages(inside)[0]["events"]
     assert [event["kind"] for event in events] == ["error"] * 3
     assert events[0]["message"].endswith("attempt 2 of 2 is session %d" % events[1]["session"])
-    assert events[2]["message"].endswith("scenario ONE are open, its limit")
+    assert events[2]["message"].endswith("scenario ONE is at its limit of open sessions: 1")
     inside.ok("STOP %s -IMMEDIATE" % first)
 
 

@@ -111,6 +111,8 @@ def test_one_file_is_enough(shared, tmp_path):
     (("sched",), "usage: agentcli.py sched [-h] COMMAND"), (("sched", "x"), "'x' is no command; agentcli.py sched -h lists them"),
     (("stop",), "SESSION is missing"),
     (("stop", "1", "2"), "'2' is one too many"), (("stop", "1", "--imediate"), "unknown option --imediate"),
+    (("exec", "HELLO", "--sync"), "unknown option --sync; here it is --wait"),
+    (("sched", "add", "A", "HELLO", "-1", "GLOBAL", "daily", "at", "02:00"), "'at' is one too many; a rule stands in quotes"),
     (("sched", "add", "A", "HELLO", "-1"), "CONTEXT is missing"), (("sessions", "--limit"), "--limit"),
     (("import",), "FILE... is missing"), (("sessions", "-x"), "-x"),
     (("ping", "--port", "70000"), "--port: must be a number from 1 to 65535, not '70000'"),
@@ -199,6 +201,7 @@ def test_errors_in_the_spelling_of_the_client(cli, words, told):
 
 @pytest.mark.parametrize("text, spelled", [
     ("exists; replace it with -REPLACE (from a shell --replace)", "exists; replace it with --replace"),
+    ("say who you are: AUTH USER PASSWORD", "say who you are: --user NAME"),
     ("is shown as running; CLEAN mends it", "is shown as running; clean mends it"),
     ("SCHED OFF and SCHED ON begin anew", "sched off and sched on begin anew"),
     ("one too many: STOP SESSION [-IMMEDIATE]", "one too many: stop SESSION [--immediate]"),
@@ -527,7 +530,8 @@ def test_import_and_export(cli, tmp_path):
         assert (result.status, result.out) == (4, "")
     lines = result.err.splitlines()
     assert lines[0] == "agentcli: %s: scenarios[0].name: missing" % bad
-    assert lines[-1].startswith("agentcli: %s: ERR BAD_REQUEST " % bad) and "--crontab" not in result.err
+    assert lines[-1].startswith("agentcli: %s: ERR BAD_REQUEST " % bad) and lines[-1].endswith(" nothing was imported")
+    assert result.err.count("scenarios[0].name: missing") == 1 and "--crontab" not in result.err
     assert cli("import", "-", input=b"{}x").err.startswith("agentcli: standard input: document: Extra data: ")
     exported = cli("export", "TWO")
     assert json.loads(exported.out) == document("TWO") == objects(cli("export", "TWO", "--json"))[0]

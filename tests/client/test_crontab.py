@@ -539,11 +539,11 @@ def test_lines_that_the_agent_refuses(agent):
             b"HOME=/\n@daily f")
     result = run_client(agent.port, "import", "--crontab", "-", "--json", input=text)
     assert result.status == 0 and json.loads(result.out) == {"scenarios": 2, "schedules": 2, "left_out": 4}
-    found = [re.match(r"agentcli: CRON:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
-    assert result.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
+    found = [re.match(r"agentcli: standard input:(\d+): .*: (.+)$", line).groups() for line in result.err.splitlines()[:-1]]
+    assert result.err.endswith("\nagentcli: standard input: lines left out: 4; carried over: 2\n")
     assert found == [("2", "61 1 * * * b"), ("3", "@sometimes c"), ("5", "0 2 * * * d"), ("8", "@daily e")]
-    assert "CRON:2: rule 'cron 61 1 * * *': minute '61' is not 0-59: 61" in result.err and "Mars" in result.err
-    assert "CRON:8: cwd must not be empty: @daily e" in result.err
+    assert "standard input:2: rule 'cron 61 1 * * *': minute '61' is not 0-59: 61" in result.err and "Mars" in result.err
+    assert "standard input:8: cwd must not be empty: @daily e" in result.err
     assert [row["name"] for row in agent.rows("SCHED LIST")] == ["CRON.a", "CRON.f"]
 
 
@@ -573,12 +573,12 @@ def test_a_crontab_that_has_changed(agent):
     result = load(changed)
     assert (result.status, result.out) == (4, "")
     first, second, third, last = result.err.splitlines()
-    assert first.startswith("agentcli: CRON:3: ") and "--replace" in first and first.endswith(": 0 3 * * * true 1")
-    assert second.startswith("agentcli: CRON:4: ") and third.startswith("agentcli: CRON:5: ")
+    assert first.startswith("agentcli: standard input:3: ") and "--replace" in first and first.endswith(": 0 3 * * * true 1")
+    assert second.startswith("agentcli: standard input:4: ") and third.startswith("agentcli: standard input:5: ")
     assert last == "agentcli: ERR EXISTS nothing was imported; --replace takes the lines as they are now"
     result = load(changed, "--replace")
     assert (result.status, result.out) == (0, "scenarios=2 schedules=0 left_out=1\n")
-    assert result.err.splitlines()[1:] == ["agentcli: CRON: lines left out: 1; carried over: 2"]
+    assert result.err.splitlines()[1:] == ["agentcli: standard input: lines left out: 1; carried over: 2"]
 
 
 def test_a_line_more_renames_nothing(agent):
@@ -608,7 +608,7 @@ def test_what_a_crontab_no_longer_has(agent, tmp_path):
     assert run_client(agent.port, "import", "--crontab", str(folder / "x")).status == 0
     agent.ok("SCHED ADD CRON.own HELLO -1 GLOBAL 'daily at 02:00' -KEYWORDS=cron")
     assert load("0 1 * * * true a\n0 2 * * * true b\n").err == ""
-    gone = "agentcli: CRON: schedule CRON.true_a stands for none of the lines"
+    gone = "agentcli: standard input: schedule CRON.true_a stands for none of the lines"
     for options in ((), ("--dry-run",), ("--dry-run", "--prune")):
         assert load("0 2 * * * true b\n", *options).err == gone + ", and fires as before: --prune deletes it\n"
     assert set(rules(agent)) == {"CRON.own", "CRON.true_a", "CRON.true_b", "CRON.true_x"}
@@ -628,7 +628,7 @@ def test_words_that_are_no_programs_here(agent):
     text = "*/5 * * * * ubuntu x\n0 1 * * * root y\n0 2 * * * true z\n0 3 * * * /no/x y\n0 4 * * * x\n0 5 * * * while y\n"
     result = load(text)
     assert result.out == "scenarios=6 schedules=6 left_out=0\n"
-    told_of = re.findall("CRON:(\\d): (\\w+) is no program of this host; if it is a user, .*say --system yes", result.err)
+    told_of = re.findall("standard input:(\\d): (\\w+) is no program of this host; if it is a user, .*say --system yes", result.err)
     assert told_of == [("1", "ubuntu"), ("2", "root")] and result.err.count("\n") == 2
     assert "no program" not in load(text, "--system", "no").err
     assert "is of user ubuntu, and the agent does not change users" in load(text, "--system", "yes").err
@@ -637,7 +637,7 @@ def test_words_that_are_no_programs_here(agent):
 def test_a_step_larger_than_its_field(agent):
     result = loader(agent)("*/90 * * * * true\n")
     assert result.out == "scenarios=1 schedules=1 left_out=0\n"
-    assert result.err == ("agentcli: CRON:1: '*/90' is minute 0 of each hour: the step is larger than what it goes over: "
+    assert result.err == ("agentcli: standard input:1: '*/90' is minute 0 of each hour: the step is larger than what it goes over: "
                           "*/90 * * * * true\n")
     assert agent.ok("SCHED SET CRON.true -RULE='cron 0 */24 * * *'")["note"].startswith("'*/24' is hour 0 of each day")
     assert "note" not in agent.ok("SCHED SET CRON.true -RULE='cron */30 * * * *'")
@@ -650,9 +650,9 @@ def test_a_dry_run_ends_as_the_import(agent):
     dry = load(text, "--dry-run", "--json")
     assert [row["name"] for row in objects(dry)] == ["CRON.c", "CRON.e"]
     assert agent.rows("SCHED LIST") == agent.rows("SCENARIOS")[1:] == []
-    assert "CRON:1: rule 'cron 0 0 30 2 *': can never fire" in dry.err and "CRON:2: rule 'cron 61" in dry.err
-    assert "CRON:5: '*/90' is minute 0" in dry.err
-    assert dry.err.endswith("\nagentcli: CRON: lines left out: 4; carried over: 2\n")
+    assert "standard input:1: rule 'cron 0 0 30 2 *': can never fire" in dry.err and "standard input:2: rule 'cron 61" in dry.err
+    assert "standard input:5: '*/90' is minute 0" in dry.err
+    assert dry.err.endswith("\nagentcli: standard input: lines left out: 4; carried over: 2\n")
     result = load(text)
     assert (result.status, result.out, result.err) == (0, "scenarios=2 schedules=2 left_out=4\n", dry.err)
     for changed, options, status in ((text, (), 0), ("X=1\n0 1 * * * c\n", (), 4),
@@ -682,7 +682,7 @@ def test_a_dry_run_shows_a_line_for_each_entry(make_agent, tmp_path):
     (tmp_path / "other").write_text("0 4 * * * true d\n")
     rows = objects(run_client(agent.port, "import", "--crontab", "-", str(tmp_path / "other"), "--dry-run", "--json",
                        input=text.encode()))
-    assert [(row["crontab"], row["line"]) for row in rows] == [("CRON", 3), ("CRON", 4), ("CRON", 5), ("other", 1)]
+    assert [(row["crontab"], row["line"]) for row in rows] == [("standard input", 3), ("standard input", 4), ("standard input", 5), ("other", 1)]
 
 
 def test_from_cron_to_the_agent_under_a_hold(agent):

@@ -96,7 +96,7 @@ def test_what_a_session_that_takes_too_long_tells(ill):
 
 def test_when_it_does_not_answer(tmp_path):
     result = run_client(1, "ping")
-    assert result.status == 3 and "Connection refused" in result.err and "Connection refused" in TOPIC
+    assert result.status == 3 and "Connection refused; does the agent run?" in result.err and "Connection refused" in TOPIC
     done = subprocess.run([sys.executable, str(AGENT), "--master", str(tmp_path / "none.db"), "--port", "0"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=LIMIT_S)
     assert done.returncode == 1 and b"does not exist; --create" in done.stderr

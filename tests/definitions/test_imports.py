@@ -34,6 +34,19 @@ def warnings_of(agent, *scenarios):
     return warnings
 
 
+@pytest.mark.parametrize("command, env, names", [
+    ("ls $src $dst; ls \"$src\"", {}, ["dst", "src"]), ("ls ${src} $VAR_src \\$src $other $srcs $$src $1", {}, []),
+    ("src=1; ls $src", {}, []), ("for src in a b; do ls $src; done", {}, []), ("cat x | while read -r a src; do ls $src; done", {}, []),
+    ("x=$src; for a in $dst; do :; done", {}, ["src"]), ("ls $src", {"src": "x"}, []), (["echo", "$src"], {}, []),
+    ("awk '{ print $src }' x; ls $dst", {}, ["dst"])])
+def test_a_variable_behind_a_bare_dollar_is_told(inside, command, env, names):
+    scenario = named_scenario(("a", {}), variables={"src": "", "dst": ""})
+    scenario["steps"][0]["tasks"] = [{"type": "os", "command": command, "env": env}]
+    warning = "%s: a variable of the shell, which is empty; the scenario's is %s" % (
+        ", ".join("$" + name for name in names), ", ".join("${%s}" % name for name in names))
+    assert warnings_of(inside, scenario) == ({"scenarios[0].steps[0].tasks[0].command": warning} if names else {})
+
+
 WHOLE = {
     "contexts": ["DEV"], "calendars": [{"name": "HOLIDAYS", "dates": ["2026-12-25"]}],
     "data_servers": [{"name": "FILE", "driver": "sqlite3", "database": "/tmp/none.db"}],

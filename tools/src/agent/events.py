@@ -9,9 +9,10 @@ from ..base.vocabulary import DEFAULT_PORT, HEARTBEAT_S
 from ..definitions.notices import NOTICE_KINDS
 from ..definitions.reader import Definitions
 from ..store.endings import is_by_operator
-from ..store.happenings import (drop_happenings, find_end, find_usual, list_happenings,
-                                list_unnoted, note_all_ends, note_long, read_last_lines)
-from .letters import make_event
+from ..store.happenings import (drop_happenings, find_end, find_family, find_usual,
+                                list_happenings, list_unnoted, note_all_ends, note_long,
+                                read_last_lines)
+from .letters import list_next, make_event
 
 TAKEN_AT_ONCE = 200     # happenings
 TAKING_S = 1.0          # of one repository at a look; then others have their turn, and the sending
@@ -95,8 +96,11 @@ class Events:
             lined[notice["name"]] = lined.get(notice["name"], 0) + 1
             if "lines" not in event and row["session"] and lined[notice["name"]] <= LINED_EVENTS:
                 event["lines"] = repository.db.read(read_last_lines, row["session"])
+            if "family" not in event:
+                event["family"] = repository.db.read(find_family, row["session"])
             yield notice["name"], notice["group_s"], make_event(
-                kind, row, kinds[kind], event.get("lines", []), self.tell_commands)
+                kind, row, kinds[kind], event.get("lines", []),
+                self.tell_commands(list_next(kind, row, *event["family"])))
 
     def _find_kinds(self, repository, row, notices):
         """{kind: message}: what a row of happening is."""

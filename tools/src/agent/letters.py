@@ -13,23 +13,25 @@ _EVENT_WORDS = {"error": "ended in ERROR", "stopped": "was STOPPED", "failed": "
           "stale": "was interrupted by a crash", "test": "is a test"}
 
 
-def make_event(kind, row, message, lines, tell_commands):
-    """An event of JSON of a row of happening; tell_commands([words]) gives the lines of the client.
-    """
+def make_event(kind, row, message, lines, commands):
+    """An event of JSON of a row of happening; `commands` is what to type next."""
     return {"kind": kind, "scenario": row["scenario"], "session": row["session"],
             "schedule": row["schedule"], "due": row["due"] and to_local(row["due"]),
             "message": message, "lines": lines,
-            "next": tell_commands(_tell_next(kind, row["session"], row["schedule"]))}
+            "next": commands}
 
 
-def _tell_next(kind, session, schedule):
-    """The words of the client that tell more, or mend it."""
+def list_next(kind, row, parent, is_plan):
+    """The words of the client that tell more of a row of happening, or mend it. A load plan prints
+    nothing itself; what a session has started is mended by that one, its `parent`."""
+    session = row["session"]
     if session is None or kind == "late":
-        return ["sched why %s" % schedule]
+        return ["sched why %s" % row["schedule"]]
     if kind in ("error", "stopped"):
-        return ["log %d" % session, "restart %d" % session]
+        return ["status %d" % session if is_plan else "log %d" % session,
+                "status %d" % parent if parent else "restart %d" % session]
     if kind == "long":
-        return ["log %d --follow" % session, "stop %d" % session]
+        return ["%s %d --follow" % ("wait" if is_plan else "log", session), "stop %d" % session]
     return ["status %d" % session]
 
 

@@ -15,11 +15,12 @@ first steps:
 
 Exit status: 0 stopped as asked, or done; 1 it cannot start, or something was found or refused,
 and it says what; 2 wrong usage."""
-# title -> names of options without their dashes; a new option stands last until it is here
+# title -> names of options without their dashes; each option stands in one
 OPTION_GROUPS = (
     ("the agent and its repositories", "name master create host-id keep-days clean-every "
-     "insecure-fs"),
-    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca"),
+     "insecure-fs engine-look engine-patience"),
+    ("where it listens", "host port unix unix-mode tls-cert tls-key tls-client-ca "
+     "page-host"),
     ("who may, and what", "no-owner allow-types root run-as as-root insecure"),
     ("how much", "max-sessions max-queue max-output max-line max-connections max-per-address "
      "max-requests stranger-timeout idle-timeout line-timeout send-timeout"),

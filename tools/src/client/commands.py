@@ -11,7 +11,7 @@ from ..base.forms import VERB_FORMS, list_parts
 from .words import as_typed, quote, render_option
 from .command import Choice, Command, own
 from .settings import DEFAULT_HOST, parse_port
-from .spelling import spell
+from .spelling import OTHER_NAMES, spell
 from .pictures import show_coming, show_sessions, show_status
 from .shown import (show_acknowledgement, show_document, show_listing, show_log, show_record,
                     show_text)
@@ -198,7 +198,9 @@ def parse_command_line(words, commands):
     unknown = [word for word in others if re.fullmatch(r"-[^\d\s]\S*", word)]
     if unknown:
         # no value is repeated
-        parsed.parser.error("unknown option %s" % unknown[0].partition("=")[0])
+        name = unknown[0].partition("=")[0]
+        other = OTHER_NAMES.get(name[1:].upper())
+        parsed.parser.error("unknown option %s%s" % (name, other and "; here it is " + other or ""))
     form = re.findall(r"\[.*?\]|\S+", parsed.command.arguments)
     is_variable = _VARIABLE.fullmatch if any("=" in name for name in form) else lambda word: None
     arguments = [word for word in others if not is_variable(word)] + literal
@@ -253,4 +255,5 @@ def check_arguments(parser, form, arguments):
         parser.error("%s is missing" % required[len(arguments)])
     if len(arguments) > len(form) and not any(name.strip("]").endswith("...") for name in form):
         name, equals, _ = arguments[len(form)].partition("=")
-        parser.error("%s is one too many" % ascii(name + (equals and "=...")))
+        hint = "; a rule stands in quotes: \"daily at 02:00\"" if "[RULE]" in form else ""
+        parser.error("%s is one too many%s" % (ascii(name + (equals and "=...")), hint))

@@ -275,7 +275,7 @@ def make_crontab(path, is_system, user, home):
     A user has one crontab, whatever the file is called, and so has a system, but that each file of
     a cron.d is one of its own: by these keywords its schedules are found again.
     """
-    path = os.path.abspath(path) if path != "-" else "CRON"
+    path = os.path.abspath(path) if path != "-" else ""
     of_user, in_cron_d = _OF_USER.fullmatch(path), _CRON_D.fullmatch(path)
     if is_system is None:
         is_system = path == "/etc/crontab" or in_cron_d is not None
@@ -283,7 +283,7 @@ def make_crontab(path, is_system, user, home):
     keywords = ["cron"] + ["system"] * is_system
     if is_system and in_cron_d:
         keywords.append(to_name(in_cron_d.group(1)))
-    return Crontab(to_name(path) or "CRON", user, home, owner, ",".join(keywords))
+    return Crontab(to_name(path) or "standard input", user, home, owner, ",".join(keywords))
 
 
 def cron_rule(when):

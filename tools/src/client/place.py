@@ -19,7 +19,10 @@ def open_socket(options):
         else:
             connection = socket.create_connection((options.host, options.port), CONNECT_S)
     except (OSError, ValueError) as error:              # a name that is none is a ValueError
-        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s" % (place, reason_of(error)))
+        hint = "; does the agent run? another port is --port or AGENT_PORT" \
+            if isinstance(error, ConnectionRefusedError) and not options.unix else ""
+        raise ClientError(NO_CONNECTION, "cannot connect to %s: %s%s" % (place, reason_of(error),
+                                                                         hint))
     if context is not None:
         try:
             connection = context.wrap_socket(connection, server_hostname=options.host)

@@ -6,6 +6,7 @@ import sys
 from ..base.controls import show_controls
 from .colours import is_terminal
 from .words import _FIELD, parse_fields
+from .errors import ClientError
 from .spelling import spell
 from .tables import is_too_wide, printable, put_safe, put_table, to_reader
 
@@ -59,12 +60,18 @@ def put_record(row):
 def show_acknowledgement(reply, is_json, origin=""):
     """A reply of fields. Data lines that are no fields are the faults that stand before an ERR;
     `origin`: in what."""
-    write = put_json if is_json else put_fields
-    for line in reply:
-        if _FIELD.match(line):
-            write(parse_fields(line))
-        else:
-            complain(origin + spell(line))
+    write, fault = put_json if is_json else put_fields, None
+    try:
+        for line in reply:
+            if _FIELD.match(line):
+                write(parse_fields(line))
+            else:
+                complain(origin + spell(line))
+                fault = fault or spell(line)
+    except ClientError as error:    # it repeats the first fault
+        text = str(error)
+        raise ClientError(error.status, text[:-len(": " + fault)]
+                          if fault and text.endswith(": " + fault) else text)
     write(reply.fields)
 
 

@@ -14,6 +14,8 @@ _VERBS = sorted((form.name for form in VERB_FORMS), key=len, reverse=True)
 # a quoted text; an option; a verb
 _SPELLED = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w-])-[A-Z][A-Z_]+|(?<![\w.=-])(?:%s)(?![\w.=-])'
                    % "|".join(_VERBS))
+# how one says who he is, over the port and here
+_LOGIN = "AUTH USER PASSWORD", "--user NAME"
 _FROM_A_SHELL = re.compile(r"-[A-Z_]+ \(from a shell (--[a-z-]+)\)")
 
 
@@ -33,7 +35,7 @@ def spell(text):
             return spell_known(word)
         before = match.string[:match.start()].split()[-1:]
         return word if NOUNS.intersection(before) else word.lower()
-    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text))
+    return _SPELLED.sub(spell_word, _FROM_A_SHELL.sub(r"\1", text.replace(*_LOGIN)))
 
 
 def spell_known(word):

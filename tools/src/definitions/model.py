@@ -15,7 +15,7 @@ from .engines import list_missing, list_task_engines
 from .kinds import VALUES, check_size
 from .fields import SCHEDULE_FIELDS, TASK_TYPES
 from .plan import FOR_EACH, PlanNode, QuerySource, is_empty, list_runs, walk_plan
-from .references import list_references
+from .references import list_references, list_shell_names
 
 
 class Task(NamedTuple):
@@ -84,8 +84,8 @@ class Scenario(NamedTuple):
                 {name: value for name, value in variables.items() if name in self.secrets})
 
     def list_warnings(self):
-        """[(path, reason)] of steps that nothing leads to, and of those that handle an error and
-        that success falls into."""
+        """[(path, reason)] of steps that nothing leads to, of those that handle an error and that
+        success falls into, and of variables that the shell would look for as its own."""
         if self.plan is not None:
             yield from self._list_plan_warnings()
             return
@@ -106,6 +106,21 @@ class Scenario(NamedTuple):
                              "too: give that an on_ok" % (
                                  step.name, " and ends in FAIL" if step.on_ok == FAIL else "",
                                  self.steps[index - 1].name))
+            yield from self._list_shell_warnings(path, step)
+
+    def _list_shell_warnings(self, path, step):
+        """Of the string commands of a step that have `$name` instead of `${name}`."""
+        for index, task in enumerate(step.tasks):
+            if task.type != "os" or not isinstance(task.fields["command"], str):
+                continue
+            names = [name for name in list_shell_names(task.fields["command"])
+                     if (name in self.variables or name in self.secrets)
+                     and name not in task.fields["env"]]
+            if names:
+                yield "%s.tasks[%d].command" % (path, index), (
+                    "%s: a variable of the shell, which is empty; the scenario's is %s" % (
+                        ", ".join("$" + name for name in names),
+                        ", ".join("${%s}" % name for name in names)))
 
     def _list_plan_warnings(self):
         if "on_stale" in self.document:

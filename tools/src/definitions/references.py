@@ -6,6 +6,8 @@ from ..base.errors import TooLong
 
 _REFERENCE = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+_SHELL_NAME = re.compile(r"(?<![\\$])\$([A-Za-z_][A-Za-z0-9_]*)")
+
 
 def substitute(text, values):
     """`${name}` -> values[name], `$$` before a brace -> `$`; every other `$` stays. TooLong."""
@@ -26,6 +28,15 @@ def shell_command(text):
     """A string command: `${name}` becomes `${VAR_name}`, so no value can become shell text."""
     return _REFERENCE.sub(lambda match: match.group() if not match.group(1) else
                           "${%s}" % environment_name(match.group(1)), text).replace("$${", "${")
+
+
+def list_shell_names(command):
+    """The names behind a bare `$` of a string command, which the shell replaces; without those
+    that it sets itself, by `name=`, `for`, `read` or the like, and what stands in single quotes."""
+    text = re.sub("'[^']*'", "", command)
+    return [name for name in sorted(set(_SHELL_NAME.findall(text))) if not re.search(
+        r"(?<![$\w])(?:%s=|(?:for|read|export|local|getopts)\b[^;&|\n]*\b%s\b)" % (name, name),
+        command)]
 
 
 def find_code_fault(code):

@@ -309,7 +309,11 @@ def decide_parallel(node):
         return None
     text = node.warning
     if node.errors:
-        text = "%d of %d failed, the last: %s" % (node.errors, count, node.cause)
+        waiting = count - node.next - sum(
+            index >= node.next and (child.is_well or child.run >= node.run)
+            for index, child in node.children.items())
+        text = "%d of %d failed%s, the last: %s" % (
+            node.errors, count, ", %d did not begin" % waiting if waiting else "", node.cause)
     if node.errors > body.max_errors:
         return Decision(status=ERROR, message=text)
     return Decision(status=WARNING if text else DONE, message=text)

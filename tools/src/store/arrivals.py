@@ -141,7 +141,7 @@ class Arrivals:
             % ",".join("?" * len(replaces)),
             (scenario.name,) + tuple(replaces) + (limit,)).fetchone()[0]
         outcome = weigh_limit(limit, scenario.concurrency["on_limit"], count)
-        text = "%d sessions of scenario %s are open, its limit" % (limit, scenario.name)
+        text = "scenario %s is at its limit of open sessions: %d" % (scenario.name, limit)
         if outcome == "skip":
             raise Busy(text)
         return WAITING if outcome else status, text if outcome == "error" else ""

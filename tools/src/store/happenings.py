@@ -115,6 +115,14 @@ def find_end(connection, session):
         find_time(row["begun"]), find_time(row["ended"]), row["message"], bool(row["is_long"]))
 
 
+def find_family(connection, session):
+    """(the session that has started it or None, whether it is a load plan that has begun)."""
+    row = connection.execute(
+        "select parent, exists (select 1 from plan_node where session=session.id) from session"
+        " where id=?", (session,)).fetchone()
+    return (None, False) if row is None else (row[0], bool(row[1]))
+
+
 def read_last_lines(connection, session):
     """The last lines that the tasks of a session printed, secrets masked as in its log."""
     rows = connection.execute(
