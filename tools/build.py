@@ -111,7 +111,8 @@ class Module:
         # from Python 3.12 on the table of a module has nothing of its comprehensions
         bound = {name.split(".")[0] for each in self.imports for name in each.names}
         for node in (each for each in tree.body if isinstance(each, ast.Assign)):
-            self.used.update(bound.intersection(name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)))
+            self.used.update(bound.intersection(
+                name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)))
         self._check_names()
 
     def _take_import(self, node):
