@@ -30481,8 +30481,8 @@ command, in small letters:
 and options of one.
 
 - `--host` and `--port` say where the agent is; else the environment does, `AGENT_HOST` and
-  `AGENT_PORT`; else it is 127.0.0.1 and 20910. As `--host` says that,
-  `-HOST` of `CLEAN` is `clean --of-host ID`; `-SYNC` of `EXEC` is `--wait`.
+  `AGENT_PORT`; else it is 127.0.0.1 and 20910. Two options of verbs have other names here:
+  `-HOST` of `CLEAN` is `--of-host ID`, `-SYNC` of `EXEC` is `--wait`.
 - `~/.agentcli` knows several agents by name. `--host night`, or `AGENT_HOST=night`, takes what
   stands in its section `night`; who names none gets the section `default`, where there is one. An
   option wins over the section, that over `AGENT_PORT`. Others must not be able to write the file.
@@ -30521,7 +30521,8 @@ and options of one.
 - `check FILE...` has the agent check documents, as `import --dry-run` does, also where a version
   that is there differs: faults with their places, exit status 1. `diff FILE` says what an import
   would change, as a diff of JSON, and what the agent has that the document lacks (`only there`,
-  which is no difference); exit status 1 where it would change something. Both need an agent.
+  a few names of each kind, `--json` has all; that is no difference); exit status 1 where it would
+  change something. Both need an agent.
 - `edit SCENARIO [VERSION]` opens a scenario in `VISUAL`, else `EDITOR`, else `vi`, in a file of
   mode 0600, has it checked, asks again on faults, and imports it under the version after the
   latest: 001, 002; 1.9, 1.10. Who types another version there gets that one; `--replace` keeps it.

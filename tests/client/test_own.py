@@ -78,6 +78,10 @@ def test_diff(agent, tmp_path):
     result = run_client(agent.port, "diff", str(path))
     assert (result.status, result.err) == (0, "") and set(result.out.splitlines()) == {
         "only there  scenario HELLO 001", "only there  context GLOBAL"}
+    agent.import_document({"scenarios": [of_command("A%d" % number) for number in range(9)]})
+    assert run_client(agent.port, "diff", str(path)).out.splitlines() == [
+        "only there  scenario A0 1, A1 1, A2 1, A3 1, A4 1 and 5 more", "only there  context GLOBAL"]
+    assert run_client(agent.port, "diff", "--json", str(path)).out.count('"only there"') == 11
     document["scenarios"] = [of_command("A", "false"), of_command("B"), of_command("NEW")]
     document["schedules"][0]["rule"] = "daily at 03:00"
     path.write_text(json.dumps(document))

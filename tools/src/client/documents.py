@@ -17,6 +17,7 @@ KINDS = {"scenarios": "scenario", "schedules": "schedule", "contexts": "context"
          "data_servers": "data_server", "logical_schemas": "logical_schema",
          "calendars": "calendar", "engines": "engine", "notices": "notice"}
 ONLY_THERE = "only there"
+ONLY_THERE_SHOWN = 5    # names of a kind
 CHANGE_COLOURS = {"new": GREEN, "changed": YELLOW, ONLY_THERE: CYAN}
 MARK_COLOURS = {"+": GREEN, "-": RED, "@": CYAN}
 
@@ -126,13 +127,28 @@ def diff_document(options, paths, words):
         lines = compare(theirs.get(key), ours.get(key)) if row["change"] == "changed" else []
         if options.json:
             put_json(dict(row, diff=lines))
-        elif row["change"] != "same":
+        elif row["change"] not in ("same", ONLY_THERE):
             put_safe("%s  %s" % (paint(row["change"], CHANGE_COLOURS[row["change"]], is_coloured),
                                  " ".join(map(printable, filter(None, key)))))
             for line in lines:
                 colour = MARK_COLOURS.get(line[:1])
                 put_safe("    " + paint(printable(line), colour, is_coloured and colour))
+    if not options.json:
+        show_only_there([row for row in rows if row["change"] == ONLY_THERE], is_coloured)
     return ENDED_BADLY if any(row["change"] in ("new", "changed") for row in rows) else WELL
+
+
+def show_only_there(rows, is_coloured):
+    """A line for each kind of what the agent has beside a document; of many the first few."""
+    for kind in KINDS.values():
+        names = [" ".join(filter(None, (row["name"], row["version"])))
+                 for row in rows if row["kind"] == kind]
+        more = len(names) - ONLY_THERE_SHOWN
+        if names:
+            put_safe("%s  %s %s%s" % (
+                paint(ONLY_THERE, CHANGE_COLOURS[ONLY_THERE], is_coloured), kind,
+                printable(", ".join(names[:ONLY_THERE_SHOWN])),
+                " and %d more" % more if more > 0 else ""))
 
 
 def compare(theirs, ours):
