@@ -576,6 +576,18 @@ def test_the_same_values_at_a_restart(inside, tmp_path):
     assert set(wait_plan(inside, number)) == {"1", "1.1"}
 
 
+def test_fewer_values_in_a_later_attempt(inside, tmp_path):
+    """What a loop runs over is as it was when that began last, also after a restart."""
+    for name in "abc":
+        (tmp_path / (name + ".in")).write_text("")
+    put_plan(inside, {"serial": [{"serial": [
+        {"for_each": {"variable": "v", "files": str(tmp_path / "*.in")}, "do": {"run": "A"}}, {"run": "L"}],
+        "restart": "all", "attempts": 2}, {"run": "B"}]}, leaf("L", "cd %s && rm b.in c.in && exit 1; true" % tmp_path))
+    run_plan(inside, status="ERROR")
+    assert query(inside.work, "select place, value from plan_value") == [
+        ("1.1.1", str(tmp_path / "a.in"))]
+
+
 # -- the agent ends ----------------------------------------------------------------------
 
 @pytest.mark.parametrize("restart, count", [("task", 2), ("session", 3)])
