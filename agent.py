@@ -20049,7 +20049,8 @@ class PlanSteps:
         self.scope = Scope(None, values)
         self.root, self.halt = None, None       # `halt`: the plan is ended, as (status, message)
         self._now = 0.0
-        self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
+        self._todo, self._starved = collections.deque(), collections.deque()
+        self._ready = collections.OrderedDict()     # NodeStates, each once
         self._changes, self._stops, self._questions = [], [], []
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
@@ -20093,7 +20094,7 @@ class PlanSteps:
         if plan.timeout_s is not None:
             self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            self._ready.append(node)
+            self._ready[node] = True
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
