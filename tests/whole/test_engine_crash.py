@@ -2,6 +2,8 @@
 import pytest
 
 from conftest import is_alive, wait_for
+from support.outside import query
+from support.plans import make_plan
 from support.engines import add_engine, batch, engine_scenario     # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.once
@@ -100,6 +102,25 @@ def test_a_stop_that_a_crash_cut_short_goes_on(hpc, batch):
     assert hpc.ok("WAIT 1001")["status"] == "STOPPED"
     assert batch.calls("cancel")[-1] == "cancel 1"
     wait_for(lambda: not is_alive(int((batch.folder / "1" / "pid").read_text())), "its end")
+
+
+def test_a_child_of_a_plan_that_is_still_to_be_cancelled_is_run_again(hpc, batch):
+    """SHUTDOWN -IMMEDIATE ends it, the engine only after the next start; its node begins again then."""
+    hpc.import_document({"scenarios": [make_plan({"run": "A"})]})
+    hpc.ok("EXEC P")
+    wait_for(lambda: (batch.folder / "ran").exists(), "the job to run")
+    batch.fail("away")
+    hpc.ok("SHUTDOWN -IMMEDIATE")
+    wait_for(lambda: query(hpc.work, "select 1 from session_task where engine_stop not null"), "the cancellation to be noted")
+    hpc.kill()
+    batch.fail("")
+    hpc.start()
+    wait_for(lambda: len(batch.jobs()) == 2, "it to be submitted again")
+    assert batch.calls("cancel")[-1] == "cancel 1" and hpc.status("1001")["status"] == "RUNNING"
+    let_go(batch)
+    assert "exit code 3" in hpc.ok("WAIT 1001")["message"]
+    task = [row for row in hpc.rows("STATUS 2001") if "task" in row]
+    assert [row["status"] for row in task] == ["STOPPED", "ERROR"]
 
 
 def test_killed_at_any_moment_each_ran_once(make_agent, batch):
