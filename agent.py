@@ -20209,6 +20209,9 @@ class PlanSteps:
         missing = [source for source in returns if source not in values]
         if missing:
             return "session %d has no variable %s to be taken back" % (number, missing[0])
+        hidden = [source for source in returns if values[source] is None]
+        if hidden:
+            return "returns.%s: would store a secret of session %d" % (hidden[0], number)
         scope = node.scope
         scope.own.update((target, values[source]) for source, target in returns.items())
         if scope.owner is None:
@@ -20307,7 +20310,8 @@ class PlanTree(PlanSteps):
             self._start(self.root, False)
 
     def end_child(self, number, status, message, values, is_cut, now):
-        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        """A session has ended. `values` are its variables, None where one has a secret of the plan;
+        `is_cut`: SHUTDOWN has ended it."""
         self._now = now
         node = self._children.pop(number, None)
         if node is None:
@@ -20920,6 +20924,8 @@ class PlanCourse:
         for number, status, message, variables, is_cut in ended:
             node = tree.find(number)
             values = json.loads(variables) if node.plan.body.returns else {}
+            values = {name: value if self._journal.mask(value) == value else None
+                      for name, value in values.items()}
             tree.end_child(number, status, message, values, bool(is_cut), now)
         for number in gone:
             tree.end_child(number, ERROR, "it was purged", {}, False, now)

@@ -303,6 +303,18 @@ def test_secrets_are_handed_to_secret_ones_alone(inside):
     assert "is given a secret, and is none in scenario N" in lines["1"]["message"]
 
 
+def test_a_secret_is_not_taken_back(inside, tmp_path):
+    """Neither where the session itself does not know that it is one."""
+    put_plan(inside, {"serial": [{"run": "S"}, {"run": "D", "returns": {"x": "y"}}]},
+             leaf("S", "echo $VAR_pw > %s/pw" % tmp_path, variables={"pw": {"secret": True}}),
+             {"name": "D", "version": "1", "variables": {"x": ""}, "steps": [{"name": "main", "tasks": [
+                 {"type": "os", "command": "cat %s/pw" % tmp_path, "capture": "x"}]}]},
+             variables={"pw": {"secret": True}, "y": ""})
+    number, lines = run_plan(inside, "P pw=hunter22", "ERROR")
+    assert lines["1.2"]["message"] == "returns.x: would store a secret of session %s" % lines["1.2"]["session"]
+    assert plan_variable(inside, number, "y") == ""
+
+
 def test_what_a_run_asks_for(inside):
     inside.import_document({"contexts": ["PROD", "TEST"]})
     put_plan(inside, {"parallel": [{"run": "${what}", "name": "a"}, {"run": "A", "name": "b", "context": "${where}",

@@ -175,6 +175,9 @@ class PlanSteps:
         missing = [source for source in returns if source not in values]
         if missing:
             return "session %d has no variable %s to be taken back" % (number, missing[0])
+        hidden = [source for source in returns if values[source] is None]
+        if hidden:
+            return "returns.%s: would store a secret of session %d" % (hidden[0], number)
         scope = node.scope
         scope.own.update((target, values[source]) for source, target in returns.items())
         if scope.owner is None:
