@@ -8172,6 +8172,10 @@ class Endings:
                                      message=message):
             return None
         ending = self._tell(connection, row, status, message, now)
+        if status in RESTARTABLE:       # of a plan that has lost its course
+            connection.execute(
+                "update plan_node set status=?, message=?, ended=?, due=null where session=?"
+                " and status='RUNNING'", (status, message, to_text(now), session))
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending

@@ -817,3 +817,18 @@ def test_from_the_whole_plan(inside):
     inside.ok("RESTART %s -FROM=all" % number)
     wait_plan(inside, number)
     assert len(plan_children(inside, number)) == 4
+
+
+def test_a_plan_that_cannot_be_read_any_more(make_inside):
+    """It ends, and with it what was open of its nodes."""
+    agent = make_inside("--max-sessions", "4").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "W"}, {"run": "A"}]})
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: node_states(plan_nodes(agent, number)).get("1.2") == "DONE", "the other to end")
+    agent.stop()
+    change(agent.work, "update definition set body='{' where body like '%\"plan\"%'")
+    agent.start()
+    lines = wait_plan(agent, number, "ERROR")
+    assert node_states(lines) == {"1": "ERROR", "1.1": "ERROR", "1.2": "DONE"}
+    assert lines["1"]["message"] == agent.status(number)["message"]
