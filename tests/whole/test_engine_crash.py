@@ -2,7 +2,7 @@
 import pytest
 
 from conftest import is_alive, wait_for
-from support.outside import query
+from support.outside import change, query
 from support.plans import make_plan
 from support.engines import add_engine, batch, engine_scenario     # noqa: F401 (a fixture)
 
@@ -143,3 +143,20 @@ def test_a_folder_that_a_crash_has_left_is_deleted(hpc, batch):
     hpc.kill()
     hpc.start()
     wait_for(lambda: not list(batch.spool.iterdir()), "the spool to be cleared")
+
+
+def test_time_outs_count_from_the_begin_whatever_agent_it_was(hpc, batch):
+    """Of the session, the step and the task: all began two hours before the agent was lost."""
+    task, names = {"type": "os", "command": "sleep 600"}, ("session", "step", "task")
+    scenarios = [engine_scenario("X" + name, dict(task, **({"timeout": "1h"} if name == "task" else {})),
+                                 **({"timeout": "1h"} if name == "session" else {})) for name in names]
+    scenarios[1]["steps"][0]["timeout"] = "1h"
+    add_engine(hpc, batch, *scenarios)
+    sessions = [hpc.ok("EXEC X" + name)["session"] for name in names]
+    wait_for(lambda: len(batch.jobs()) == 3, "them to be there")
+    hpc.kill()
+    change(hpc.work, *["update %s set begun=strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', begun, '-2 hours')" % table
+                       for table in ("session", "session_step", "session_task")])
+    hpc.start()
+    assert ["time-out of the %s after 3600 s" % name in hpc.ok("WAIT %s -TIMEOUT=40" % session)["message"]
+            for name, session in zip(names, sessions)] == [True] * 3
