@@ -7632,7 +7632,8 @@ class Circles:
 
     def list(self, starts):
         """Yields a circle with a plan of each group of scenario versions that lead to one another:
-        [((name, version), path of what starts the next)]. `starts` are where the looking begins."""
+        [((name, version), path of what starts the next), ..., (its begin again, nothing)]. Then
+        those that lead to another version of a plan. `starts` are where the looking begins."""
         graph, plans = self._make_graph(starts)
         groups = group_places(graph)
         covered = set()                    # groups
@@ -7640,6 +7641,12 @@ class Circles:
             way = [] if groups[place] in covered else find_way_back(graph, groups, place)
             if way:
                 covered.add(groups[place])
+                yield way
+        versions = collections.Counter(name for name, _ in graph)
+        for place in plans:
+            way = groups[place] not in covered and versions[place[0]] > 1 and find_way(
+                graph, place, lambda other, place=place: other[0] == place[0])
+            if way:
                 yield way
 
     def _make_graph(self, starts):
@@ -7699,19 +7706,28 @@ def group_places(graph):
 
 
 def find_way_back(graph, groups, start):
-    """The shortest way from a place to itself as [(place, path)]; empty: there is none."""
+    """The shortest way from a place to itself, as find_way()."""
+    return find_way(graph, start, lambda place: place == start,
+                    lambda place: groups[place] == groups[start])
+
+
+def find_way(graph, start, is_end, is_near=lambda _: True):
+    """The shortest way from a place to an end, over such as are near, as [(place, path), ..., (the
+    end, nothing)]; empty: there is none."""
     ways, to_follow = {}, collections.deque([start])    # place -> (the one before it, path)
-    while to_follow and start not in ways:
+    while to_follow:
         place = to_follow.popleft()
         for following, path in graph[place].items():
-            if following not in ways and groups[following] == groups[start]:
-                ways[following] = place, path
-                to_follow.append(following)
-    way, place = [], start
-    while start in ways and (not way or place != start):
-        way.append(ways[place])
-        place = ways[place][0]
-    return way[::-1]
+            if following in ways or not is_near(following):
+                continue
+            ways[following] = place, path
+            if is_end(following):
+                way = [(following, None)]
+                while len(way) == 1 or way[-1][0] != start:
+                    way.append(ways[way[-1][0]])
+                return way[::-1]
+            to_follow.append(following)
+    return []
 
 
 # ======================================================================================
@@ -8815,9 +8831,10 @@ class Imports:
         faults = []
         for circle in Circles(self._scenarios, find).list(places):
             names = ["%s %s" % place for place, _ in circle]
-            for index, (place, path) in enumerate(circle):
+            for index, (place, path) in enumerate(circle[:-1]):
                 if place in places:
-                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    way = names if names[0] != names[-1] else names[index:-1] + names[:index + 1]
+                    way = " > ".join(shorten_way(way))
                     faults.append((places[place] + path, "a plan cannot start itself: " + way))
                     break
         return faults
@@ -29165,7 +29182,8 @@ ended well, is not run again; what still runs is waited for. Attempts are counte
 
 ### Circles
 
-A plan cannot start itself, also not by way of others or of `scenario` tasks that wait. An import
+A plan cannot start itself, nor another version of its own, also not by way of others or of
+`scenario` tasks that wait. An import
 refuses that where it knows all of the way: the path is that of the run, the reason names the
 plans between. Where a variable decides, or a scenario came later, it is an error when that run
 would begin.
