@@ -31656,6 +31656,8 @@ MANUAL_CHANGES = r"""
   show nothing at all, and for some seconds `SESSIONS`, too: what the others hold is shown now, and
   then the error.
 - `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
+- A time-out of what a start of the agent takes up again counts from its begin: each start gave an
+  adopted session its whole `timeout` anew.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,
