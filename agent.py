@@ -7670,7 +7670,8 @@ class Circles:
 
     def list(self, starts):
         """Yields a circle with a plan of each group of scenario versions that lead to one another:
-        [((name, version), path of what starts the next)]. `starts` are where the looking begins."""
+        [((name, version), path of what starts the next), ..., (its begin again, nothing)]. Then
+        those that lead to another version of a plan. `starts` are where the looking begins."""
         graph, plans = self._make_graph(starts)
         groups = group_places(graph)
         covered = set()                    # groups
@@ -7678,6 +7679,12 @@ class Circles:
             way = [] if groups[place] in covered else find_way_back(graph, groups, place)
             if way:
                 covered.add(groups[place])
+                yield way
+        versions = collections.Counter(name for name, _ in graph)
+        for place in plans:
+            way = groups[place] not in covered and versions[place[0]] > 1 and find_way(
+                graph, place, lambda other, place=place: other[0] == place[0])
+            if way:
                 yield way
 
     def _make_graph(self, starts):
@@ -7737,19 +7744,28 @@ def group_places(graph):
 
 
 def find_way_back(graph, groups, start):
-    """The shortest way from a place to itself as [(place, path)]; empty: there is none."""
+    """The shortest way from a place to itself, as find_way()."""
+    return find_way(graph, start, lambda place: place == start,
+                    lambda place: groups[place] == groups[start])
+
+
+def find_way(graph, start, is_end, is_near=lambda _: True):
+    """The shortest way from a place to an end, over such as are near, as [(place, path), ..., (the
+    end, nothing)]; empty: there is none."""
     ways, to_follow = {}, collections.deque([start])    # place -> (the one before it, path)
-    while to_follow and start not in ways:
+    while to_follow:
         place = to_follow.popleft()
         for following, path in graph[place].items():
-            if following not in ways and groups[following] == groups[start]:
-                ways[following] = place, path
-                to_follow.append(following)
-    way, place = [], start
-    while start in ways and (not way or place != start):
-        way.append(ways[place])
-        place = ways[place][0]
-    return way[::-1]
+            if following in ways or not is_near(following):
+                continue
+            ways[following] = place, path
+            if is_end(following):
+                way = [(following, None)]
+                while len(way) == 1 or way[-1][0] != start:
+                    way.append(ways[way[-1][0]])
+                return way[::-1]
+            to_follow.append(following)
+    return []
 
 
 # ======================================================================================
@@ -8210,6 +8226,10 @@ class Endings:
                                      message=message):
             return None
         ending = self._tell(connection, row, status, message, now)
+        if status in RESTARTABLE:       # of a plan that has lost its course
+            connection.execute(
+                "update plan_node set status=?, message=?, ended=?, due=null where session=?"
+                " and status='RUNNING'", (status, message, to_text(now), session))
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending
@@ -8859,9 +8879,10 @@ class Imports:
         faults = []
         for circle in Circles(self._scenarios, find).list(places):
             names = ["%s %s" % place for place, _ in circle]
-            for index, (place, path) in enumerate(circle):
+            for index, (place, path) in enumerate(circle[:-1]):
                 if place in places:
-                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    way = names if names[0] != names[-1] else names[index:-1] + names[:index + 1]
+                    way = " > ".join(shorten_way(way))
                     faults.append((places[place] + path, "a plan cannot start itself: " + way))
                     break
         return faults
@@ -9866,7 +9887,9 @@ class Plans:
 
     @staticmethod
     def _put_values(connection, session, change, _):
-        connection.executemany("replace into plan_value values (?, ?, ?, ?)", [
+        connection.execute("delete from plan_value where session=? and place=?",
+                           (session, change.place))     # there may have been more of them before
+        connection.executemany("insert into plan_value values (?, ?, ?, ?)", [
             (session, change.place, position, value)
             for position, value in enumerate(change.values)])
 
@@ -10504,13 +10527,16 @@ class Sessions:
     @staticmethod
     def adopt(connection, session, before, identity):
         """A running session changes the agent that runs it, or Conflict. Of the children of a plan
-        those that SHUTDOWN was about to end, and did not, are as any."""
+        those that SHUTDOWN was about to end, and did not, are as any; but not while an engine is
+        still to end their task."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
         connection.execute(
             "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
-            " session where id=child and status='STOPPED')", (session,))
+            " session where id=child and status='STOPPED') and not exists (select 1 from"
+            " session_task t where t.session=plan_node.child and t.status='RUNNING' and"
+            " engine_stop not null)", (session,))
 
 
 # ======================================================================================
@@ -11248,10 +11274,12 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
-# a child of a plan goes with that, and that when all of them have ended
+# a child of a plan goes with that, and that when all below it have ended
 IS_WHOLE = ("(node is null or not exists (select 1 from session above where above.id ="
-            " session.parent)) and not exists (select 1 from session below where below.parent ="
-            " session.id and below.node not null and below.status in"
+            " session.parent)) and not exists (with recursive below(id, status) as (select id,"
+            " status from session child where child.parent = session.id and child.node not null"
+            " union all select child.id, child.status from session child join below on child.parent"
+            " = below.id where child.node not null) select 1 from below where status in"
             " ('WAITING', 'QUEUED', 'RUNNING'))")
 MANY = 100000           # sessions that are looked through for the oldest, or for a text
 HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
@@ -11523,15 +11551,17 @@ class Views:
 def list_family(connection, rows, limit):
     """Rows (id, keywords) of sessions that are purged -> these and their plans' children, those
     before them; at most `limit`: of what then stays, its parents stay, too."""
-    family, to_look = list(rows), list(rows)
-    while to_look and len(family) < 2 * limit:
-        children = connection.execute(
+    family, to_look = [], [(row, False) for row in rows[::-1]]
+    while to_look and len(family) < limit:
+        row, is_last = to_look.pop()        # `is_last`: all below it are in the family
+        if is_last:
+            family.append(row)
+            continue
+        to_look.append((row, True))
+        to_look += [(child, False) for child in connection.execute(
             "select id, keywords from session where parent=? and node not null limit ?",
-            (to_look.pop()[0], 2 * limit)).fetchall()
-        family += children
-        to_look += children
-    unseen = {row[0] for row in to_look}
-    return [row for row in family[::-1] if row[0] not in unseen][:limit]
+            (row[0], limit)).fetchall()]
+    return family
 
 
 def list_durations(connection):
@@ -12259,6 +12289,8 @@ def start_anew(connection, folder, now):
                                (ERROR, RESTORED, to_text(now), row["id"]))
         Sessions.change(connection, row["id"], ERROR, ended=to_text(now), message=RESTORED,
                         secret_file=None)
+    # what is on an engine, and its folder there, is of who was backed up
+    connection.execute("update session_task set engine_folder=null where engine_folder not null")
     connection.execute(
         "update repository set incarnation=?, restored=?, restored_from=?, host=null, boot=null,"
         " device=null, inode=null, last_session=(last_session / %d + 1) * %d - 1"
@@ -18580,6 +18612,8 @@ class EngineExecution(Execution):
 # What is ordinary comes back as an Outcome, from task to attempt to step to session.
 # ======================================================================================
 
+SEEN_S = 5.0            # a time-out that has come while no agent was there is that much later
+
 class TaskPlace(NamedTuple):
     """A task of the course: the places of its step and of itself, from 0. The runs are given where
     an adopted session goes on with what a lost agent has begun, that of the task also of a place
@@ -18588,6 +18622,7 @@ class TaskPlace(NamedTuple):
     task: int = 0
     step_run: Optional[int] = None
     task_run: Optional[int] = None
+    since: Tuple[float, ...] = ()   # of what was adopted: when the session, step and task began
 
 
 class Outcome(NamedTuple):
@@ -18616,13 +18651,22 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        with self._control.deadline(self._timeout_s, "session"):
+        with self._deadline(self._timeout_s, "session", place):
             try:
                 self._values.update(take_secrets(self._scenario, self._secret_file, self._control,
                                                  self._journal, self._around))
             except ValueError as error:
                 return Outcome(ERROR, str(error))
             return (yield from self._steps(place))
+
+    def _deadline(self, seconds, scope, place):
+        """Control.deadline; of what was adopted it counts from its begin, but what has ended
+        meanwhile is seen first."""
+        spent_s = 0.0
+        if place.since and seconds is not None:
+            begun = place.since[("session", "step", "task").index(scope)]
+            spent_s = max(0.0, min(self._around.clock.now() - begun, seconds - SEEN_S))
+        return self._control.deadline(seconds, scope, spent_s)
 
     # -- steps -------------------------------------------------------------------------
 
@@ -18719,7 +18763,7 @@ class Course:
         self._bad_steps.pop(step.name, None)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
-            with self._control.deadline(step.timeout, "step"):
+            with self._deadline(step.timeout, "step", place):
                 outcome = yield from self._tasks(place, step, run, attempt)
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
@@ -18755,8 +18799,7 @@ class Course:
             run, self._values, self._control, self._journal, self._around,
             self._scenario.on_stale == ADOPT)
         execution.set_place(engine, self._scenario.secrets)
-        result, interrupt = yield from self._work(task, execution,
-                                                  is_resumed=place.task_run is not None)
+        result, interrupt = yield from self._work(task, execution, place)
         self._end_task(run, result, *execution.close())
         place = place._replace(task_run=run)
         if interrupt is not None and interrupt.scope != "task":
@@ -18785,14 +18828,14 @@ class Course:
             self._journal.flush()
         return run
 
-    def _work(self, task, execution, is_resumed):
+    def _work(self, task, execution, place):
         """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
         None). Left."""
-        kind = TASK_TYPES[task.type]()
+        kind, is_resumed = TASK_TYPES[task.type](), place.task_run is not None
         try:
             if not is_resumed:          # then it runs already
                 self._around.bounds.check_type(task.type)
-            with self._control.deadline(task.timeout, "task"):
+            with self._deadline(task.timeout, "task", place):
                 result = execution.work(kind, task.fields, is_resumed)
                 if isinstance(result, GeneratorType):
                     result = yield from result
@@ -20118,7 +20161,8 @@ class PlanSteps:
         self.scope = Scope(None, values)
         self.root, self.halt = None, None       # `halt`: the plan is ended, as (status, message)
         self._now = 0.0
-        self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
+        self._todo, self._starved = collections.deque(), collections.deque()
+        self._ready = collections.OrderedDict()     # NodeStates, each once
         self._changes, self._stops, self._questions = [], [], []
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
@@ -20162,7 +20206,7 @@ class PlanSteps:
         if plan.timeout_s is not None:
             self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            self._ready.append(node)
+            self._ready[node] = True
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
@@ -20274,6 +20318,9 @@ class PlanSteps:
         missing = [source for source in returns if source not in values]
         if missing:
             return "session %d has no variable %s to be taken back" % (number, missing[0])
+        hidden = [source for source in returns if values[source] is None]
+        if hidden:
+            return "returns.%s: would store a secret of session %d" % (hidden[0], number)
         scope = node.scope
         scope.own.update((target, values[source]) for source, target in returns.items())
         if scope.owner is None:
@@ -20372,7 +20419,8 @@ class PlanTree(PlanSteps):
             self._start(self.root, False)
 
     def end_child(self, number, status, message, values, is_cut, now):
-        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        """A session has ended. `values` are its variables, None where one has a secret of the plan;
+        `is_cut`: SHUTDOWN has ended it."""
         self._now = now
         node = self._children.pop(number, None)
         if node is None:
@@ -20985,6 +21033,8 @@ class PlanCourse:
         for number, status, message, variables, is_cut in ended:
             node = tree.find(number)
             values = json.loads(variables) if node.plan.body.returns else {}
+            values = {name: value if self._journal.mask(value) == value else None
+                      for name, value in values.items()}
             tree.end_child(number, status, message, values, bool(is_cut), now)
         for number in gone:
             tree.end_child(number, ERROR, "it was purged", {}, False, now)
@@ -21239,7 +21289,8 @@ class Session:
             return course, None
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
-        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
+        since = tuple(from_text(each["begun"]) for each in (row, step, task))
+        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"], since)
 
     def _is_late(self, row):
         """Whether it begins later than planned, and is neither restarted nor another attempt."""
@@ -29226,7 +29277,8 @@ ended well, is not run again; what still runs is waited for. Attempts are counte
 
 ### Circles
 
-A plan cannot start itself, also not by way of others or of `scenario` tasks that wait. An import
+A plan cannot start itself, nor another version of its own, also not by way of others or of
+`scenario` tasks that wait. An import
 refuses that where it knows all of the way: the path is that of the run, the reason names the
 plans between. Where a variable decides, or a scenario came later, it is an error when that run
 would begin.
@@ -31709,6 +31761,8 @@ MANUAL_CHANGES = r"""
 - `MAILTO` of a crontab becomes a notice: a mail when a command fails. It was told, and no more.
 - An import warns of `$name` in a string command where the scenario's variable is `${name}`: the
   shell has none of that name. A plan says how many of its values did not begin.
+- A time-out of what a start of the agent takes up again counts from its begin: each start gave an
+  adopted session its whole `timeout` anew.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,

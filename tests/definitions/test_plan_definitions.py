@@ -411,6 +411,16 @@ def test_a_circle_that_another_import_would_close(inside):
         "scenarios[0].plan.serial[0].run"]
 
 
+def test_another_version_of_a_plan_is_itself(inside):
+    """So it is when it would start: the limits of a scenario are those of all its versions."""
+    inside.import_document({"scenarios": [runs("P", "A"), stepped("A"), runs("Q", {"run": "P", "version": "1"})]})
+    assert refused_faults(inside, runs("P", "A", {"run": "P", "version": "1"}, version="2")) == {
+        "scenarios[0].plan.serial[1].run": "a plan cannot start itself: P 2 > P 1"}
+    assert refused_faults(inside, runs("P", "Q", version="2")) == {
+        "scenarios[0].plan.serial[0].run": "a plan cannot start itself: P 2 > Q 1 > P 1"}
+    inside.import_document({"scenarios": [runs("P", "A", version="2"), runs("R", "P", {"run": "P", "version": "1"})]})
+
+
 def test_tasks_close_a_circle_and_close_none_without_a_plan(inside):
     def task(name):
         return {"type": "scenario", "name": name}

@@ -316,3 +316,13 @@ def test_lost_at_any_moment_it_does_the_same(seed):
         again = whole.run()
         shelf.tree = shelf.make(is_restart=True)
         assert shelf.run(lose=lambda: generator.random() < 0.5) == again and sorted(shelf.began) == sorted(whole.began)
+
+
+def test_a_run_that_waits_for_room_begins_once():
+    """Its time-out comes twice before there is room for its session."""
+    tree = program.PlanTree(read_plan({"run": "A", "timeout": 5, "attempts": 3}), {})
+    tree.begin(0.0)
+    for now in (5.0, 6.0, 11.0, 12.0):
+        assert tree.advance(has_room=False)[1] == []
+        tree.call(now)
+    assert [node.attempt for node in tree.advance()[1]] == [3]

@@ -304,6 +304,18 @@ def test_secrets_are_handed_to_secret_ones_alone(inside):
     assert "is given a secret, and is none in scenario N" in lines["1"]["message"]
 
 
+def test_a_secret_is_not_taken_back(inside, tmp_path):
+    """Neither where the session itself does not know that it is one."""
+    put_plan(inside, {"serial": [{"run": "S"}, {"run": "D", "returns": {"x": "y"}}]},
+             leaf("S", "echo $VAR_pw > %s/pw" % tmp_path, variables={"pw": {"secret": True}}),
+             {"name": "D", "version": "1", "variables": {"x": ""}, "steps": [{"name": "main", "tasks": [
+                 {"type": "os", "command": "cat %s/pw" % tmp_path, "capture": "x"}]}]},
+             variables={"pw": {"secret": True}, "y": ""})
+    number, lines = run_plan(inside, "P pw=hunter22", "ERROR")
+    assert lines["1.2"]["message"] == "returns.x: would store a secret of session %s" % lines["1.2"]["session"]
+    assert plan_variable(inside, number, "y") == ""
+
+
 def test_what_a_run_asks_for(inside):
     inside.import_document({"contexts": ["PROD", "TEST"]})
     put_plan(inside, {"parallel": [{"run": "${what}", "name": "a"}, {"run": "A", "name": "b", "context": "${where}",
@@ -577,6 +589,18 @@ def test_the_same_values_at_a_restart(inside, tmp_path):
     assert set(wait_plan(inside, number)) == {"1", "1.1"}
 
 
+def test_fewer_values_in_a_later_attempt(inside, tmp_path):
+    """What a loop runs over is as it was when that began last, also after a restart."""
+    for name in "abc":
+        (tmp_path / (name + ".in")).write_text("")
+    put_plan(inside, {"serial": [{"serial": [
+        {"for_each": {"variable": "v", "files": str(tmp_path / "*.in")}, "do": {"run": "A"}}, {"run": "L"}],
+        "restart": "all", "attempts": 2}, {"run": "B"}]}, leaf("L", "cd %s && rm b.in c.in && exit 1; true" % tmp_path))
+    run_plan(inside, status="ERROR")
+    assert query(inside.work, "select place, value from plan_value") == [
+        ("1.1.1", str(tmp_path / "a.in"))]
+
+
 # -- the agent ends ----------------------------------------------------------------------
 
 @pytest.mark.parametrize("restart, count", [("task", 2), ("session", 3)])
@@ -794,3 +818,18 @@ def test_from_the_whole_plan(inside):
     inside.ok("RESTART %s -FROM=all" % number)
     wait_plan(inside, number)
     assert len(plan_children(inside, number)) == 4
+
+
+def test_a_plan_that_cannot_be_read_any_more(make_inside):
+    """It ends, and with it what was open of its nodes."""
+    agent = make_inside("--max-sessions", "4").start()
+    import_waiting(agent)
+    put_plan(agent, {"parallel": [{"run": "W"}, {"run": "A"}]})
+    number = agent.ok("EXEC P")["session"]
+    wait_for(lambda: node_states(plan_nodes(agent, number)).get("1.2") == "DONE", "the other to end")
+    agent.stop()
+    change(agent.work, "update definition set body='{' where body like '%\"plan\"%'")
+    agent.start()
+    lines = wait_plan(agent, number, "ERROR")
+    assert node_states(lines) == {"1": "ERROR", "1.1": "ERROR", "1.2": "DONE"}
+    assert lines["1"]["message"] == agent.status(number)["message"]

@@ -14,6 +14,7 @@ import pytest
 
 import agent as program
 from conftest import AGENT, LIMIT_S, wait_for
+from support.engines import LOOK_S, batch, begin_there, engines, exec_sync, wait_there      # noqa: F401 (fixtures)
 from support.outside import change, query
 
 # a run of --restore that is killed at a certain step: of put_in_place(), counted over all files
@@ -302,6 +303,26 @@ def test_a_restore_to_another_place_leaves_the_original_alone(make_inside, tmp_p
     other.stop()
     inside.stop()
     assert "%s is replaced" % (tmp_path / "far" / "far.db") in "\n".join(restore(tmp_path / "kept", inside.master))
+
+
+def test_a_restore_leaves_what_is_on_an_engine_alone(engines, batch, make_inside, tmp_path):
+    """The agent that was backed up may go on: its folders in the spool are none of the restored one's."""
+    session = begin_there(engines, {"type": "os", "command": "until [ -e %s/go ]; do sleep 0.05; done; echo over" % tmp_path})
+    wait_there(engines, session)
+    engines.ok("BACKUP %s" % (tmp_path / "kept"))
+    other = make_inside(folder="other")
+    restore(tmp_path / "kept", other.master)
+    other.start()
+    other.ok("RELEASE -REPO=WORKREP")
+    other.stop()
+    other.start()
+    other.agent.settings.engine_look_s = LOOK_S
+    folder, = batch.spool.iterdir()
+    assert exec_sync(other, {"type": "os", "command": "true"})["status"] == "DONE"
+    wait_for(lambda: len(list(batch.spool.iterdir())) < 2, "what is its own to be deleted")
+    assert folder.exists()
+    (tmp_path / "go").touch()
+    assert engines.ok("WAIT %s" % session)["status"] == "DONE" and engines.log_texts(session) == ["over"]
 
 
 def test_what_is_not_as_it_was_is_not_restored(make_inside):

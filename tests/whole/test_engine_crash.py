@@ -2,6 +2,8 @@
 import pytest
 
 from conftest import is_alive, wait_for
+from support.outside import change, query
+from support.plans import make_plan
 from support.engines import add_engine, batch, engine_scenario     # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.once
@@ -102,6 +104,25 @@ def test_a_stop_that_a_crash_cut_short_goes_on(hpc, batch):
     wait_for(lambda: not is_alive(int((batch.folder / "1" / "pid").read_text())), "its end")
 
 
+def test_a_child_of_a_plan_that_is_still_to_be_cancelled_is_run_again(hpc, batch):
+    """SHUTDOWN -IMMEDIATE ends it, the engine only after the next start; its node begins again then."""
+    hpc.import_document({"scenarios": [make_plan({"run": "A"})]})
+    hpc.ok("EXEC P")
+    wait_for(lambda: (batch.folder / "ran").exists(), "the job to run")
+    batch.fail("away")
+    hpc.ok("SHUTDOWN -IMMEDIATE")
+    wait_for(lambda: query(hpc.work, "select 1 from session_task where engine_stop not null"), "the cancellation to be noted")
+    hpc.kill()
+    batch.fail("")
+    hpc.start()
+    wait_for(lambda: len(batch.jobs()) == 2, "it to be submitted again")
+    assert batch.calls("cancel")[-1] == "cancel 1" and hpc.status("1001")["status"] == "RUNNING"
+    let_go(batch)
+    assert "exit code 3" in hpc.ok("WAIT 1001")["message"]
+    task = [row for row in hpc.rows("STATUS 2001") if "task" in row]
+    assert [row["status"] for row in task] == ["STOPPED", "ERROR"]
+
+
 def test_killed_at_any_moment_each_ran_once(make_agent, batch):
     agent = make_agent("--engine-look", "1").start()
     add_engine(agent, batch, engine_scenario("A", {"type": "os", "command": "echo ${SESSION} >> '%s/ran'" % batch.folder}))
@@ -122,3 +143,20 @@ def test_a_folder_that_a_crash_has_left_is_deleted(hpc, batch):
     hpc.kill()
     hpc.start()
     wait_for(lambda: not list(batch.spool.iterdir()), "the spool to be cleared")
+
+
+def test_time_outs_count_from_the_begin_whatever_agent_it_was(hpc, batch):
+    """Of the session, the step and the task: all began two hours before the agent was lost."""
+    task, names = {"type": "os", "command": "sleep 600"}, ("session", "step", "task")
+    scenarios = [engine_scenario("X" + name, dict(task, **({"timeout": "1h"} if name == "task" else {})),
+                                 **({"timeout": "1h"} if name == "session" else {})) for name in names]
+    scenarios[1]["steps"][0]["timeout"] = "1h"
+    add_engine(hpc, batch, *scenarios)
+    sessions = [hpc.ok("EXEC X" + name)["session"] for name in names]
+    wait_for(lambda: len(batch.jobs()) == 3, "them to be there")
+    hpc.kill()
+    change(hpc.work, *["update %s set begun=strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', begun, '-2 hours')" % table
+                       for table in ("session", "session_step", "session_task")])
+    hpc.start()
+    assert ["time-out of the %s after 3600 s" % name in hpc.ok("WAIT %s -TIMEOUT=40" % session)["message"]
+            for name, session in zip(names, sessions)] == [True] * 3

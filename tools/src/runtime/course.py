@@ -36,7 +36,7 @@ What is ordinary comes back as an Outcome, from task to attempt to step to sessi
 import functools
 import json
 from types import GeneratorType
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 from ..base.vocabulary import ADOPT, DONE, END, ERROR, FAIL, RESERVED_VARIABLES, WARNING
 from ..base.errors import AgentError
@@ -50,6 +50,7 @@ from .engine_execution import EngineExecution, find_engine, note_engine
 from .execution import Execution
 from .sources import take_secrets
 
+SEEN_S = 5.0            # a time-out that has come while no agent was there is that much later
 
 class TaskPlace(NamedTuple):
     """A task of the course: the places of its step and of itself, from 0. The runs are given where
@@ -59,6 +60,7 @@ class TaskPlace(NamedTuple):
     task: int = 0
     step_run: Optional[int] = None
     task_run: Optional[int] = None
+    since: Tuple[float, ...] = ()   # of what was adopted: when the session, step and task began
 
 
 class Outcome(NamedTuple):
@@ -87,13 +89,22 @@ class Course:
 
     def run(self, place):
         """Runs it from a place on -> Outcome. Interrupted, Left, RepositoryError."""
-        with self._control.deadline(self._timeout_s, "session"):
+        with self._deadline(self._timeout_s, "session", place):
             try:
                 self._values.update(take_secrets(self._scenario, self._secret_file, self._control,
                                                  self._journal, self._around))
             except ValueError as error:
                 return Outcome(ERROR, str(error))
             return (yield from self._steps(place))
+
+    def _deadline(self, seconds, scope, place):
+        """Control.deadline; of what was adopted it counts from its begin, but what has ended
+        meanwhile is seen first."""
+        spent_s = 0.0
+        if place.since and seconds is not None:
+            begun = place.since[("session", "step", "task").index(scope)]
+            spent_s = max(0.0, min(self._around.clock.now() - begun, seconds - SEEN_S))
+        return self._control.deadline(seconds, scope, spent_s)
 
     # -- steps -------------------------------------------------------------------------
 
@@ -190,7 +201,7 @@ class Course:
         self._bad_steps.pop(step.name, None)
         end = functools.partial(self._journal.note_end, self._progress.end_step, run)
         try:
-            with self._control.deadline(step.timeout, "step"):
+            with self._deadline(step.timeout, "step", place):
                 outcome = yield from self._tasks(place, step, run, attempt)
         except Interrupted as interrupt:
             end(interrupt.status, message=interrupt.message)
@@ -226,8 +237,7 @@ class Course:
             run, self._values, self._control, self._journal, self._around,
             self._scenario.on_stale == ADOPT)
         execution.set_place(engine, self._scenario.secrets)
-        result, interrupt = yield from self._work(task, execution,
-                                                  is_resumed=place.task_run is not None)
+        result, interrupt = yield from self._work(task, execution, place)
         self._end_task(run, result, *execution.close())
         place = place._replace(task_run=run)
         if interrupt is not None and interrupt.scope != "task":
@@ -256,14 +266,14 @@ class Course:
             self._journal.flush()
         return run
 
-    def _work(self, task, execution, is_resumed):
+    def _work(self, task, execution, place):
         """Has a task's type do what it does -> (TaskResult, the Interrupted that ended it or
         None). Left."""
-        kind = TASK_TYPES[task.type]()
+        kind, is_resumed = TASK_TYPES[task.type](), place.task_run is not None
         try:
             if not is_resumed:          # then it runs already
                 self._around.bounds.check_type(task.type)
-            with self._control.deadline(task.timeout, "task"):
+            with self._deadline(task.timeout, "task", place):
                 result = execution.work(kind, task.fields, is_resumed)
                 if isinstance(result, GeneratorType):
                     result = yield from result

@@ -188,6 +188,8 @@ class PlanCourse:
         for number, status, message, variables, is_cut in ended:
             node = tree.find(number)
             values = json.loads(variables) if node.plan.body.returns else {}
+            values = {name: value if self._journal.mask(value) == value else None
+                      for name, value in values.items()}
             tree.end_child(number, status, message, values, bool(is_cut), now)
         for number in gone:
             tree.end_child(number, ERROR, "it was purged", {}, False, now)

@@ -18,7 +18,8 @@ class PlanSteps:
         self.scope = Scope(None, values)
         self.root, self.halt = None, None       # `halt`: the plan is ended, as (status, message)
         self._now = 0.0
-        self._todo, self._ready, self._starved = (collections.deque() for _ in range(3))
+        self._todo, self._starved = collections.deque(), collections.deque()
+        self._ready = collections.OrderedDict()     # NodeStates, each once
         self._changes, self._stops, self._questions = [], [], []
         self._children = {}             # number of a session -> the NodeState that waits for it
         self._attempts = {}             # place -> how many there were
@@ -62,7 +63,7 @@ class PlanSteps:
         if plan.timeout_s is not None:
             self._times.put(node.limit(self._now), node)
         if plan.kind == "run":
-            self._ready.append(node)
+            self._ready[node] = True
             return
         self._changes.append(self.row_of(node))
         self._todo.append(node)
@@ -174,6 +175,9 @@ class PlanSteps:
         missing = [source for source in returns if source not in values]
         if missing:
             return "session %d has no variable %s to be taken back" % (number, missing[0])
+        hidden = [source for source in returns if values[source] is None]
+        if hidden:
+            return "returns.%s: would store a secret of session %d" % (hidden[0], number)
         scope = node.scope
         scope.own.update((target, values[source]) for source, target in returns.items())
         if scope.owner is None:

@@ -70,7 +70,8 @@ class PlanTree(PlanSteps):
             self._start(self.root, False)
 
     def end_child(self, number, status, message, values, is_cut, now):
-        """A session has ended. `values` are its variables; `is_cut`: SHUTDOWN has ended it."""
+        """A session has ended. `values` are its variables, None where one has a secret of the plan;
+        `is_cut`: SHUTDOWN has ended it."""
         self._now = now
         node = self._children.pop(number, None)
         if node is None:

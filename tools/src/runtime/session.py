@@ -198,7 +198,8 @@ class Session:
             return course, None
         step, task = repository.db.read(repository.progress.find_interrupted, self.number)
         log.warning("session %d is adopted", self.number)
-        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"])
+        since = tuple(from_text(each["begun"]) for each in (row, step, task))
+        return course, TaskPlace(task["step"], task["task"], step["run"], task["run"], since)
 
     def _is_late(self, row):
         """Whether it begins later than planned, and is neither restarted nor another attempt."""

@@ -13,7 +13,8 @@ class Circles:
 
     def list(self, starts):
         """Yields a circle with a plan of each group of scenario versions that lead to one another:
-        [((name, version), path of what starts the next)]. `starts` are where the looking begins."""
+        [((name, version), path of what starts the next), ..., (its begin again, nothing)]. Then
+        those that lead to another version of a plan. `starts` are where the looking begins."""
         graph, plans = self._make_graph(starts)
         groups = group_places(graph)
         covered = set()                    # groups
@@ -21,6 +22,12 @@ class Circles:
             way = [] if groups[place] in covered else find_way_back(graph, groups, place)
             if way:
                 covered.add(groups[place])
+                yield way
+        versions = collections.Counter(name for name, _ in graph)
+        for place in plans:
+            way = groups[place] not in covered and versions[place[0]] > 1 and find_way(
+                graph, place, lambda other, place=place: other[0] == place[0])
+            if way:
                 yield way
 
     def _make_graph(self, starts):
@@ -80,16 +87,25 @@ def group_places(graph):
 
 
 def find_way_back(graph, groups, start):
-    """The shortest way from a place to itself as [(place, path)]; empty: there is none."""
+    """The shortest way from a place to itself, as find_way()."""
+    return find_way(graph, start, lambda place: place == start,
+                    lambda place: groups[place] == groups[start])
+
+
+def find_way(graph, start, is_end, is_near=lambda _: True):
+    """The shortest way from a place to an end, over such as are near, as [(place, path), ..., (the
+    end, nothing)]; empty: there is none."""
     ways, to_follow = {}, collections.deque([start])    # place -> (the one before it, path)
-    while to_follow and start not in ways:
+    while to_follow:
         place = to_follow.popleft()
         for following, path in graph[place].items():
-            if following not in ways and groups[following] == groups[start]:
-                ways[following] = place, path
-                to_follow.append(following)
-    way, place = [], start
-    while start in ways and (not way or place != start):
-        way.append(ways[place])
-        place = ways[place][0]
-    return way[::-1]
+            if following in ways or not is_near(following):
+                continue
+            ways[following] = place, path
+            if is_end(following):
+                way = [(following, None)]
+                while len(way) == 1 or way[-1][0] != start:
+                    way.append(ways[way[-1][0]])
+                return way[::-1]
+            to_follow.append(following)
+    return []

@@ -2,7 +2,7 @@
 import json
 import re
 
-from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, STOPPED
+from ..base.vocabulary import ERROR, OUTSTANDING, QUEUED, RESTARTABLE, STOPPED
 from ..base.errors import Unreadable
 from ..base.times import from_text, to_text
 from .records import Ending
@@ -38,6 +38,10 @@ class Endings:
                                      message=message):
             return None
         ending = self._tell(connection, row, status, message, now)
+        if status in RESTARTABLE:       # of a plan that has lost its course
+            connection.execute(
+                "update plan_node set status=?, message=?, ended=?, due=null where session=?"
+                " and status='RUNNING'", (status, message, to_text(now), session))
         if status == ERROR:
             retry = self._retry(connection, row, now)
             return ending._replace(tickets=(retry,)) if retry else ending

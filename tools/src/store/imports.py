@@ -71,9 +71,10 @@ class Imports:
         faults = []
         for circle in Circles(self._scenarios, find).list(places):
             names = ["%s %s" % place for place, _ in circle]
-            for index, (place, path) in enumerate(circle):
+            for index, (place, path) in enumerate(circle[:-1]):
                 if place in places:
-                    way = " > ".join(shorten_way(names[index:] + names[:index + 1]))
+                    way = names if names[0] != names[-1] else names[index:-1] + names[:index + 1]
+                    way = " > ".join(shorten_way(way))
                     faults.append((places[place] + path, "a plan cannot start itself: " + way))
                     break
         return faults

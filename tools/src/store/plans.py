@@ -154,7 +154,9 @@ class Plans:
 
     @staticmethod
     def _put_values(connection, session, change, _):
-        connection.executemany("replace into plan_value values (?, ?, ?, ?)", [
+        connection.execute("delete from plan_value where session=? and place=?",
+                           (session, change.place))     # there may have been more of them before
+        connection.executemany("insert into plan_value values (?, ?, ?, ?)", [
             (session, change.place, position, value)
             for position, value in enumerate(change.values)])
 

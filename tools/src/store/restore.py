@@ -249,6 +249,8 @@ def start_anew(connection, folder, now):
                                (ERROR, RESTORED, to_text(now), row["id"]))
         Sessions.change(connection, row["id"], ERROR, ended=to_text(now), message=RESTORED,
                         secret_file=None)
+    # what is on an engine, and its folder there, is of who was backed up
+    connection.execute("update session_task set engine_folder=null where engine_folder not null")
     connection.execute(
         "update repository set incarnation=?, restored=?, restored_from=?, host=null, boot=null,"
         " device=null, inode=null, last_session=(last_session / %d + 1) * %d - 1"

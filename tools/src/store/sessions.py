@@ -169,10 +169,13 @@ class Sessions:
     @staticmethod
     def adopt(connection, session, before, identity):
         """A running session changes the agent that runs it, or Conflict. Of the children of a plan
-        those that SHUTDOWN was about to end, and did not, are as any."""
+        those that SHUTDOWN was about to end, and did not, are as any; but not while an engine is
+        still to end their task."""
         if connection.execute("update session set ran_by=? where id=? and status='RUNNING' and"
                               " ran_by is ?", (identity, session, before)).rowcount != 1:
             raise Conflict("session %d is not as it was" % session)
         connection.execute(
             "update plan_node set is_cut=0 where session=? and is_cut and not exists (select 1 from"
-            " session where id=child and status='STOPPED')", (session,))
+            " session where id=child and status='STOPPED') and not exists (select 1 from"
+            " session_task t where t.session=plan_node.child and t.status='RUNNING' and"
+            " engine_stop not null)", (session,))

@@ -16,10 +16,12 @@ HAS_KEYWORD = "exists (select 1 from session_keyword where keyword=? and session
 LOG_LINES = ("from session_log l cross join session_task t on t.session = l.session and t.run ="
              " l.task_run cross join session_step s on s.session = t.session and s.run = t.step_run"
              " where l.session=?")
-# a child of a plan goes with that, and that when all of them have ended
+# a child of a plan goes with that, and that when all below it have ended
 IS_WHOLE = ("(node is null or not exists (select 1 from session above where above.id ="
-            " session.parent)) and not exists (select 1 from session below where below.parent ="
-            " session.id and below.node not null and below.status in"
+            " session.parent)) and not exists (with recursive below(id, status) as (select id,"
+            " status from session child where child.parent = session.id and child.node not null"
+            " union all select child.id, child.status from session child join below on child.parent"
+            " = below.id where child.node not null) select 1 from below where status in"
             " ('WAITING', 'QUEUED', 'RUNNING'))")
 MANY = 100000           # sessions that are looked through for the oldest, or for a text
 HAS_TEXT = (r" and (session.scenario like ? escape '\' or session.name like ? escape '\'"
@@ -291,15 +293,17 @@ class Views:
 def list_family(connection, rows, limit):
     """Rows (id, keywords) of sessions that are purged -> these and their plans' children, those
     before them; at most `limit`: of what then stays, its parents stay, too."""
-    family, to_look = list(rows), list(rows)
-    while to_look and len(family) < 2 * limit:
-        children = connection.execute(
+    family, to_look = [], [(row, False) for row in rows[::-1]]
+    while to_look and len(family) < limit:
+        row, is_last = to_look.pop()        # `is_last`: all below it are in the family
+        if is_last:
+            family.append(row)
+            continue
+        to_look.append((row, True))
+        to_look += [(child, False) for child in connection.execute(
             "select id, keywords from session where parent=? and node not null limit ?",
-            (to_look.pop()[0], 2 * limit)).fetchall()
-        family += children
-        to_look += children
-    unseen = {row[0] for row in to_look}
-    return [row for row in family[::-1] if row[0] not in unseen][:limit]
+            (row[0], limit)).fetchall()]
+    return family
 
 
 def list_durations(connection):
