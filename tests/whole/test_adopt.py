@@ -79,7 +79,7 @@ def commands():
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/cmdline" % name) as file:
+                with open("/proc/%s/cmdline" % name, errors="replace") as file:
                     yield file.read().replace("\0", " ")
             except OSError:
                 pass
