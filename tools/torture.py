@@ -713,7 +713,8 @@ class PlanCheck:
         end = self._ends.get(row.child, "ERROR") if "run" in node else self._judge_below(node, place, row.since)
         if row.status == "STOPPED" and end not in WELL and self._is_stopped(place):
             return "STOPPED"            # by a STOP of the plan that a kill has cut short: the others have gone on
-        handled = self.judge(node["exception"], place + ".exception", row.since) if "exception" in node else None
+        # of this attempt: a RESTART begins another, and what handled the one before counts no more
+        handled = self.judge(node["exception"], place + ".exception", row.run) if "exception" in node else None
         if row.tries > attempts or end not in WELL and row.tries < attempts:
             self._wrong.append("node %s was tried %d times" % (place, row.tries))
         if "exception" in node and (handled is None) != (end in WELL):
