@@ -6,9 +6,13 @@ import subprocess
 import threading
 
 import agent as program
+import pytest
+
 from conftest import wait_for
 from support.outside import foreign_lock
 from support.tasks import step
+
+pytestmark = pytest.mark.once
 
 
 def import_one(inside, name, command, **fields):

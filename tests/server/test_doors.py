@@ -9,6 +9,8 @@ import agent as program
 from support.audit import Notes
 from support.wire import codes, converse
 
+pytestmark = pytest.mark.once
+
 SECRET = "hunter2-is-it"
 
 # What Chromium 156 sends for fetch("/", {method: METHOD, body: BODY}), recorded: after DNS rebinding the agent's port is

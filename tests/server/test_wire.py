@@ -12,6 +12,8 @@ import agent as program
 from conftest import Client, wait_for
 from support.wire import client_threads, codes
 
+pytestmark = pytest.mark.once
+
 TRICKLED_S = 0.05           # between two bytes of a slow client
 
 

@@ -1,4 +1,5 @@
 """Slurm of this host: munged, slurmctld and slurmd with ports and folders of their own, as root."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -113,8 +114,13 @@ class Slurm:
         daemon.wait()
 
     def stop_all(self):
+        """Ends the daemons, and what they have put beside the jobs, which would wait for them."""
         for name in list(self._daemons):
             self.stop(name)
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if os.readlink("/proc/%s/cwd" % pid) == str(self.top):
+                    os.kill(int(pid), signal.SIGKILL)
 
     def ask(self, *words):
         """What one of its commands prints, None where it fails."""

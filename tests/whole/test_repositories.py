@@ -8,9 +8,13 @@ import sqlite3
 import stat
 import time
 
+import pytest
+
 from conftest import wait_for
 from support.outside import copy_repository, foreign_lock, move_repository, no_wal_of, query
 from support.waiting import go, import_waiting, marks, wait_begun, wait_ping
+
+pytestmark = pytest.mark.once
 
 
 def replace_work(agent, copy):

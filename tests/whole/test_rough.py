@@ -12,6 +12,8 @@ from agent import Clock, Database, WorkRepository, to_text
 from conftest import sessions_of, wait_for
 from support.outside import change
 
+pytestmark = pytest.mark.once
+
 QUICK = {"name": "QUICK", "version": "1", "variables": {"v": "1"},
          "steps": [{"name": "a", "tasks": [{"type": "set", "variable": "v", "value": "2"}]}]}
 
