@@ -279,6 +279,11 @@ def test_the_build_keeps_the_width_too():
     assert [line for line in lines if len(line) > build.WIDTH] == [] and len(lines) < MODULE_LINES
 
 
+def test_the_top_level_holds_nothing_else():
+    names = {path.name for path in TOP.iterdir() if not path.name.startswith(".")} - {"__pycache__"}
+    assert names == {"agent.py", "sqlite_repos", "tests", "tools", "LICENSE", "README.md"}
+
+
 def test_readme_is_short_and_names_what_there_is():
     import agent
     readme = read(TOP / "README.md")
