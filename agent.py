@@ -6512,8 +6512,8 @@ class Arrivals:
         if request.parent_run is not None:
             connection.execute("update session_task set child=? where session=? and run=?",
                                (session, request.parent, request.parent_run))
-        ticket = Ticket(session, status, request.agent, request.priority, request.start_at,
-                        request.schedule, scenario=scenario.name,
+        ticket = Ticket(session, status, request.agent, request.priority,
+                        start_at and from_text(start_at), request.schedule, scenario=scenario.name,
                         is_parallel=request.is_parallel, excess=excess, has_secrets=bool(secrets),
                         is_child=request.parent is not None)
         return self._sessions.with_limit(ticket, scenario, request.start_at or now)

@@ -55,6 +55,14 @@ def test_for_its_time(inside):
     assert done["start_at"] == at["start_at"]
 
 
+def test_its_time_is_told_as_it_is_stored(inside, monkeypatch):
+    now = int(inside.now()) + 0.601995          # of which the tables make 602 ms
+    monkeypatch.setattr(inside.clock, "now", lambda: now)
+    at = inside.ok("EXEC HELLO -AT=1h")
+    monkeypatch.undo()
+    assert ".602" in at["start_at"] and wait_of(inside, at["session"])[0] == at["start_at"]
+
+
 @pytest.mark.parametrize("options, until", [("", ""), (" -UNTIL=2099-01-02T06:00", " until 2099-01-02 06:00")])
 def test_for_the_end_of_a_hold(inside, options, until):
     inside.ok('HOLD "for a while"' + options)

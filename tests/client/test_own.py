@@ -18,6 +18,8 @@ import agentcli     # noqa: E402
 from support.client import PATH, run_client, spawn
 from support.terminal import Terminal
 
+pytestmark = pytest.mark.once
+
 
 def of_command(name, command="true", version="1", **fields):
     return {"name": name, "version": version,

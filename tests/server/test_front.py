@@ -12,6 +12,8 @@ import pytest
 import agent as program
 from conftest import wait_for
 
+pytestmark = pytest.mark.once
+
 LIMIT_S = 60
 
 
