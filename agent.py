@@ -2297,6 +2297,21 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+# a time as replies have it; with Z, as the tables have it
+INSTANT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+                     r"([.][0-9]+)?(?:Z|([+-])([0-9]{2}):([0-9]{2}))")
+
+
+def find_instant(value):
+    """A time of a reply -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and INSTANT.fullmatch(value)
+    if not match:
+        return None
+    *fields, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours or 0) * 60 + int(minutes or 0)) * 60 * (-1 if sign == "-" else 1)
+    return timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
+
+
 def parse_duration(text, is_whole=False):
     """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
     its unit, without a fraction. CalendarError."""
@@ -25910,10 +25925,10 @@ class Events:
         is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
-        end = time.monotonic() + TAKING_S
+        end = self._clock.monotonic() + TAKING_S
         while rows:
             self._take(repository, rows)
-            if self._is_over() or time.monotonic() >= end:
+            if self._is_over() or self._clock.monotonic() >= end:
                 return                  # the next look, or start, goes on
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S
@@ -32704,18 +32719,6 @@ def link_session(number):
 
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
-_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
-
-
-def read_instant(text):
-    """A time of a reply -> epoch seconds; None of what is none."""
-    match = _ISO.match(text or "")
-    if match is None:
-        return None
-    fields = [int(match.group(number)) for number in range(1, 7)]
-    offset_s = 60 * (60 * int(match.group(9) or 0) + int(match.group(10) or 0))
-    return (timegm(fields) + float(match.group(7) or 0)
-            - (-offset_s if match.group(8) == "-" else offset_s))
 
 
 def show_duration(seconds):
@@ -32758,12 +32761,12 @@ def show_clock(instant, now, with_seconds=True):
 
 def shorten_times(text, now):
     """A sentence in which times are told as the page tells them."""
-    return _ISO.sub(lambda match: show_clock(read_instant(match.group()), now), text)
+    return INSTANT.sub(lambda match: show_clock(find_instant(match.group()), now), text)
 
 
 def make_time(text, now, is_distance=False):
     """A time of a reply as HTML: of the day, or from now. What is no time stays as it is."""
-    instant = read_instant(text)
+    instant = find_instant(text)
     if instant is None:
         return text or ""
     clock, distance = show_clock(instant, now), show_distance(instant - now)
@@ -32789,7 +32792,7 @@ LEAST_WIDTH = 0.35      # per cent of the width: what is shorter is seen all the
 def find_bounds(row, now):
     """(begin, end, whether it has ended) of a session or task that has begun, in epoch seconds;
     None of one that has not."""
-    begin, end = read_instant(row["begun"]), read_instant(row["ended"])
+    begin, end = find_instant(row["begun"]), find_instant(row["ended"])
     return None if begin is None else (begin, max(begin, now if end is None else end),
                                        end is not None)
 
@@ -33085,7 +33088,7 @@ def make_failed_part(asker):
     rows = [(markup("%s %s", make_state(row["status"]),
                     make_link("/session/%d" % row["session"], row["scenario"])),
              make_time(row["ended"], asker.now, is_distance=True), row["message"])
-            for row in answer.rows if (read_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
+            for row in answer.rows if (find_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
         str(len(rows) or ""), "side")
@@ -33123,7 +33126,7 @@ def make_coming_part(asker, shown=COMING_SHOWN, area="side"):
         schedules.setdefault((row["schedule"], row.get("repository")), []).append(row)
     rows = []
     for (name, _), dues in list(schedules.items())[:shown]:
-        last = read_instant(dues[-1]["due"])
+        last = find_instant(dues[-1]["due"])
         more = "and %d more until %s" % (len(dues) - 1, show_clock(last, asker.now)) \
             if len(dues) > 1 else ""
         rows.append((link_schedule(name),

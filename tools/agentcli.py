@@ -50,7 +50,6 @@ change. Sections, each using only those above it:
     base/errors         What can go wrong, one class for each code that a user is told.
     base/times          The clock, instants as text, and the one parser of durations.
     client/colours      What a terminal adds to words: colours and bars; https://no-color.org.
-    client/instants     Instants and durations of the agent, as people read them.
     base/replies        The lines of replies, as data: their fields in order, and what each holds,
                         in which unit.
     base/form           What a form of a request is: its words, their kinds and meanings, its role,
@@ -67,6 +66,7 @@ change. Sections, each using only those above it:
                         them.
     client/history      How long sessions of a scenario and their steps take, from those that ended
                         well.
+    client/instants     Instants and durations of the agent, as people read them.
     client/nodes        The nodes of a load plan, as STATUS has them: what they are called, which of
                         them say something.
     base/controls       What may drive a terminal, imitate a reply or turn a text around, shown as
@@ -130,7 +130,6 @@ if vars(sys.modules["__main__"]) is globals() and "CODE_FD" not in globals() \
         and not getattr(sys.flags, "safe_path", sys.flags.isolated):
     del sys.path[0]
 import argparse
-import calendar
 import collections
 import configparser
 import contextlib
@@ -325,6 +324,21 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+# a time as replies have it; with Z, as the tables have it
+INSTANT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+                     r"([.][0-9]+)?(?:Z|([+-])([0-9]{2}):([0-9]{2}))")
+
+
+def find_instant(value):
+    """A time of a reply -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and INSTANT.fullmatch(value)
+    if not match:
+        return None
+    *fields, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours or 0) * 60 + int(minutes or 0)) * 60 * (-1 if sign == "-" else 1)
+    return timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
+
+
 def parse_duration(text, is_whole=False):
     """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
     its unit, without a fraction. CalendarError."""
@@ -394,60 +408,6 @@ def draw_bar(share, width, blocks):
 def draw_length(share, width, blocks):
     """A bar as long as a share of a width, at least its shortest part."""
     return ("\u2588" if blocks else "#") * max(1, int(min(max(share, 0.0), 1.0) * width + 0.5))
-
-
-# ======================================================================================
-# client/instants.py
-# Instants and durations of the agent, as people read them.
-# ======================================================================================
-
-_INSTANT = re.compile(r"([0-9]{4})-([01][0-9])-([0-3][0-9])T([0-9]{2}):([0-9]{2}):([0-9]{2})"
-                      r"([.][0-9]+)?([+-])([0-9]{2}):([0-9]{2})")
-LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
-
-
-def find_instant(value):
-    """A time of the agent -> epoch seconds; None: it is no time."""
-    match = isinstance(value, str) and _INSTANT.fullmatch(value)
-    if not match:
-        return None
-    *fields, fraction, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    return calendar.timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
-
-
-def show_instant(instant):
-    """Epoch seconds as the reader's local time, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
-
-
-def show_relative(instant, now=None):
-    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
-    away_s = instant - (Clock().now() if now is None else now)
-    if abs(away_s) >= LONG_AGO_S:
-        return time.strftime("%Y-%m-%d", time.localtime(instant))
-    seconds = int(abs(away_s) + 0.5)
-    if seconds == 0:
-        return "now"
-    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
-            text = "%d %s" % (seconds // length_s, unit)
-            break
-    return "in " + text if away_s > 0 else text + " ago"
-
-
-def show_duration(seconds):
-    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
-    if seconds < 10:
-        return "%.1f s" % seconds
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return "%d s" % whole
-    if whole < 3600:
-        return "%d m %02d s" % divmod(whole, 60)
-    if whole < 86400:
-        return "%d h %02d m" % divmod(whole // 60, 60)
-    return "%d d %d h" % divmod(whole // 3600, 24)
 
 
 # ======================================================================================
@@ -1363,6 +1323,48 @@ def read_history(connection, scenario, limit_s):
                 steps.setdefault(step["name"], []).append(ended - begun)
     return History(median([row["duration"] for row in rows if row["duration"] is not None]),
                    {name: median(values) for name, values in steps.items()})
+
+
+# ======================================================================================
+# client/instants.py
+# Instants and durations of the agent, as people read them.
+# ======================================================================================
+
+LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
+
+
+def show_instant(instant):
+    """Epoch seconds as the reader's local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(instant))
+
+
+def show_relative(instant, now=None):
+    """How long ago, or in how long: `3 min ago`, `in 2 h`; a date where that is far away."""
+    away_s = instant - (Clock().now() if now is None else now)
+    if abs(away_s) >= LONG_AGO_S:
+        return time.strftime("%Y-%m-%d", time.localtime(instant))
+    seconds = int(abs(away_s) + 0.5)
+    if seconds == 0:
+        return "now"
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= 2 * length_s or unit == "s" or length_s == 60 <= seconds:
+            text = "%d %s" % (seconds // length_s, unit)
+            break
+    return "in " + text if away_s > 0 else text + " ago"
+
+
+def show_duration(seconds):
+    """Seconds in the two units that matter: `0.3 s`, `42 s`, `12 m 05 s`, `3 h 12 m`, `2 d 3 h`."""
+    if seconds < 10:
+        return "%.1f s" % seconds
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return "%d s" % whole
+    if whole < 3600:
+        return "%d m %02d s" % divmod(whole, 60)
+    if whole < 86400:
+        return "%d h %02d m" % divmod(whole // 60, 60)
+    return "%d d %d h" % divmod(whole // 3600, 24)
 
 
 # ======================================================================================

@@ -1,7 +1,6 @@
 """From what work repositories note to the events of notices."""
 import contextlib
 import functools
-import time
 
 from ..base.patterns import is_any_match
 from ..base.times import from_text, local_iso
@@ -60,10 +59,10 @@ class Events:
         is_noting, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         if is_noting != wants_long:
             repository.db.write(note_all_ends, wants_long)
-        end = time.monotonic() + TAKING_S
+        end = self._clock.monotonic() + TAKING_S
         while rows:
             self._take(repository, rows)
-            if self._is_over() or time.monotonic() >= end:
+            if self._is_over() or self._clock.monotonic() >= end:
                 return                  # the next look, or start, goes on
             _, rows = repository.db.read(list_happenings, self._name, TAKEN_AT_ONCE)
         self._seen[repository.id] = mark, now + HEARTBEAT_S

@@ -67,6 +67,21 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+# a time as replies have it; with Z, as the tables have it
+INSTANT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
+                     r"([.][0-9]+)?(?:Z|([+-])([0-9]{2}):([0-9]{2}))")
+
+
+def find_instant(value):
+    """A time of a reply -> epoch seconds; None: it is no time."""
+    match = isinstance(value, str) and INSTANT.fullmatch(value)
+    if not match:
+        return None
+    *fields, fraction, sign, hours, minutes = match.groups()
+    offset_s = (int(hours or 0) * 60 + int(minutes or 0)) * 60 * (-1 if sign == "-" else 1)
+    return timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
+
+
 def parse_duration(text, is_whole=False):
     """`90`, `90s`, `1.5m`, `2h`, `1d` -> seconds; with `is_whole` an int of at most 9 digits before
     its unit, without a fraction. CalendarError."""

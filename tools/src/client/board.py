@@ -2,10 +2,10 @@
 import json
 from typing import NamedTuple
 
-from ..base.times import Clock
+from ..base.times import Clock, find_instant
 from .colours import draw_bar
 from .history import PAST_SESSIONS, median
-from .instants import find_instant, show_duration, show_instant, show_relative
+from .instants import show_duration, show_instant, show_relative
 from .pictures import fold
 from .tables import make_table, printable
 from .words import quote

@@ -1,8 +1,8 @@
 """sched next and sched why as people ask them: what comes of each schedule, what did not start."""
 import json
 
+from ..base.times import find_instant
 from .errors import ClientError, USAGE
-from .instants import find_instant
 from .pictures import ASKED, fold
 from .shown import tell_none
 from .tables import put_table

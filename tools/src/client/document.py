@@ -2,9 +2,10 @@
 import re
 import time
 
+from ..base.times import find_instant
 from .findings import MOST_FAILURES, MOST_LOG_LINES
 from .history import median
-from .instants import find_instant, show_instant
+from .instants import show_instant
 from .markup import Markup, make_rows_table, tag
 from .marks import (Axis, draw_durations, draw_lane, find_quantile, make_legend, make_ruler,
                     show_length, show_moment, tell_counts, tell_number)

@@ -2,9 +2,8 @@
 import json
 from typing import NamedTuple
 
-from ..base.times import to_text
+from ..base.times import find_instant, to_text
 from .errors import ClientError, REFUSED
-from .instants import find_instant
 
 MOST_SESSIONS = 200000      # of a period; the newest
 MOST_LISTED = 1000000       # rows that an agent gives

@@ -1,13 +1,13 @@
 """A session as it goes on: its output as it comes, its steps, how long they take."""
 import sys
 
-from ..base.times import Clock
+from ..base.times import Clock, find_instant
 from ..base.vocabulary import ENDED, RESTARTABLE
 from .colours import DIM, draw_bar, is_terminal, paint, paint_state
 from .connection import as_text
 from .errors import ClientError, ENDED_BADLY, INTERRUPTED, NO_CONNECTION, REFUSED, USAGE, WELL
 from .history import History, ask_rows, read_history
-from .instants import find_instant, show_duration
+from .instants import show_duration
 from .live import ANSWER_S, LiveConnection
 from .login import connect
 from .nodes import is_told, is_under_way, name_node

@@ -1,7 +1,7 @@
 """How long sessions of a scenario and their steps take, from those that ended well."""
 import json
 
-from .instants import find_instant
+from ..base.times import find_instant
 from .words import quote
 
 PAST_SESSIONS = 10

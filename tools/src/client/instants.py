@@ -1,23 +1,9 @@
 """Instants and durations of the agent, as people read them."""
-import calendar
-import re
 import time
 
 from ..base.times import Clock
 
-_INSTANT = re.compile(r"([0-9]{4})-([01][0-9])-([0-3][0-9])T([0-9]{2}):([0-9]{2}):([0-9]{2})"
-                      r"([.][0-9]+)?([+-])([0-9]{2}):([0-9]{2})")
 LONG_AGO_S = 14 * 86400         # what is further away is shown as a date
-
-
-def find_instant(value):
-    """A time of the agent -> epoch seconds; None: it is no time."""
-    match = isinstance(value, str) and _INSTANT.fullmatch(value)
-    if not match:
-        return None
-    *fields, fraction, sign, hours, minutes = match.groups()
-    offset_s = (int(hours) * 60 + int(minutes)) * 60 * (-1 if sign == "-" else 1)
-    return calendar.timegm([int(field) for field in fields]) - offset_s + float(fraction or 0)
 
 
 def show_instant(instant):

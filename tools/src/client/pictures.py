@@ -2,9 +2,10 @@
 import json
 import sys
 
+from ..base.times import find_instant
 from ..base.vocabulary import DONE
 from .colours import DIM, draw_length, has_blocks, has_colours, is_terminal, paint, paint_state
-from .instants import find_instant, show_duration
+from .instants import show_duration
 from .nodes import fold_nodes
 from .shown import put, put_record, show_listing, show_record, tell_none
 from .tables import (find_width, printable, put_safe, put_table, to_reader, to_reader_from_now)

@@ -3,9 +3,9 @@ import os
 import sys
 
 from ..base.controls import show_controls
-from ..base.times import Clock
+from ..base.times import Clock, find_instant
 from .colours import has_colours, paint_state
-from .instants import find_instant, show_instant, show_relative
+from .instants import show_instant, show_relative
 
 # left out of a table that has both columns of FROM_TO: what they say follows from those
 FROM_TO, LEFT_OUT = {"begun", "duration"}, {"created", "ended"}

@@ -1,7 +1,8 @@
 """Timelines as SVG that fits every width: times are shares of it, nothing but bars stretches."""
 import time
 
-from .instants import read_instant, show_clock, show_duration
+from ..base.times import find_instant
+from .instants import show_clock, show_duration
 from .markup import join_markup, markup
 
 LANE, BAR = 38, 12      # pixels of a lane, and of the bars in it
@@ -16,7 +17,7 @@ LEAST_WIDTH = 0.35      # per cent of the width: what is shorter is seen all the
 def find_bounds(row, now):
     """(begin, end, whether it has ended) of a session or task that has begun, in epoch seconds;
     None of one that has not."""
-    begin, end = read_instant(row["begun"]), read_instant(row["ended"])
+    begin, end = find_instant(row["begun"]), find_instant(row["ended"])
     return None if begin is None else (begin, max(begin, now if end is None else end),
                                        end is not None)
 

@@ -1,24 +1,11 @@
 """Times as people read them: of the day, from now, and how long."""
-import re
 import time
-from calendar import timegm
 
+from ..base.times import INSTANT, find_instant
 from .markup import markup
 
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
-_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
-
-
-def read_instant(text):
-    """A time of a reply -> epoch seconds; None of what is none."""
-    match = _ISO.match(text or "")
-    if match is None:
-        return None
-    fields = [int(match.group(number)) for number in range(1, 7)]
-    offset_s = 60 * (60 * int(match.group(9) or 0) + int(match.group(10) or 0))
-    return (timegm(fields) + float(match.group(7) or 0)
-            - (-offset_s if match.group(8) == "-" else offset_s))
 
 
 def show_duration(seconds):
@@ -61,12 +48,12 @@ def show_clock(instant, now, with_seconds=True):
 
 def shorten_times(text, now):
     """A sentence in which times are told as the page tells them."""
-    return _ISO.sub(lambda match: show_clock(read_instant(match.group()), now), text)
+    return INSTANT.sub(lambda match: show_clock(find_instant(match.group()), now), text)
 
 
 def make_time(text, now, is_distance=False):
     """A time of a reply as HTML: of the day, or from now. What is no time stays as it is."""
-    instant = read_instant(text)
+    instant = find_instant(text)
     if instant is None:
         return text or ""
     clock, distance = show_clock(instant, now), show_distance(instant - now)

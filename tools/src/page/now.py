@@ -4,7 +4,7 @@ import re
 from urllib.parse import urlencode
 
 from ..base.errors import AgentError
-from ..base.times import to_local
+from ..base.times import find_instant, to_local
 from ..base.vocabulary import ENDED, ERROR, OUTSTANDING, RUNNING, STATES, STOPPED
 from ..agent.waits import tell_hold
 from ..protocol.lines import session_fields
@@ -12,7 +12,7 @@ from ..protocol.table import KINDS
 from ..scheduling.preview import explain
 from ..store.records import SessionFilter
 from .drawing import draw_sessions
-from .instants import make_time, read_instant, shorten_times, show_clock, show_duration
+from .instants import make_time, shorten_times, show_clock, show_duration
 from .markup import join_markup, make_link, make_note, make_state, make_table, markup
 from .view import PagePart, View
 
@@ -202,7 +202,7 @@ def make_failed_part(asker):
     rows = [(markup("%s %s", make_state(row["status"]),
                     make_link("/session/%d" % row["session"], row["scenario"])),
              make_time(row["ended"], asker.now, is_distance=True), row["message"])
-            for row in answer.rows if (read_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
+            for row in answer.rows if (find_instant(row["ended"]) or 0.0) > asker.now - LATELY_S]
     return PagePart("failed", "Failed in the last 24 hours", join_markup(
         [make_list(rows) if rows else make_note("Nothing.", "empty"), tell_trouble(answer)]),
         str(len(rows) or ""), "side")
@@ -240,7 +240,7 @@ def make_coming_part(asker, shown=COMING_SHOWN, area="side"):
         schedules.setdefault((row["schedule"], row.get("repository")), []).append(row)
     rows = []
     for (name, _), dues in list(schedules.items())[:shown]:
-        last = read_instant(dues[-1]["due"])
+        last = find_instant(dues[-1]["due"])
         more = "and %d more until %s" % (len(dues) - 1, show_clock(last, asker.now)) \
             if len(dues) > 1 else ""
         rows.append((link_schedule(name),
