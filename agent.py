@@ -155,6 +155,8 @@ Sections, each using only those above it:
     processes/stages            What a process is before it is the program that a task wants: limit,
                                 umask and user are set then.
     processes/process           One process of a task, from its start to its exit code.
+    processes/programs          What the start of a process opens: a mount that hangs stops the
+                                thread alone that looks.
     processes/calls             Calls of other programs for the agent itself: each a process of its
                                 own with a limit in time.
     processes/errand            A process beside all sessions that is given something, and has a
@@ -204,14 +206,15 @@ Sections, each using only those above it:
                                 each type.
     runtime/control             What reaches a session while it runs: a stop, time-outs, that it is
                                 left, ends of its processes.
-    runtime/awaiting            How a session waits for one that it has started: without a thread
-                                meanwhile.
+    runtime/awaiting            How a session waits for what takes long: without a thread meanwhile.
     runtime/sources             Secrets that are read when they are needed, from the environment or
                                 from files.
     runtime/bounds              What tasks may do on this host, as the options of the agent say:
                                 types, files, and as whom.
     runtime/engine_task         A task on an engine: how far it has come, for its session and for
                                 who watches it there.
+    runtime/taskwaits           How a task waits: for what the host cannot give now, for a time, for
+                                a call that may block.
     runtime/execution           One task under way: how it reaches its process, its data servers,
                                 and its session's values.
     runtime/engine_execution    One task under way on an engine, for the session that it is of.
@@ -228,8 +231,8 @@ Sections, each using only those above it:
                                 repository in order.
     runtime/openlist            The sessions that are open in an agent: those that run, those that
                                 wait, those of later.
-    runtime/parking             Sessions that wait for the end of a child, without a thread or a
-                                slot.
+    runtime/parking             Sessions that wait for what takes long, a process or a child,
+                                without a thread.
     runtime/plannodes           The nodes of a load plan that were reached: what is known of each,
                                 and what it does next.
     runtime/plantimes           When nodes of a load plan are due: their time-outs, and their next
@@ -388,8 +391,8 @@ Threads, and what ends each:
     parent N          runs sessions whose child has ended, each until it is over or waits again;
                       ends
     question N        what may block of that for session N, such as a query; ends with it.
-    slot N            runs one session after the other; ends at SessionQueue.close().
-    adopted N         runs session N, whose process outlived an agent; ends with it.
+    slot N            runs one session after the other, each until it is over or waits for what
+                      needs no
     scheduler         calls Scheduler.tick(); ends at Agent.stop().
     passwords         compares and hashes them one at a time; ends at PasswordDesk.close().
     audit             writes the rows; ends at Audit.close().
@@ -2680,6 +2683,16 @@ class Worker(threading.Thread):
                 self._begun.set()
         if not self._is_given_up:
             super().run()
+
+
+class SlotThread(Worker):
+    """A thread that outlives all processes that it starts. What loses the thread that has started
+    it counts as an orphan."""
+
+
+def is_lasting():
+    """Whether the current thread is such a one."""
+    return isinstance(threading.current_thread(), SlotThread)
 
 
 # ======================================================================================
@@ -8587,6 +8600,11 @@ class Progress:
         self.record(connection, session, records)
 
     @lazy
+    def note_process_later(self, connection, session, run, pid, pid_started):
+        """`note_process`, for which nobody waits."""
+        self.note_process(connection, session, run, pid, pid_started)
+
+    @lazy
     def add_log_later(self, connection, session, task_run, lines, omitted):
         """`add_log`, for which nobody waits."""
         self.add_log(connection, session, task_run, lines, omitted)
@@ -13011,6 +13029,7 @@ def has_process_descriptors():
     return True
 
 
+LIVES_LOOKS = 2         # a process lives when `output` has looked at it so often
 HAS_DESCRIPTORS = has_process_descriptors()
 IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
@@ -13038,11 +13057,12 @@ class Command(NamedTuple):
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify, on_begun=lambda: None):
+    def __init__(self, command, capture, output, notify, on_begun=lambda: None, is_here=True):
         """Starts it, here or, where that may hang, in another thread: begun() says what came of
-        that. `on_begun()` is called when that thread knows it, `notify()` when it has ended.
+        that. `on_begun()` is called when that thread knows it; `notify()` when it has ended and its
+        output is read, or DRAIN_S later. Not `is_here`: the calling thread may end before it.
         OSError, and nothing of it is left, where there is no thread: `is_passing`."""
-        self.pid = self.started = self.rc = None
+        self.pid = self.rc = self._started = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
         self._notify, self._on_begun = notify, on_begun
@@ -13050,19 +13070,19 @@ class Process:
         self._popen = self._error = None
         self._lock, self._is_decided = threading.Lock(), threading.Event()
         self._has_begun = self._is_abandoned = False
+        self._looks, self._on_life = 0, None
+        self._drain_until, self._is_complete = None, False
         self._has_ended = threading.Event()
         try:                            # a process that nobody waits for is worse than none
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
             if not HAS_DESCRIPTORS:
                 self._start_thread("wait", self._wait)
-            if not command.is_near:
+            if not (is_here and self._begin_here(command, output)):
                 output.starters.run(lambda: self._begin_elsewhere(command, output))
         except OSError:
             self._is_decided.set()
             raise
-        if command.is_near:
-            self._begin(command, output)
 
     @staticmethod
     def _start_thread(name, work, *arguments):
@@ -13076,34 +13096,50 @@ class Process:
 
     # -- its start ---------------------------------------------------------------------
 
+    def _begin_here(self, command, output):
+        """Starts it, if that hangs only where everything does -> whether it is decided. What was
+        there a moment ago, and is no more, is looked for again elsewhere."""
+        programs = output.starters.programs
+        program = to_bytes(command.words[0]) if command.is_near else programs.find_near(command)
+        if program is None:
+            return False
+        self._begin(command, output, lambda: program)
+        if command.is_near or not isinstance(self._error, OSError) or is_passing(self._error):
+            return True
+        programs.forget(command)
+        self._error = None
+        self._is_decided.clear()
+        return False
+
     def _begin_elsewhere(self, command, output):
         """For a thread of Starters."""
-        self._begin(command, output)
+        self._begin(command, output, lambda: output.starters.programs.open(command))
         self._on_begun()
 
-    def _begin(self, command, output):
+    def _begin(self, command, output, find_program):
         """Starts it, and decides so what begun() says. The thread that does so has to live until
         somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
         try:
-            self._begin_unless_abandoned(command, output)
+            self._begin_unless_abandoned(command, output, find_program)
         except BaseException as error:
             self._error = error
         finally:
             self._is_decided.set()
 
-    def _begin_unless_abandoned(self, command, output):
+    def _begin_unless_abandoned(self, command, output, find_program):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
-        program = to_bytes(command.words[0]) if command.is_near else open_program(command)
+        program = find_program()
         if self._is_abandoned:
             return
         with staged(command, program) as (command, program):
             self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
-            self.started = start_time(self.pid) or ""
             streams = {popen.stdout: OUT, popen.stderr: ERR}
             if HAS_DESCRIPTORS:
                 streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
+            else:
+                self._started = start_time(self.pid) or ""
             output.add(self, streams)
         except BaseException as error:
             os.killpg(self.pid, signal.SIGKILL)
@@ -13138,9 +13174,12 @@ class Process:
 
     def exited(self):
         """It has ended: its exit code is asked for, and its session told."""
+        with self._lock:
+            self._started = self._started or ""     # from now on its number may be another's
         self.rc = self._popen.wait()
+        self._drain_until = time.monotonic() + DRAIN_S
         self._has_ended.set()
-        self._notify()
+        self._complete_if(self._open_pipes == 0)
 
     def let_go(self):
         """`output` ends before it: a thread waits for it, which is left behind."""
@@ -13196,11 +13235,49 @@ class Process:
                 signal_group(self.pid, signal.SIGKILL)
         return self._is_decided.wait(DRAIN_S)
 
+    def call_if_it_lives(self, function):
+        """Has function(this) called, by the thread `output`, when it lives on for a while."""
+        self._on_life = function
+
+    def look(self):
+        """The thread `output` looks at it now and then."""
+        self._complete_if(self._drain_until is not None and time.monotonic() >= self._drain_until)
+        self._looks += 1
+        if self._looks >= LIVES_LOOKS and self._on_life is not None and self.rc is None:
+            on_life, self._on_life = self._on_life, None
+            on_life(self)
+
     def pipe_ended(self):
         """One of its pipes is at its end."""
         self._open_pipes -= 1
         if self._open_pipes == 0:
             self._is_read.set()
+            self._complete_if(self.rc is not None)
+
+    def _complete_if(self, is_over):
+        """Tells its session once that it is over."""
+        with self._lock:
+            is_new, self._is_complete = is_over and not self._is_complete, \
+                self._is_complete or is_over
+        if is_new:
+            self._notify()
+
+    @property
+    def started(self):
+        """When it started, in the kernel's words; nothing where that was asked too late."""
+        with self._lock:
+            if self._started is None:
+                with contextlib.suppress(OSError):
+                    self._started = start_time(self.pid) or ""
+            return self._started or ""
+
+    def has_exited(self):
+        """Whether it has ended."""
+        return self.rc is not None
+
+    def is_complete(self):
+        """Whether nothing more comes of it: neither its exit code nor any output."""
+        return self._is_complete
 
     def finish(self, timeout_s=KILL_S):
         """Waits for the exit code and the rest of the output.
@@ -13210,41 +13287,6 @@ class Process:
         self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
-
-
-def open_program(command):
-    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
-    the program's file, or None: the system cannot start that.
-
-    Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
-    would: its child has the lock of Python until it has its program (vfork)."""
-    folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
-    os.stat(folder or b".")
-    places = [b""] if b"/" in program else to_bytes(
-        command.environment.get("PATH", os.defpath)).split(b":")
-    for place in places:
-        path = place + b"/" + program if place else program
-        file = os.path.join(folder, path) if folder else path
-        if not os.access(file, os.F_OK):
-            continue
-        with contextlib.suppress(OSError):
-            head = _read_head(file)
-            if head.startswith(b"#!"):
-                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
-            return path if b"/" in path and head.startswith((b"#!", b"\x7fELF")) \
-                and os.access(file, os.X_OK) else None
-    return None
-
-
-def _read_head(path):
-    """The first line of a file, or what of it a script's may have. OSError."""
-    if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
-        return b""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 256).split(b"\n")[0]
-    finally:
-        os.close(descriptor)
 
 
 def is_passing(error):
@@ -13271,6 +13313,95 @@ def exit_text(rc):
         return "ended by signal %d (%s)" % (-rc, signal.Signals(-rc).name)
     except ValueError:
         return "ended by signal %d" % -rc
+
+
+# ======================================================================================
+# processes/programs.py
+# What the start of a process opens: a mount that hangs stops the thread alone that looks.
+# ======================================================================================
+
+NEAR_S = 1.0            # how long what was found counts as found
+MAX_NEAR = 1000         # programs of which that is known
+ROOT_PROGRAM = "/bin/sh"        # where it lies nothing hangs but together with everything
+
+
+class Programs:
+    """Finds programs, and knows for a moment those that are near: on the device of ROOT_PROGRAM, so
+    that their start hangs only where everything does. They need no second look, and no other
+    thread."""
+
+    def __init__(self):
+        self._near = {}                 # what asks for it -> (file, monotonic seconds)
+
+    def find_near(self, command):
+        """The file of a Command's program that was found a moment ago, and is near; or None."""
+        path, until = self._near.get(_tell_wish(command), (None, 0.0))
+        return path if time.monotonic() < until else None
+
+    def forget(self, command):
+        """That is no more so."""
+        self._near.pop(_tell_wish(command), None)
+
+    def open(self, command):
+        """open_program(), noted."""
+        path, is_binary = _look_for(command)
+        if is_binary and _is_near(os.path.join(to_bytes(command.cwd or ""), path)) \
+                and _is_near(to_bytes(command.cwd or "/")):
+            if len(self._near) >= MAX_NEAR:
+                self._near = {}
+            self._near[_tell_wish(command)] = path, time.monotonic() + NEAR_S
+        return path
+
+
+def _tell_wish(command):
+    return command.words[0], command.environment.get("PATH"), command.cwd
+
+
+def _is_near(path):
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_dev == os.stat(ROOT_PROGRAM).st_dev
+    return False
+
+
+def open_program(command):
+    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
+    the program's file, or None: the system cannot start that.
+
+    Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
+    would: its child has the lock of Python until it has its program (vfork)."""
+    return _look_for(command)[0]
+
+
+def _look_for(command):
+    """What open_program() gives, and whether that is no script."""
+    folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
+    os.stat(folder or b".")
+    places = [b""] if b"/" in program else to_bytes(
+        command.environment.get("PATH", os.defpath)).split(b":")
+    for place in places:
+        path = place + b"/" + program if place else program
+        file = os.path.join(folder, path) if folder else path
+        if not os.access(file, os.F_OK):
+            continue
+        with contextlib.suppress(OSError):
+            head = _read_head(file)
+            if head.startswith(b"#!"):
+                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
+            is_program = b"/" in path and head.startswith((b"#!", b"\x7fELF")) \
+                and os.access(file, os.X_OK)
+            return (path, not head.startswith(b"#!")) if is_program else (None, False)
+    return None, False
+
+
+def _read_head(path):
+    """The first line of a file, or what of it a script's may have. OSError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
+        return b""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 256).split(b"\n")[0]
+    finally:
+        os.close(descriptor)
 
 
 # ======================================================================================
@@ -13481,6 +13612,7 @@ class Starters:
     """As many threads as were ever busy at once."""
 
     def __init__(self):
+        self.programs = Programs()      # that they have found
         self._jobs, self._numbers = queue.Queue(), itertools.count(1)
         self._lock = threading.Lock()   # for the next two
         self._free, self._is_closing = 0, False     # how many have nothing to do
@@ -13523,6 +13655,7 @@ class Starters:
 
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
+PIPE_BYTES = 65536      # read at once
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
@@ -13724,14 +13857,14 @@ class Output:
 
     def __init__(self):
         self.starters = Starters()
-        self._selector = selectors.DefaultSelector()
+        self._watchlist = Watchlist()
         self._lock = threading.Lock()
         self._new = collections.deque()
-        self._captures = set()
+        self._processes = {}            # Capture -> Process, of those whose output is kept
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
-        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
+        self._watchlist.add(open(wake_out, "rb", 0), None, None)
         self._thread = Worker(self._run, name="output")
         self._thread.start()
 
@@ -13745,7 +13878,7 @@ class Output:
     def forget(self, capture):
         """Stores no more of a capture; what its pipes still bring is read and thrown away."""
         with self._lock:
-            self._captures.discard(capture)
+            self._processes.pop(capture, None)
 
     def close(self):
         """Ends the threads; pipes that are still open are closed."""
@@ -13753,11 +13886,8 @@ class Output:
         self._is_closing = True
         self._wake()
         self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if key.data is not None and key.data[1] is None:
-                key.data[0].let_go()
-            key.fileobj.close()
-        self._selector.close()
+        for process in self._watchlist.close():
+            process.let_go()
         os.close(self._wake_in)
 
     def _wake(self):
@@ -13769,15 +13899,20 @@ class Output:
         seconds; a fault, as when memory is short, ends it for nobody."""
         flush_at, is_told = 0.0, False
         while not self._is_closing:
-            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
+            timeout = None if not self._processes else max(0.0, flush_at - time.monotonic())
             try:
-                count = 0
-                for key, _ in self._selector.select(timeout):
-                    if key.data is None:
-                        os.read(key.fd, 4096)
+                count, ended = 0, []
+                for pipe, process, stream, is_last in self._watchlist.wait(timeout):
+                    if process is None:
+                        os.read(pipe.fileno(), 4096)
                         self._register()
-                    elif self._take(key.fileobj, *key.data):
-                        count += 1
+                    elif stream is None:
+                        ended.append((pipe, process))
+                    else:
+                        count += self._take(pipe, process, stream, is_last)
+                for pipe, process in ended:         # behind the last that it has written
+                    self._watchlist.drop(pipe)
+                    process.exited()
                 if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
@@ -13796,40 +13931,77 @@ class Output:
             process, pipes = self._new[0]
             while pipes:
                 pipe, stream = next(iter(pipes.items()))
-                os.set_blocking(pipe.fileno(), False)
-                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                if stream is not None:
+                    os.set_blocking(pipe.fileno(), False)
+                self._watchlist.add(pipe, process, stream)
                 del pipes[pipe]
             with self._lock:
                 if not process.is_over:
-                    self._captures.add(process.capture)
+                    self._processes[process.capture] = process
                 self._new.popleft()
 
-    def _take(self, pipe, process, stream):
-        """Reads from a pipe that has something -> whether there was any of it; what has come to its
-        end is closed."""
-        if stream is None:
-            process.exited()
-            data = b""
-        else:
+    def _take(self, pipe, process, stream, is_last):
+        """Reads from a pipe that has something, `is_last` to its end -> whether there was any of
+        it; what has come to its end is closed."""
+        count, data = 0, b"."
+        while data and (is_last or not count):
             try:
-                data = os.read(pipe.fileno(), 65536)
+                data = os.read(pipe.fileno(), PIPE_BYTES)
             except BlockingIOError:
-                return False
+                break
             except OSError:
                 data = b""
-        if data and not process.is_over:
-            process.capture.feed(stream, data)
-        elif not data:
-            self._selector.unregister(pipe)
-            pipe.close()
-            if stream is not None:
-                process.pipe_ended()
-        return bool(data)
+            if data and not process.is_over:
+                process.capture.feed(stream, data)
+            count += bool(data)
+        if not data:
+            self._watchlist.drop(pipe)
+            process.pipe_ended()
+        return count > 0
 
     def _flush(self):
         with self._lock:            # forget() waits for what is under way
-            for capture in self._captures:
+            for capture, process in self._processes.items():
                 capture.flush()
+                process.look()
+
+
+class Watchlist:
+    """Files that have something to be read, now or later. It is for one thread."""
+
+    def __init__(self):
+        self._is_quick = hasattr(select, "epoll")       # whether many cost no more than few
+        self._poll = select.epoll() if self._is_quick else select.poll()
+        self._files = {}                # descriptor -> (file, process, stream)
+
+    def add(self, file, process, stream):
+        """A file, of a process. OSError."""
+        self._poll.register(file.fileno(), select.POLLIN)
+        self._files[file.fileno()] = file, process, stream
+
+    def drop(self, file):
+        """Closes one."""
+        self._poll.unregister(file.fileno())
+        del self._files[file.fileno()]
+        file.close()
+
+    def wait(self, timeout_s):
+        """[(file, process, stream, whether what it has is the last)] of those that have something,
+        within so many seconds, None: any time."""
+        if timeout_s is not None and not self._is_quick:
+            timeout_s *= 1000
+        return [self._files[descriptor] + (events & select.POLLHUP != 0,)
+                for descriptor, events in self._poll.poll(timeout_s)]
+
+    def close(self):
+        """Closes all -> the processes whose end is still to come."""
+        processes = [process for _, process, stream in self._files.values()
+                     if stream is None and process is not None]
+        for file, _, _ in self._files.values():
+            file.close()
+        if self._is_quick:
+            self._poll.close()
+        return processes
 
 
 # ======================================================================================
@@ -14073,11 +14245,12 @@ class TaskError(Exception):
 def task_type(name):
     """Puts a class into the table of task types.
 
-    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()`, `mask(text)`,
-    the `exit` of its newest process, and what waits and is ended by stop and time-outs:
-    `process(command)`, `call(function, interrupt)`, `wait(seconds)`, `wait_child(session)`. One
-    whose process may outlive the agent has `resume`, too, which goes on by `adopt()`.
+    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult, or a generator
+    of it. The execution gives `values` (variables and the agent's own), `environment()`,
+    `mask(text)`, the `exit` of its newest process, and what waits and is ended by stop and
+    time-outs: `call(function, interrupt)`, and the generators `process(command)`, `wait(seconds)`
+    and `wait_child(session)`, which take no thread meanwhile. One whose process may outlive the
+    agent has `resume`, too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -14153,12 +14326,12 @@ def tell_value(value, execution):
 
 
 def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
-    """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
-    make_words(fd) are the words that start it. TaskError."""
+    """A generator, as process() is: runs a process to its end -> (exit code, what it wrote to the
+    descriptor fd, bytes). make_words(fd) are the words that start it. TaskError."""
     with tempfile.TemporaryFile() as result:
         fd = result.fileno()
-        rc = execution.process(Command(make_words(fd), environment, stdin=stdin,
-                                       pass_fds=(fd,) + pass_fds))
+        rc = yield from execution.process(Command(make_words(fd), environment, stdin=stdin,
+                                                  pass_fds=(fd,) + pass_fds))
         result.seek(0)
         return rc, result.read()
 
@@ -14173,17 +14346,17 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
-        return TaskResult(**self.ask(fields, execution))
+        return TaskResult(**(yield from self.ask(fields, execution)))
 
     def ask(self, fields, execution):
         """The same -> what the helper gives, as a dict."""
         order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
-        return self._outcome(order, execution)
+        return (yield from self._outcome(order, execution))
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with execution.noting_parts() as note:
-            _, data = ask_process(
+            _, data = yield from ask_process(
                 execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
                 utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
                 (note, open_code()))
@@ -15297,7 +15470,7 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self.result(fields, execution.adopt(), execution)
+        return self.result(fields, (yield from execution.adopt()), execution)
 
     def order(self, fields, values):
         """What is to run on an engine, with the environment that `env` says -> EngineOrder."""
@@ -15318,7 +15491,7 @@ class OsTask:
     def _process(self, fields, execution, words, pass_fds=()):
         surroundings = substitute_all(
             {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
-        rc = execution.process(Command(
+        rc = yield from execution.process(Command(
             words, dict(self._surround(execution.environment()), **surroundings["env"]),
             surroundings["cwd"], surroundings["stdin"], pass_fds,
             is_captured=fields["capture"] is not None), is_adoptable=True)
@@ -15378,7 +15551,7 @@ class SleepTask:
             seconds = _check_seconds(substitute_all(fields["seconds"], execution.values))
         except ValueError as error:
             raise TaskError(str(error)) from None
-        execution.wait(seconds)
+        yield from execution.wait(seconds)
         return TaskResult(DONE)
 
 
@@ -15445,7 +15618,7 @@ class WaitFileTask:
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
         root = to_bytes(execution.bounds.root).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
-        _, data = ask_process(
+        _, data = yield from ask_process(
             execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited, root),
             dict(os.environ))
         if not data:
@@ -15478,13 +15651,14 @@ class PythonTask(OsTask):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
         code = self._code(fields)
         if code is None:
-            return self._process(fields, execution, self._python_words(fields, execution.values))
+            return (yield from self._process(
+                fields, execution, self._python_words(fields, execution.values)))
         with tempfile.TemporaryFile() as source:
             source.write(code.encode())
             source.seek(0)
             fd = source.fileno()
-            return self._process(fields, execution,
-                                 self._python_words(fields, execution.values, fd), (fd,))
+            return (yield from self._process(
+                fields, execution, self._python_words(fields, execution.values, fd), (fd,)))
 
     def order(self, fields, values):
         """As of `os`; the code is read from descriptor 3."""
@@ -15918,7 +16092,7 @@ class DatabaseTask(HelperTask):
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
         if self.is_heavy or order["server"]["driver"] != "sqlite3" or execution.bounds.is_apart:
-            return super()._outcome(order, execution)
+            return (yield from super()._outcome(order, execution))
         targets = []                        # the one, once it is open: that may block, too
 
         def work():
@@ -16751,8 +16925,10 @@ class EvaluateTask:
         """Numbers are compared as numbers when both sides are."""
         value, operator = execution.values[fields["variable"]], fields["operator"]
         right = substitute_all(fields["value"], execution.values)
-        is_true = self._search(value, right, execution) if operator == "matches" else \
-            self._compare(value, operator, right)
+        if operator == "matches":
+            is_true = yield from self._search(value, right, execution)
+        else:
+            is_true = self._compare(value, operator, right)
         message = "" if is_true else "false: %s %s %s (%s is %s)" % (
             fields["variable"], operator, tell_value(right, execution), fields["variable"],
             tell_value(value, execution))
@@ -16763,7 +16939,7 @@ class EvaluateTask:
         """Whether an expression is somewhere in a value. TaskError."""
         if len(expression) > MAX_EXPRESSION:
             raise TaskError("%s is no regular expression: it %s" % (shorten(expression), TOO_LONG))
-        rc, data = ask_process(
+        rc, data = yield from ask_process(
             execution, lambda fd: alone_command(search_alone, str(fd), str(SEARCH_S)),
             dict(os.environ), json.dumps([[expression], value]))
         for result in _read_results(data, rc):
@@ -16850,7 +17026,7 @@ class FileValues(HelperTask):
 
 def list_values(task, fields, execution):
     """The values that a QueryValues or FileValues finds. TaskError, Interrupted."""
-    answer = task.ask(fields, execution)
+    answer = execution.complete(task.ask(fields, execution))
     if "items" not in answer:
         raise TaskError(answer["message"])
     return answer["items"]
@@ -17485,6 +17661,7 @@ class Control:
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
         self._minders = {}              # those of them that are minders
+        self._newest = None             # the Process begun last; it is none of the roots yet
         self._looks = looks             # Looks that all sessions share; without it, its own
 
     def share(self):
@@ -17516,6 +17693,10 @@ class Control:
         self._on_change()
 
     # -- stop and time-outs ------------------------------------------------------------
+
+    def now(self):
+        """The steady clock, seconds."""
+        return self._clock.monotonic()
 
     @property
     def has_stop(self):
@@ -17554,13 +17735,19 @@ class Control:
         now = self._clock.monotonic()
         return self._mode == IMMEDIATE or any(until <= now for until, _, _ in self._deadlines)
 
-    def find_limit(self, timeout_s=None):
-        """Until when it can wait, monotonic seconds: a deadline, or when so many seconds are over;
-        None: for ever."""
-        times = [until for until, _, _ in self._deadlines]
-        if timeout_s is not None:
-            times.append(self._clock.monotonic() + timeout_s)
+    def find_limit(self, waiting):
+        """Until when a Waiting may last, monotonic seconds; None: for ever."""
+        times = [] if waiting.is_deaf else [until for until, _, _ in self._deadlines]
+        if waiting.patience_s is not None:
+            times.append(self.now() + waiting.patience_s)
         return min(times) if times else None
+
+    def linger(self, waiting):
+        """Waits in this thread as a Waiting says, until something may have changed."""
+        with self._changed:
+            until = self.find_limit(waiting)
+            if not waiting.is_over() and (waiting.is_deaf or not self.is_due):
+                self._changed.wait(until if until is None else max(0.0, until - self.now()))
 
     def wait(self, is_over, timeout_s=None, is_between=False):
         """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.
@@ -17579,7 +17766,7 @@ class Control:
                     limits = until + [deadline for deadline, _, _ in self._deadlines]
                     self._changed.wait(max(0.0, min(limits) - now) if limits else None)
         except Interrupted as interrupt:
-            if self._roots:
+            if self._roots or self._newest:
                 self.sweep(interrupt)
             raise
 
@@ -17616,7 +17803,7 @@ class Control:
     def start(self, command, capture, output, is_minder=False):
         """A Process of the session, which has begun. What its begun() raises; Interrupted: where a
         mount hangs the start is left behind."""
-        process = Process(command, capture, output, self.wake, self.wake)
+        process = Process(command, capture, output, self.wake, self.wake, is_lasting())
         try:
             self.wait(lambda: process.is_decided)
         except Interrupted as error:
@@ -17624,7 +17811,10 @@ class Control:
                 error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         process.begun()
-        self.add_root(process.pid, process.started, is_minder)
+        if is_minder:
+            self.add_root(process.pid, process.started, is_minder)
+        else:
+            self._newest = process
         return process
 
     def add_root(self, pid, started, is_minder=False):
@@ -17637,6 +17827,9 @@ class Control:
         """A group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
+        newest, self._newest = self._newest, None
+        if newest is not None and signal_group(newest.pid, 0):
+            before[newest.pid] = newest.started
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
@@ -17645,6 +17838,9 @@ class Control:
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
+        if self._newest is not None:
+            self.add_root(self._newest.pid, self._newest.started)
+            self._newest = None
         count = Tree([self._session], self._roots, self._minders, self._looks).end()
         if count:
             interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)
@@ -17657,7 +17853,7 @@ class Control:
 
 # ======================================================================================
 # runtime/awaiting.py
-# How a session waits for one that it has started: without a thread meanwhile.
+# How a session waits for what takes long: without a thread meanwhile.
 # ======================================================================================
 
 class Waiting(NamedTuple):
@@ -17667,6 +17863,31 @@ class Waiting(NamedTuple):
     children: Tuple[int, ...] = ()  # the sessions whose end it waits for
     engine_task: Any = None         # or the EngineTask
     is_deaf: bool = False           # stops and time-outs are not its business now
+    has_slot: bool = False          # its slot is no other's meanwhile
+    is_between: bool = False        # a normal stop ends it, too
+
+
+def await_in_slot(control, is_over, timeout_s=None, is_between=False):
+    """A generator, Control.wait() without a thread: it yields a Waiting until is_over(), or for so
+    many seconds. control.wake() has it look again. Interrupted, after all processes are ended."""
+    begun = control.now()
+    control.wait(is_over, 0.0, is_between)
+    while not is_over():
+        left_s = timeout_s and timeout_s - (control.now() - begun)
+        if timeout_s is not None and left_s <= 0:
+            return
+        yield Waiting(is_over, left_s, has_slot=True, is_between=is_between)
+        control.wait(is_over, 0.0, is_between)
+
+
+def await_flush(control, journal):
+    """A generator, Journal.flush() without a thread."""
+    pending, follow_up = journal.begin_flush()
+    pending.call_when_done(control.wake)
+    while not pending.is_done:
+        yield Waiting(lambda: pending.is_done, None, is_deaf=True, has_slot=True)
+    pending.result()
+    follow_up(pending)
 
 
 def await_child(children, control, parent, session):
@@ -18108,9 +18329,61 @@ def as_exit(rc, codes):
 
 
 # ======================================================================================
+# runtime/taskwaits.py
+# How a task waits: for what the host cannot give now, for a time, for a call that may block.
+# ======================================================================================
+
+class TaskWaits:
+    """The waiting of one task, which its session's Control ends."""
+
+    def __init__(self, control, journal):
+        self._control, self._journal = control, journal
+        self._is_told = False           # that it waits for what cannot be done now
+
+    def wait(self, seconds):
+        """A generator that waits without a thread; an immediate stop and time-outs end it."""
+        yield from await_in_slot(self._control, lambda: False, seconds)
+
+    def call(self, function, interrupt=None):
+        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
+        return self._control.call(function, interrupt, lambda: self._tell("no thread to give"))
+
+    def complete(self, steps):
+        """Runs a generator that waits without a thread, in this one -> its value."""
+        while True:
+            try:
+                waiting = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            self._control.linger(waiting)
+
+    def _once_it_can(self, work, can_pass):
+        """work(), tried again while what it raises is passing -> its value. What else it raises;
+        Interrupted."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not can_pass(error):
+                    raise
+                self._tell(error)
+            self._control.wait(lambda: False, TRY_S)
+
+    def _tell(self, error):
+        """Says in the log, once, what it waits for."""
+        if not self._is_told:
+            self._is_told = True
+            log.warning("session %d waits: %s", self._journal.session,
+                        self._journal.mask(one_line(error)))
+
+
+# ======================================================================================
 # runtime/execution.py
 # One task under way: how it reaches its process, its data servers, and its session's values.
 # ======================================================================================
+
+SPOOL_LOOK_S = 0.05     # between two looks at what a minder has written
+
 
 def is_for_now(error):
     """Whether an error says that a file cannot be read or written now, but may be later."""
@@ -18152,7 +18425,7 @@ class Exit(NamedTuple):
         return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
-class Execution:
+class Execution(TaskWaits):
     """What a task type sees of the session that runs it, for one run of a task.
 
     `values` are the session's variables and the agent's own; `exit` is that of its newest process;
@@ -18160,12 +18433,12 @@ class Execution:
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
+        super().__init__(control, journal)
         self.values = values
         self.exit, self.mask, self.bounds = Exit(), journal.mask, around.bounds
-        self._run, self._control, self._journal, self._around = run, control, journal, around
+        self._run, self._around = run, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
-        self._is_told = False           # that it waits for what cannot be done now
 
     def environment(self):
         """The agent's environment and the variables."""
@@ -18183,21 +18456,40 @@ class Execution:
     # -- processes ---------------------------------------------------------------------
 
     def process(self, command, is_adoptable=False):
-        """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
-        says that the task's type can take it up again by adopt()."""
+        """A generator that waits without a thread: runs a Command to its end -> exit code;
+        TaskError when it cannot start. `is_adoptable` says that the task's type can take it up
+        again by adopt()."""
         command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
-            return self._run_minded(command)
+            return (yield from self._run_minded(command))
         process = self._start(command)
         try:
-            self._control.wait(lambda: process.rc is not None)
-        finally:
-            process.finish()
-            self._control.drop_ended_roots()
-            self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
+            process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
+            yield from await_in_slot(self._control, process.has_exited)
+            while not process.is_complete():        # its last words; no stop comes before them
+                yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
+        except Exception:
+            self._finish(process)
+            raise
+        self._finish(process)
         return process.rc
+
+    def _finish(self, process):
+        """Waits for the end of a process, and tells how that was."""
+        process.finish()
+        self._note(process)
+        self._control.drop_ended_roots()
+        self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
+
+    def _note_life(self, process):
+        self._journal.note_life(self._run, process.pid, process.started)
+
+    def _note(self, process):
+        journal = self._journal
+        journal.note(journal.repository.progress.note_process, self._run, process.pid,
+                     process.started)
 
     def _start(self, command, is_minder=False):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
@@ -18212,29 +18504,7 @@ class Execution:
                 is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        journal.note(journal.repository.progress.note_process, self._run, process.pid,
-                     process.started)
-        journal.flush_later()
         return process
-
-    def _once_it_can(self, work, can_pass):
-        """work(), tried again while what it raises is passing -> its value. What else it raises;
-        Interrupted."""
-        while True:
-            try:
-                return work()
-            except Exception as error:
-                if not can_pass(error):
-                    raise
-                self._tell(error)
-            self._control.wait(lambda: False, TRY_S)
-
-    def _tell(self, error):
-        """Says in the log, once, what it waits for."""
-        if not self._is_told:
-            self._is_told = True
-            log.warning("session %d waits: %s", self._journal.session,
-                        self._journal.mask(one_line(error)))
 
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
@@ -18251,14 +18521,16 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
+        self._note(minder)
+        self._journal.flush_later()
         with contextlib.suppress(RepositoryError):
             # the minder does so too, but maybe not before the agent is gone
             spool.note(holder=minder.pid, holder_started=minder.started)
-        return self._follow(spool, lambda: minder.rc is None)
+        return (yield from self._follow(spool, lambda: minder.rc is None))
 
     def adopt(self):
-        """Goes on with the process of this task that a lost agent has started -> exit code.
-        TaskError, Interrupted, Left."""
+        """A generator: goes on with the process of this task that a lost agent has started -> exit
+        code. TaskError, Interrupted, Left."""
         spool = self._journal.find_spool(self._run)
         if spool is None:
             self._give_up("what its process wrote is gone")
@@ -18266,13 +18538,14 @@ class Execution:
             state = self._once_it_can(spool.state, is_for_now)
         except RepositoryGone as error:
             self._give_up("what its process wrote is gone: %s" % error)
-        return self._follow(spool, lambda: lives(state["holder"], state["holder_started"]))
+        return (yield from self._follow(
+            spool, lambda: lives(state["holder"], state["holder_started"])))
 
     def _follow(self, spool, is_alive):
         """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
         What cannot be followed any more is ended."""
         try:
-            state = self._take_until_end(spool, is_alive)
+            state = yield from self._take_until_end(spool, is_alive)
         except Interrupted:
             with contextlib.suppress(RepositoryError):
                 self._take_new(spool)
@@ -18312,9 +18585,10 @@ class Execution:
                 raise Left()
             was_alive = is_alive()
             if state is None:
-                control.wait(lambda: control.is_leaving, TRY_S)
+                yield from await_in_slot(control, lambda: control.is_leaving, TRY_S)
             elif was_alive:
-                control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+                yield from await_in_slot(
+                    control, lambda: control.is_leaving or not is_alive(), SPOOL_LOOK_S)
         if not state["is_over"]:
             self._give_up("the process that held it is gone")
         return state
@@ -18351,16 +18625,6 @@ class Execution:
                     clear_notes(notes, [path], self.bounds.discard)
                 else:
                     os.unlink(path)
-
-    # -- waiting -----------------------------------------------------------------------
-
-    def call(self, function, interrupt=None):
-        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
-        return self._control.call(function, interrupt, lambda: self._tell("no thread to give"))
-
-    def wait(self, seconds):
-        """Waits; an immediate stop and time-outs end it."""
-        self._control.wait(lambda: False, seconds)
 
     # -- topology and children ---------------------------------------------------------
 
@@ -18757,15 +19021,15 @@ class Course:
             if remaining or step.on_error != FAIL:
                 self._control.interrupt_if_asked(is_between=True)
             if remaining:
-                self._pause(delay)
+                yield from self._pause(delay)
                 delay = min(delay * step.retry_factor, 1e9)
                 place = TaskPlace(place.step)
         return outcome._replace(warning=warning)
 
     def _pause(self, seconds):
-        """The delay before a retry; any stop ends it."""
+        """A generator: the delay before a retry; any stop ends it."""
         self._journal.flush_later()
-        self._control.wait(lambda: False, seconds, is_between=True)
+        yield from await_in_slot(self._control, lambda: False, seconds, is_between=True)
 
     def _attempt(self, place, step):
         """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
@@ -18809,7 +19073,7 @@ class Course:
         run, engine = place.task_run, None
         if run is None:
             engine = find_engine(task.fields, self._values["CONTEXT"], self._around)
-            run = self._begin_task(place, task, step_run, attempt, engine)
+            run = yield from self._begin_task(place, task, step_run, attempt, engine)
         execution = (EngineExecution if is_remote(task.fields.get("engine")) else Execution)(
             run, self._values, self._control, self._journal, self._around,
             self._scenario.on_stale == ADOPT)
@@ -18832,15 +19096,15 @@ class Course:
                        message if result.status == WARNING else "")
 
     def _begin_task(self, place, task, step_run, attempt, engine):
-        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
-        starts no process and can share the commit of the next. RepositoryError."""
+        """A generator: notes that a task begins -> the number of its run. That is on disk then,
+        unless the task starts no process and can share the commit of the next. RepositoryError."""
         run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
                                        task.name or "", task.type, attempt)
         if engine is not None and engine.definition is not None:
             note_engine(self._journal, run, engine.definition, self._around.engines)
         is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
         if not is_instant or self._journal.is_full:
-            self._journal.flush()
+            yield from await_flush(self._control, self._journal)
         return run
 
     def _work(self, task, execution, place):
@@ -19477,10 +19741,15 @@ class Journal:
     def flush(self):
         """Hands over what was noted and waits for the commit. RepositoryError: the repository was
         closed, or is gone; or the session cannot begin now. What its begin refuses."""
-        follow_up = self._follow_up()
-        pending = self._submit(self._progress.record)
+        pending, follow_up = self.begin_flush()
         pending.result()
         follow_up(pending)
+
+    def begin_flush(self):
+        """The first half of flush(): (the Pending of the commit, what is to be called with it
+        then)."""
+        follow_up = self._follow_up()
+        return self._submit(self._progress.record), follow_up
 
     def hand_over(self, on_done):
         """Hands over the last of what was noted; on_done(pending) is called, by the Inbox, once it
@@ -19535,6 +19804,11 @@ class Journal:
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
                                   on_done=follow)
 
+    def note_life(self, run, pid, pid_started):
+        """Has a process of a run recorded, soon. From any thread."""
+        self.repository.db.submit(self._progress.note_process_later, self.session, run, pid,
+                                  pid_started)
+
     def share(self):
         """Another Journal of the session, which has begun, for another thread."""
         other = Journal(self.repository, self.session, self._scenario, self._clock, self._on_log)
@@ -19585,6 +19859,7 @@ class OpenList:
 
     def __init__(self):
         self._changed = threading.Condition()   # guards all that follows
+        self._due = threading.Condition(self._changed)  # there is something to run
         self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
         self.later = Later()
         self._running = {}                      # number -> Session
@@ -19632,22 +19907,24 @@ class Later(dict):
 
 # ======================================================================================
 # runtime/parking.py
-# Sessions that wait for the end of a child, without a thread or a slot.
+# Sessions that wait for what takes long, a process or a child, without a thread.
 #
 # Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
 # Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
 # when there was none for a second. N counts these threads.
 # ======================================================================================
 
-SPARE_S = 1.0            # so long a thread waits for the next session that may go on
+SPARE_S = 1.0           # so long a thread waits for the next session that may go on
+FEW_TIMES = 64          # so many times that are past may stay
 
 
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
-    go_on(session) has it go on, in a thread of its own."""
+    go_on(session) has it go on, in a thread of its own; or, where its slot has one for it,
+    resume(session)."""
 
-    def __init__(self, clock, go_on):
-        self._clock, self._go_on = clock, go_on
+    def __init__(self, clock, go_on, resume):
+        self._clock, self._go_on, self._resume = clock, go_on, resume
         self._changed = threading.Condition()   # guards all that follows
         self._parked = {}               # session -> the number of its wait
         self._called = set()            # of these, those that may go on
@@ -19673,20 +19950,31 @@ class Parking:
         with self._changed:
             number = self._parked[session] = next(self._numbers)
             if until is not None:
+                self._drop_past()
                 heapq.heappush(self._times, (until, number, session))
-            self._changed.notify()
+                if self._times[0][1] == number:
+                    self._changed.notify()
         if session.is_ready():          # it may have been called before
             self.call(session)
+
+    def _drop_past(self):
+        """Most that waits long is called long before: its time must not keep it in memory."""
+        if len(self._times) > 2 * len(self._parked) + FEW_TIMES:
+            self._times = [entry for entry in self._times if self._parked.get(entry[2]) == entry[1]]
+            heapq.heapify(self._times)
 
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked and session not in self._called:
-                if self._hand(session):
-                    del self._parked[session]
-                else:
-                    self._called.add(session)
-                    self._changed.notify()
+            if session not in self._parked or session in self._called:
+                return
+            if not session.is_apart or self._hand(session):
+                del self._parked[session]
+            else:
+                self._called.add(session)
+                self._changed.notify()
+        if not session.is_apart:
+            self._resume(session)
 
     def _hand(self, session):
         """Gives a session to a thread that waits for one -> whether there is one."""
@@ -19709,6 +19997,9 @@ class Parking:
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
+        if not session.is_apart:
+            self._resume(session)
+            return True
         with self._changed:
             if self._hand(session):
                 return True
@@ -19737,11 +20028,16 @@ class Parking:
         return None
 
     def _run(self):
+        """Thread parking; a fault, as when memory is short, ends it for nobody."""
         while not self._is_closing:
-            for session in self._take():
-                if not self._start(session):
-                    log.error("no thread can be started for session %d", session.number)
-                    self.put(session, self._clock.monotonic() + TRY_S)
+            try:
+                for session in self._take():
+                    if not self._start(session):
+                        log.error("no thread can be started for session %d", session.number)
+                        self.put(session, self._clock.monotonic() + TRY_S)
+            except Exception:
+                log.exception("sessions that wait")
+                time.sleep(TRY_S)
 
     def _take(self):
         """Waits for sessions that are to go on, and takes them out."""
@@ -20858,7 +21154,7 @@ def find_branch(body, execution):
     """
     for place, (operator, value, _) in enumerate(body.branches):
         fields = {"variable": body.variable, "operator": operator, "value": value}
-        if not EvaluateTask().run(fields, execution).is_false:
+        if not execution.complete(EvaluateTask().run(fields, execution)).is_false:
             return place
     return len(body.branches)
 
@@ -21138,7 +21434,7 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
-        self._children = ()
+        self._children, self._has_lent = (), False
         self._news = collections.deque()        # for a plan: its children that may have ended
         self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
                                 around.on_log)
@@ -21166,12 +21462,9 @@ class Session:
 
     def park(self, parking):
         """Waits in a Parking, after run() has said so."""
-        self._parking, waiting = parking, self._waiting
-        if not waiting.is_deaf:
-            until = self._control.find_limit(waiting.patience_s)
-        else:
-            until = waiting.patience_s and self._around.clock.monotonic() + waiting.patience_s
-        parking.put(self, until)
+        self._parking = parking
+        self._has_lent = self._has_lent or self.lends_slot
+        parking.put(self, self._control.find_limit(self._waiting))
 
     @property
     def has_parked(self):
@@ -21183,7 +21476,7 @@ class Session:
         """The numbers of the sessions whose end it waits for; None: for none. A plan that has begun
         always waits for some, though there may be none at the moment."""
         waiting = self._waiting
-        if waiting is not None:
+        if waiting is not None and not waiting.has_slot:
             self._children = waiting.children
         elif not (self.ticket.is_plan and self.is_begun):
             return None
@@ -21200,11 +21493,23 @@ class Session:
         """Whether it needs a slot now: what it waits for elsewhere, if anything, needs none."""
         return self.children is None
 
+    @property
+    def lends_slot(self):
+        """Whether, while it waits, another may have its slot."""
+        waiting = self._waiting
+        return waiting is not None and not (self.ticket.is_plan or waiting.has_slot)
+
+    @property
+    def is_apart(self):
+        """Whether it goes on whatever the limits, so no slot's thread may be there for it."""
+        return self._has_lent or self.ticket.is_plan or self.ticket.is_adopted
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
         return waiting is not None and (
-            waiting.is_over() or not waiting.is_deaf and self._control.is_due)
+            waiting.is_over() or not waiting.is_deaf and self._control.is_due
+            or waiting.is_between and self._control.has_stop)
 
     def note_child(self, number):
         """Of a plan: this child may have ended; None: any of them may."""
@@ -21351,11 +21656,13 @@ class Session:
 # runtime/slots.py
 # The queue of sessions and the slots that run them.
 #
-# Thread slot N: runs one session after the other; ends at SessionQueue.close().
-# Thread adopted N: runs session N, whose process outlived an agent; ends with it.
+# Thread slot N: runs one session after the other, each until it is over or waits for what needs no
+# thread; ends at SessionQueue.join().
 # ======================================================================================
 
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
+ACTIVE = 2              # threads that run sessions, as long as none is kept for STALL_S: more would
+STALL_S = 0.01          # only wait for each other, as Python lets one go on at a time
 
 
 class SessionQueue(OpenList):
@@ -21369,13 +21676,14 @@ class SessionQueue(OpenList):
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._slots = SlotThreads(slots, self._serve)
+        self._slots = SlotThreads(slots, self._serve, self._due)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._parked = 0                # how many of _running wait for one, without a thread
+        self._parked = 0                # how many of _running wait without a thread
+        self._resumed = collections.deque()     # of these, those that are to go on in their slots
         self._ending = 0                # and of how many the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
-        self._parking = Parking(clock, self._go_on)
+        self._parking = Parking(clock, self._go_on, self._resume)
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -21393,8 +21701,7 @@ class SessionQueue(OpenList):
                                 ticket.is_child, ticket.is_plan)
             is_free = self._admission.has_room_for(ticket.session)
             if is_free:                 # otherwise a thread looks for itself when it can
-                self._ensure_thread()
-                self._changed.notify()
+                self._call_thread()
         return is_free
 
     def start_threads(self):
@@ -21402,14 +21709,13 @@ class SessionQueue(OpenList):
         each try may take its time."""
         with self._changed:
             self._slots.try_again()
-            self._ensure_thread()
+            self._call_thread()
 
-    def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots."""
+    def _call_thread(self):
+        """There may be something for a thread of the slots."""
         self._begin_plans()
-        sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
-            self._admission.count_ready()
-        self._slots.grow(sessions)
+        if self._has_due():
+            self._slots.call()
 
     def _begin_plans(self):
         """Begins the plans that may: they take no slot, and no thread but while they go on."""
@@ -21423,31 +21729,20 @@ class SessionQueue(OpenList):
                 self._parking.begin(session)
 
     def adopt(self, ticket, repository):
-        """A session whose process lives on goes on at once, whatever the limits. Busy: the
-        host has no thread for it."""
+        """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
-            session = self._make(ticket, repository)
-            self._running[ticket.session] = session
+            session = self._running[ticket.session] = self._make(ticket, repository)
             self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
-            if ticket.is_plan:
-                self._parked += 1
-                self._parking.begin(session)
-                return
-            try:
-                self._slots.adopt("adopted %d" % ticket.session, self._run, session)
-            except RuntimeError as error:
-                del self._running[ticket.session]
-                self._admission.leave(ticket.session)
-                raise Busy(str(error)) from None
+            self._parked += 1
+            self._parking.begin(session)
 
     def hold_gate(self, gate, is_held):
         """Held, no session passes a gate: that of a schedule, or of a repository."""
         with self._changed:
             if self._admission.hold_gate(gate, is_held):
-                self._ensure_thread()
-                self._changed.notify_all()
+                self._call_thread()
 
     def find_obstacle(self, number):
         """What keeps an outstanding session from beginning: an Obstacle, or None."""
@@ -21475,8 +21770,7 @@ class SessionQueue(OpenList):
         with self._changed:
             self._admission.hold(is_held)
             if not is_held:
-                self._ensure_thread()
-            self._changed.notify_all()
+                self._call_thread()
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -21487,7 +21781,6 @@ class SessionQueue(OpenList):
         """Begins nothing more; running sessions end by themselves."""
         with self._changed:
             self._is_closing = True
-            self._changed.notify_all()
 
     def join(self):
         """Waits for the threads of the slots."""
@@ -21498,23 +21791,28 @@ class SessionQueue(OpenList):
         """The thread of a slot: one session after the other."""
         while True:
             try:
-                session = self._take()
+                with self._due:
+                    session = self._slots.take_turn(self._find_due, self._has_due)
             except Exception as error:  # as when memory is short: the thread stays for others
                 log.error("a session cannot begin\n%s", tell_traceback(error))
-                with self._changed:
-                    self._changed.wait(TRY_S)
+                with self._due:
+                    self._due.wait(TRY_S)
                 continue
             if session is None:
                 return
-            give_way(lambda: self._is_flooded() and not self._is_closing)
-            self._run(session)
+            if not session.has_parked:
+                give_way(lambda: self._is_flooded() and not self._is_closing)
+            try:
+                self._run(session)
+            finally:
+                with self._changed:
+                    self._slots.end_turn()
 
     def _run(self, session):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            if not session.ticket.is_plan:
-                self._lend_slot(1)
+            self._set_parked(session, 1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -21532,42 +21830,52 @@ class SessionQueue(OpenList):
                     self._forget(session)
 
     def _forget(self, session):
+        """Nothing is to come of a session: another may end, and it may run once more."""
         del self._running[session.number]
         self._ending -= 1
-        if not self._running or self._ending == self._max_ending - 1:
+        if not self._running:
             self._changed.notify_all()
+        if self._ending == self._max_ending - 1:
+            self._call_thread()
         if self.delays.find(session.number):    # only now: who runs is not read again
             session.repository.set_behind()
         again = self._again.pop(session.number, None)
         if again:
             self.add(again, session.repository)
 
-    def _lend_slot(self, count):
-        """The slot of a session that waits for its child serves another: 1, then -1."""
+    def _set_parked(self, session, count):
+        """A session waits without a thread, 1, or goes on, -1; the slot of one that waits for a
+        child serves another meanwhile."""
+        if session.ticket.is_plan:      # it always counts as one that does
+            return
         with self._changed:
             self._parked += count
-            self._admission.lend(count)
-            self._ensure_thread()
-            self._changed.notify()
+            if session.lends_slot:
+                self._admission.lend(count)
+                self._call_thread()
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        if not session.ticket.is_plan:
-            self._lend_slot(-1)
+        self._set_parked(session, -1)
         self._run(session)
 
-    def _take(self):
-        """The Session that the thread of a slot runs next; None when the queue is closing."""
+    def _resume(self, session):
+        """A session that has parked goes on in its slot, by the next thread that is free."""
         with self._changed:
-            while not self._is_closing:
-                session = self.take_next()
-                if session:
-                    if self._admission.has_room and self._admission.count_ready():
-                        self._ensure_thread()       # what came up by that is another's
-                        self._changed.notify()
-                    return session
-                self._changed.wait()
-        return None
+            self._parked -= 1
+            self._resumed.append(session)
+            self._call_thread()
+
+    def _has_due(self):
+        """Whether there is something to run in a slot."""
+        return bool(self._resumed) or not self._is_closing and self._admission.has_room \
+            and self._ending < self._max_ending and self._admission.count_ready() > 0
+
+    def _find_due(self):
+        """The Session that is to run now, or None."""
+        if self._resumed:
+            return self._resumed.popleft()
+        return None if self._is_closing else self.take_next()
 
     def take_next(self):
         """The Session that runs from now on, or None: nothing may begin.
@@ -21604,42 +21912,71 @@ class SessionQueue(OpenList):
             if session.ticket.is_plan:
                 self._parked -= 1
             # the thread of a slot looks for itself what it can run next
-            if self._admission.leave(session.number) or session.ticket.is_adopted \
-                    or session.has_parked:
-                self._begin_plans()
-                self._changed.notify_all()
+            if self._admission.leave(session.number) or session.is_apart:
+                self._call_thread()
 
 
 class SlotThreads:
-    """The threads of the slots: as many as are needed, and as the host has to give; and those of
-    what is adopted."""
+    """The threads of the slots: as many as are needed, and as the host has to give.
 
-    def __init__(self, most, work):
-        self._most, self._work, self._threads, self._adopted = most, work, [], []
+    ACTIVE of them are active. When there is something to run beside, one more stands guard: where
+    no turn begins for STALL_S the others are kept by something, so it is active, too. All but
+    join() is for who holds the lock of `due`.
+    """
+
+    def __init__(self, most, work, due):
+        self._most, self._work, self._threads, self._due = most, work, [], due
         self._is_short, self._told = False, Told()
+        self._active, self._turns = 0, 0        # threads that run a session; begun since the start
+        self._is_guarded = self._is_joining = False
 
-    def grow(self, count):
-        """So many can be used. Where the host has no more to give, those that are there go on."""
-        while not self._is_short and len(self._threads) < min(self._most, count):
-            thread = Worker(self._work, name="slot %d" % (len(self._threads) + 1))
+    def call(self):
+        """There may be something to run: a thread looks for it. Where the host has no more to give,
+        those that are there go on."""
+        while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
+            thread = SlotThread(self._work, name="slot %d" % (len(self._threads) + 1))
             self._is_short = not has_started(thread, self._told)
             if not self._is_short:
                 self._threads.append(thread)
+        if self._active < ACTIVE or not self._is_guarded:
+            self._due.notify()
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
         may take its time."""
         self._is_short = False
 
-    def adopt(self, name, work, session):
-        """A thread for one session, whatever the limit. RuntimeError: the host has none."""
-        thread = Worker(work, name, session)
-        thread.start()
-        self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
+    def take_turn(self, find, has_any):
+        """Waits until find() gives something to run -> that; None: no thread is needed any more.
+        has_any() says whether it would."""
+        is_late = False
+        while not self._is_joining:
+            session = find() if self._active < ACTIVE or is_late else None
+            if session is not None:
+                self._active += 1
+                self._turns += 1
+                if has_any():
+                    self.call()
+                return session
+            turns, is_late = self._turns, False
+            if has_any() and not self._is_guarded:
+                self._is_guarded = True
+                self._due.wait(STALL_S)
+                self._is_guarded, is_late = False, turns == self._turns
+            else:
+                self._due.wait()
+        return None
+
+    def end_turn(self):
+        """What take_turn() gave to this thread has been run."""
+        self._active -= 1
 
     def join(self):
         """Waits for their end."""
-        for thread in self._threads + self._adopted:
+        with self._due:
+            self._is_joining = True
+            self._due.notify_all()
+        for thread in self._threads:
             thread.join()
 
 
@@ -27555,6 +27892,7 @@ class Terminal:
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
 LINES_AT_ONCE = 100
+COMPANY_S = 0.02        # how long a line waits for others
 
 
 class LogWriter(logging.Handler):
@@ -27617,6 +27955,10 @@ class LogWriter(logging.Handler):
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._is_closing or self._is_called
                                        or self._lost and not self._is_failing)
+                is_urgent = self._is_closing or self._is_called
+            if not is_urgent:
+                time.sleep(COMPANY_S)       # what comes meanwhile is written together
+            with self._changed:
                 if self._is_closing and not self._lines:
                     return
                 lines, self._lines = self._lines, []
@@ -31778,6 +32120,10 @@ MANUAL_CHANGES = r"""
   shell has none of that name. A plan says how many of its values did not begin.
 - A time-out of what a start of the agent takes up again counts from its begin: each start gave an
   adopted session its whole `timeout` anew.
+- A session whose process runs takes no thread of the agent, nor does one whose `sleep` or retry
+  delay is under way: 500 sessions take some 20 threads, where it was 500. The start of a program
+  that was found a moment ago takes no second search of the `PATH`, so that for a second a new
+  program of the same name in an earlier folder is not seen.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,

@@ -5,6 +5,7 @@ import os
 import queue
 import random
 import threading
+import time
 
 import pytest
 
@@ -53,9 +54,30 @@ def ask(repository, *steps, **fields):
                                1795824000.0)
 
 
+class OwnThread:
+    """In place of a Parking: the session goes on in the thread that has run it before."""
+
+    def __init__(self):
+        self._called, self._until = threading.Event(), None
+
+    def put(self, session, until):
+        self._until = until
+
+    def call(self, session):
+        self._called.set()
+
+    def wait(self, session):
+        if not session.is_ready():
+            self._called.wait(60 if self._until is None else max(0.0, self._until - time.monotonic()))
+        self._called.clear()
+
+
 def complete(session):
     """Runs a session to its end, and that to its record."""
-    assert session.run()
+    parking = OwnThread()
+    while not session.run():
+        session.park(parking)
+        parking.wait(session)
     ends = queue.Queue()
     session.record_end(ends.put)
     pending = ends.get(timeout=60)
@@ -192,7 +214,7 @@ def test_a_stop_before_a_minder_starts_leaves_no_spool(repository, ends):
     execution = program.Execution(1, {}, control, journal, ends.around, True)
     control.stop(program.IMMEDIATE, "stopped")
     with pytest.raises(program.Interrupted):
-        execution.process(program.Command(["true"], {}), is_adoptable=True)
+        execution.complete(execution.process(program.Command(["true"], {}), is_adoptable=True))
     assert spool_names(repository) == [] and execution.close() == ([], None)
 
 
@@ -261,8 +283,12 @@ def commits(repository):
 def test_a_session_waits_for_a_commit_before_each_process_and_for_no_other(repository, ends, monkeypatch, tasks, waited,
                                                                            most):
     ticket = ask(repository, step("a", *tasks), variables={"v": "0"})
-    flush, flushes, before = program.Journal.flush, [], commits(repository)
-    monkeypatch.setattr(program.Journal, "flush", lambda journal: flushes.append(flush(journal)))
+    flush, flushes, before = program.Journal.begin_flush, [], commits(repository)
+
+    def begin_flush(journal):
+        flushes.append(flush(journal))
+        return flushes[-1]
+    monkeypatch.setattr(program.Journal, "begin_flush", begin_flush)
     complete(program.Session(ticket, repository, ends.around))
     assert status_of(repository, ticket) == "DONE" and len(flushes) == waited
     assert waited < commits(repository) - before <= most

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import agent as program
-from agent import Busy, Capture, Command, Output, Process, RepositoryError, Worker
+from agent import Capture, Command, Output, Process, RepositoryError, Worker
 from conftest import wait_for
 from support.outside import query
 
@@ -115,15 +115,37 @@ def test_a_writer_without_a_thread_opens_no_repository(tmp_path, scarce):
     program.WorkRepository(1, "W", path, program.Clock()).open().db.close()
 
 
-def test_an_adopted_session_without_a_thread_is_left_for_the_next_look(scarce):
-    queue = program.SessionQueue(1, lambda ticket, repository: None, lambda: False, program.Clock())
-    ticket = program.Ticket(1001, "RUNNING", "AGENT", 0, None, None, scenario="S", is_parallel=False)
+def test_an_adopted_session_without_a_thread_goes_on_when_there_is_one(scarce):
+    """It counts as running meanwhile: nobody begins it once more."""
+    class Adopted:
+        is_apart, lends_slot, is_begun, number, has_run = True, False, True, 1001, False
+
+        def __init__(self):
+            self.ticket = ticket
+
+        def is_ready(self):
+            return False
+
+        def run(self):
+            self.has_run = True
+            return True
+
+        def record_end(self, on_recorded):
+            on_recorded(None)
 
     class Repository:
         id = 1
-    with scarce, pytest.raises(Busy):
+    queue = program.SessionQueue(1, lambda ticket, repository: Adopted(), lambda: False, program.Clock())
+    ticket = program.Ticket(1001, "RUNNING", "AGENT", 0, None, None, scenario="S", is_parallel=False)
+    with scarce:
         queue.adopt(ticket, Repository())
-    assert queue.counts() == (0, 0) and not queue.has(1001)
+        wait_for(lambda: scarce.refusals > 2, "further tries")
+        assert queue.counts() == (1, 0)
+        session = queue.find(1001)
+    wait_for(lambda: queue.counts() == (0, 0), "the session to end")
+    assert session.has_run
+    queue.close()
+    queue.join()
 
 
 def test_a_thread_that_never_begins_is_not_waited_for(monkeypatch):

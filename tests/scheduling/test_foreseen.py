@@ -27,13 +27,13 @@ class Later:
 class Queue(agent.SessionQueue):
     """A queue without threads: the test asks it what may begin."""
 
-    def _ensure_thread(self):
+    def _call_thread(self):
         pass
 
 
 class SlotRun:
     """A session in its slot, which runs when the test says so."""
-    has_parked = False
+    is_apart = has_parked = False
 
     def __init__(self, world, ticket, repository):
         self._world, self.ticket, self.repository = world, ticket, repository

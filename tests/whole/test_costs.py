@@ -36,7 +36,7 @@ def test_wakings_of_an_idle_agent(make_agent):
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="a thread waits for each process")
 def test_threads_of_running_sessions(make_agent):
-    """A slot each, and none for their processes and pipes."""
+    """None for a session whose process runs, and none for the process and its pipes."""
     running = make_agent("--max-sessions", str(SESSIONS)).start()
     running.import_os("NAP", "exec sleep 300")
     running.client.send_raw(b"EXEC NAP\n" * SESSIONS)
@@ -46,6 +46,6 @@ def test_threads_of_running_sessions(make_agent):
     wait_for(lambda: all("status=RUNNING" in line for line in running.ask("SESSIONS -LIMIT=%d" % SESSIONS)[:-1]),
              "their records")
     threads = len(os.listdir("/proc/%d/task" % running.process.pid))
-    assert SESSIONS <= threads <= SESSIONS + 40, threads
+    assert threads <= 40, threads
     assert running.ok("SHUTDOWN -IMMEDIATE") == {}
     assert running.process.wait(60) == 0

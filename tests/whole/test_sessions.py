@@ -863,7 +863,7 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
 
     class Ended:
         """A session at its very end."""
-        has_parked, is_begun = False, True
+        has_parked, is_apart, is_begun = False, False, True
 
         def __init__(self, ticket, repository):
             self.number, self.ticket, self.repository = ticket.session, ticket, repository

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import threading
+import time
 
 from ..base.controls import show_controls
 from ..base.program import log
@@ -16,6 +17,7 @@ from .logfile import LogFile, Terminal
 MAX_LINES = 10000       # that wait for a reader
 CLOSE_S = 2.0           # how long the end of the program waits for one
 LINES_AT_ONCE = 100
+COMPANY_S = 0.02        # how long a line waits for others
 
 
 class LogWriter(logging.Handler):
@@ -78,6 +80,10 @@ class LogWriter(logging.Handler):
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._is_closing or self._is_called
                                        or self._lost and not self._is_failing)
+                is_urgent = self._is_closing or self._is_called
+            if not is_urgent:
+                time.sleep(COMPANY_S)       # what comes meanwhile is written together
+            with self._changed:
                 if self._is_closing and not self._lines:
                     return
                 lines, self._lines = self._lines, []

@@ -48,3 +48,13 @@ class Worker(threading.Thread):
                 self._begun.set()
         if not self._is_given_up:
             super().run()
+
+
+class SlotThread(Worker):
+    """A thread that outlives all processes that it starts. What loses the thread that has started
+    it counts as an orphan."""
+
+
+def is_lasting():
+    """Whether the current thread is such a one."""
+    return isinstance(threading.current_thread(), SlotThread)

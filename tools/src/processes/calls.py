@@ -7,7 +7,8 @@ import tempfile
 from typing import NamedTuple
 
 from ..base.encoding import to_bytes
-from .process import Command, open_program, start_error
+from .process import Command, start_error
+from .programs import open_program
 from .stages import HAS_UMASK, staged
 from .tree import signal_group
 

@@ -5,7 +5,7 @@ Thread output: reads the pipes of all tasks; ends at Output.close().
 import collections
 import contextlib
 import os
-import selectors
+import select
 import threading
 import time
 
@@ -19,6 +19,7 @@ from .starters import Starters
 
 LINE_COST = 40          # bytes that a row of the log takes beside its text
 NOISY_PIPES, NOISY_S = 2, 0.001     # as many pipes with something at once are read with a pause
+PIPE_BYTES = 65536      # read at once
 FLUSH_S = 0.05          # between two looks at whose output is to be written down
 TAIL_ROWS_S = 2000      # rows a second that a last half may take while it still changes
 TAIL_S = 5.0            # but it is written down at least so often
@@ -220,14 +221,14 @@ class Output:
 
     def __init__(self):
         self.starters = Starters()
-        self._selector = selectors.DefaultSelector()
+        self._watchlist = Watchlist()
         self._lock = threading.Lock()
         self._new = collections.deque()
-        self._captures = set()
+        self._processes = {}            # Capture -> Process, of those whose output is kept
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
-        self._selector.register(open(wake_out, "rb", 0), selectors.EVENT_READ, None)
+        self._watchlist.add(open(wake_out, "rb", 0), None, None)
         self._thread = Worker(self._run, name="output")
         self._thread.start()
 
@@ -241,7 +242,7 @@ class Output:
     def forget(self, capture):
         """Stores no more of a capture; what its pipes still bring is read and thrown away."""
         with self._lock:
-            self._captures.discard(capture)
+            self._processes.pop(capture, None)
 
     def close(self):
         """Ends the threads; pipes that are still open are closed."""
@@ -249,11 +250,8 @@ class Output:
         self._is_closing = True
         self._wake()
         self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if key.data is not None and key.data[1] is None:
-                key.data[0].let_go()
-            key.fileobj.close()
-        self._selector.close()
+        for process in self._watchlist.close():
+            process.let_go()
         os.close(self._wake_in)
 
     def _wake(self):
@@ -265,15 +263,20 @@ class Output:
         seconds; a fault, as when memory is short, ends it for nobody."""
         flush_at, is_told = 0.0, False
         while not self._is_closing:
-            timeout = None if not self._captures else max(0.0, flush_at - time.monotonic())
+            timeout = None if not self._processes else max(0.0, flush_at - time.monotonic())
             try:
-                count = 0
-                for key, _ in self._selector.select(timeout):
-                    if key.data is None:
-                        os.read(key.fd, 4096)
+                count, ended = 0, []
+                for pipe, process, stream, is_last in self._watchlist.wait(timeout):
+                    if process is None:
+                        os.read(pipe.fileno(), 4096)
                         self._register()
-                    elif self._take(key.fileobj, *key.data):
-                        count += 1
+                    elif stream is None:
+                        ended.append((pipe, process))
+                    else:
+                        count += self._take(pipe, process, stream, is_last)
+                for pipe, process in ended:         # behind the last that it has written
+                    self._watchlist.drop(pipe)
+                    process.exited()
                 if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
@@ -292,37 +295,74 @@ class Output:
             process, pipes = self._new[0]
             while pipes:
                 pipe, stream = next(iter(pipes.items()))
-                os.set_blocking(pipe.fileno(), False)
-                self._selector.register(pipe, selectors.EVENT_READ, (process, stream))
+                if stream is not None:
+                    os.set_blocking(pipe.fileno(), False)
+                self._watchlist.add(pipe, process, stream)
                 del pipes[pipe]
             with self._lock:
                 if not process.is_over:
-                    self._captures.add(process.capture)
+                    self._processes[process.capture] = process
                 self._new.popleft()
 
-    def _take(self, pipe, process, stream):
-        """Reads from a pipe that has something -> whether there was any of it; what has come to its
-        end is closed."""
-        if stream is None:
-            process.exited()
-            data = b""
-        else:
+    def _take(self, pipe, process, stream, is_last):
+        """Reads from a pipe that has something, `is_last` to its end -> whether there was any of
+        it; what has come to its end is closed."""
+        count, data = 0, b"."
+        while data and (is_last or not count):
             try:
-                data = os.read(pipe.fileno(), 65536)
+                data = os.read(pipe.fileno(), PIPE_BYTES)
             except BlockingIOError:
-                return False
+                break
             except OSError:
                 data = b""
-        if data and not process.is_over:
-            process.capture.feed(stream, data)
-        elif not data:
-            self._selector.unregister(pipe)
-            pipe.close()
-            if stream is not None:
-                process.pipe_ended()
-        return bool(data)
+            if data and not process.is_over:
+                process.capture.feed(stream, data)
+            count += bool(data)
+        if not data:
+            self._watchlist.drop(pipe)
+            process.pipe_ended()
+        return count > 0
 
     def _flush(self):
         with self._lock:            # forget() waits for what is under way
-            for capture in self._captures:
+            for capture, process in self._processes.items():
                 capture.flush()
+                process.look()
+
+
+class Watchlist:
+    """Files that have something to be read, now or later. It is for one thread."""
+
+    def __init__(self):
+        self._is_quick = hasattr(select, "epoll")       # whether many cost no more than few
+        self._poll = select.epoll() if self._is_quick else select.poll()
+        self._files = {}                # descriptor -> (file, process, stream)
+
+    def add(self, file, process, stream):
+        """A file, of a process. OSError."""
+        self._poll.register(file.fileno(), select.POLLIN)
+        self._files[file.fileno()] = file, process, stream
+
+    def drop(self, file):
+        """Closes one."""
+        self._poll.unregister(file.fileno())
+        del self._files[file.fileno()]
+        file.close()
+
+    def wait(self, timeout_s):
+        """[(file, process, stream, whether what it has is the last)] of those that have something,
+        within so many seconds, None: any time."""
+        if timeout_s is not None and not self._is_quick:
+            timeout_s *= 1000
+        return [self._files[descriptor] + (events & select.POLLHUP != 0,)
+                for descriptor, events in self._poll.poll(timeout_s)]
+
+    def close(self):
+        """Closes all -> the processes whose end is still to come."""
+        processes = [process for _, process, stream in self._files.values()
+                     if stream is None and process is not None]
+        for file, _, _ in self._files.values():
+            file.close()
+        if self._is_quick:
+            self._poll.close()
+        return processes

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -35,6 +34,7 @@ def has_process_descriptors():
     return True
 
 
+LIVES_LOOKS = 2         # a process lives when `output` has looked at it so often
 HAS_DESCRIPTORS = has_process_descriptors()
 IS_UTF8 = sys.getfilesystemencoding() == "utf-8"
 
@@ -62,11 +62,12 @@ class Command(NamedTuple):
 class Process:
     """A started process: in an OS session of its own, its output going to a capture."""
 
-    def __init__(self, command, capture, output, notify, on_begun=lambda: None):
+    def __init__(self, command, capture, output, notify, on_begun=lambda: None, is_here=True):
         """Starts it, here or, where that may hang, in another thread: begun() says what came of
-        that. `on_begun()` is called when that thread knows it, `notify()` when it has ended.
+        that. `on_begun()` is called when that thread knows it; `notify()` when it has ended and its
+        output is read, or DRAIN_S later. Not `is_here`: the calling thread may end before it.
         OSError, and nothing of it is left, where there is no thread: `is_passing`."""
-        self.pid = self.started = self.rc = None
+        self.pid = self.rc = self._started = None
         self.capture = capture
         self.is_over = False            # what its pipes still bring is thrown away
         self._notify, self._on_begun = notify, on_begun
@@ -74,19 +75,19 @@ class Process:
         self._popen = self._error = None
         self._lock, self._is_decided = threading.Lock(), threading.Event()
         self._has_begun = self._is_abandoned = False
+        self._looks, self._on_life = 0, None
+        self._drain_until, self._is_complete = None, False
         self._has_ended = threading.Event()
         try:                            # a process that nobody waits for is worse than none
             if command.stdin is not None:
                 self._start_thread("feed", self._feed, command.stdin.encode())
             if not HAS_DESCRIPTORS:
                 self._start_thread("wait", self._wait)
-            if not command.is_near:
+            if not (is_here and self._begin_here(command, output)):
                 output.starters.run(lambda: self._begin_elsewhere(command, output))
         except OSError:
             self._is_decided.set()
             raise
-        if command.is_near:
-            self._begin(command, output)
 
     @staticmethod
     def _start_thread(name, work, *arguments):
@@ -100,34 +101,50 @@ class Process:
 
     # -- its start ---------------------------------------------------------------------
 
+    def _begin_here(self, command, output):
+        """Starts it, if that hangs only where everything does -> whether it is decided. What was
+        there a moment ago, and is no more, is looked for again elsewhere."""
+        programs = output.starters.programs
+        program = to_bytes(command.words[0]) if command.is_near else programs.find_near(command)
+        if program is None:
+            return False
+        self._begin(command, output, lambda: program)
+        if command.is_near or not isinstance(self._error, OSError) or is_passing(self._error):
+            return True
+        programs.forget(command)
+        self._error = None
+        self._is_decided.clear()
+        return False
+
     def _begin_elsewhere(self, command, output):
         """For a thread of Starters."""
-        self._begin(command, output)
+        self._begin(command, output, lambda: output.starters.programs.open(command))
         self._on_begun()
 
-    def _begin(self, command, output):
+    def _begin(self, command, output, find_program):
         """Starts it, and decides so what begun() says. The thread that does so has to live until
         somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
         try:
-            self._begin_unless_abandoned(command, output)
+            self._begin_unless_abandoned(command, output, find_program)
         except BaseException as error:
             self._error = error
         finally:
             self._is_decided.set()
 
-    def _begin_unless_abandoned(self, command, output):
+    def _begin_unless_abandoned(self, command, output, find_program):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
-        program = to_bytes(command.words[0]) if command.is_near else open_program(command)
+        program = find_program()
         if self._is_abandoned:
             return
         with staged(command, program) as (command, program):
             self._popen = popen = self._start(command, program)
         self.pid = popen.pid
         try:
-            self.started = start_time(self.pid) or ""
             streams = {popen.stdout: OUT, popen.stderr: ERR}
             if HAS_DESCRIPTORS:
                 streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
+            else:
+                self._started = start_time(self.pid) or ""
             output.add(self, streams)
         except BaseException as error:
             os.killpg(self.pid, signal.SIGKILL)
@@ -162,9 +179,12 @@ class Process:
 
     def exited(self):
         """It has ended: its exit code is asked for, and its session told."""
+        with self._lock:
+            self._started = self._started or ""     # from now on its number may be another's
         self.rc = self._popen.wait()
+        self._drain_until = time.monotonic() + DRAIN_S
         self._has_ended.set()
-        self._notify()
+        self._complete_if(self._open_pipes == 0)
 
     def let_go(self):
         """`output` ends before it: a thread waits for it, which is left behind."""
@@ -220,11 +240,49 @@ class Process:
                 signal_group(self.pid, signal.SIGKILL)
         return self._is_decided.wait(DRAIN_S)
 
+    def call_if_it_lives(self, function):
+        """Has function(this) called, by the thread `output`, when it lives on for a while."""
+        self._on_life = function
+
+    def look(self):
+        """The thread `output` looks at it now and then."""
+        self._complete_if(self._drain_until is not None and time.monotonic() >= self._drain_until)
+        self._looks += 1
+        if self._looks >= LIVES_LOOKS and self._on_life is not None and self.rc is None:
+            on_life, self._on_life = self._on_life, None
+            on_life(self)
+
     def pipe_ended(self):
         """One of its pipes is at its end."""
         self._open_pipes -= 1
         if self._open_pipes == 0:
             self._is_read.set()
+            self._complete_if(self.rc is not None)
+
+    def _complete_if(self, is_over):
+        """Tells its session once that it is over."""
+        with self._lock:
+            is_new, self._is_complete = is_over and not self._is_complete, \
+                self._is_complete or is_over
+        if is_new:
+            self._notify()
+
+    @property
+    def started(self):
+        """When it started, in the kernel's words; nothing where that was asked too late."""
+        with self._lock:
+            if self._started is None:
+                with contextlib.suppress(OSError):
+                    self._started = start_time(self.pid) or ""
+            return self._started or ""
+
+    def has_exited(self):
+        """Whether it has ended."""
+        return self.rc is not None
+
+    def is_complete(self):
+        """Whether nothing more comes of it: neither its exit code nor any output."""
+        return self._is_complete
 
     def finish(self, timeout_s=KILL_S):
         """Waits for the exit code and the rest of the output.
@@ -234,41 +292,6 @@ class Process:
         self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
-
-
-def open_program(command):
-    """Opens what the start of a Command opens: its folder, program and interpreter of a script ->
-    the program's file, or None: the system cannot start that.
-
-    Where they are on a mount that hangs, the caller's thread hangs here. In Popen all threads
-    would: its child has the lock of Python until it has its program (vfork)."""
-    folder, program = to_bytes(command.cwd or ""), to_bytes(command.words[0])
-    os.stat(folder or b".")
-    places = [b""] if b"/" in program else to_bytes(
-        command.environment.get("PATH", os.defpath)).split(b":")
-    for place in places:
-        path = place + b"/" + program if place else program
-        file = os.path.join(folder, path) if folder else path
-        if not os.access(file, os.F_OK):
-            continue
-        with contextlib.suppress(OSError):
-            head = _read_head(file)
-            if head.startswith(b"#!"):
-                _read_head(os.path.join(folder, (head[2:].split() or [b""])[0]))
-            return path if b"/" in path and head.startswith((b"#!", b"\x7fELF")) \
-                and os.access(file, os.X_OK) else None
-    return None
-
-
-def _read_head(path):
-    """The first line of a file, or what of it a script's may have. OSError."""
-    if not stat.S_ISREG(os.stat(path).st_mode):     # to open a pipe would wait for its writer
-        return b""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 256).split(b"\n")[0]
-    finally:
-        os.close(descriptor)
 
 
 def is_passing(error):

@@ -10,12 +10,14 @@ import queue
 import threading
 
 from ..base.workers import Worker
+from .programs import Programs
 
 
 class Starters:
     """As many threads as were ever busy at once."""
 
     def __init__(self):
+        self.programs = Programs()      # that they have found
         self._jobs, self._numbers = queue.Queue(), itertools.count(1)
         self._lock = threading.Lock()   # for the next two
         self._free, self._is_closing = 0, False     # how many have nothing to do

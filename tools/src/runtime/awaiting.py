@@ -1,4 +1,4 @@
-"""How a session waits for one that it has started: without a thread meanwhile."""
+"""How a session waits for what takes long: without a thread meanwhile."""
 from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 from .control import Interrupted
@@ -11,6 +11,31 @@ class Waiting(NamedTuple):
     children: Tuple[int, ...] = ()  # the sessions whose end it waits for
     engine_task: Any = None         # or the EngineTask
     is_deaf: bool = False           # stops and time-outs are not its business now
+    has_slot: bool = False          # its slot is no other's meanwhile
+    is_between: bool = False        # a normal stop ends it, too
+
+
+def await_in_slot(control, is_over, timeout_s=None, is_between=False):
+    """A generator, Control.wait() without a thread: it yields a Waiting until is_over(), or for so
+    many seconds. control.wake() has it look again. Interrupted, after all processes are ended."""
+    begun = control.now()
+    control.wait(is_over, 0.0, is_between)
+    while not is_over():
+        left_s = timeout_s and timeout_s - (control.now() - begun)
+        if timeout_s is not None and left_s <= 0:
+            return
+        yield Waiting(is_over, left_s, has_slot=True, is_between=is_between)
+        control.wait(is_over, 0.0, is_between)
+
+
+def await_flush(control, journal):
+    """A generator, Journal.flush() without a thread."""
+    pending, follow_up = journal.begin_flush()
+    pending.call_when_done(control.wake)
+    while not pending.is_done:
+        yield Waiting(lambda: pending.is_done, None, is_deaf=True, has_slot=True)
+    pending.result()
+    follow_up(pending)
 
 
 def await_child(children, control, parent, session):

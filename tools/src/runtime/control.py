@@ -10,9 +10,9 @@ import contextlib
 import threading
 
 from ..base.vocabulary import ERROR, IMMEDIATE, KILL_S, NORMAL, NOT_ENDED, STOPPED, TRY_S
-from ..base.workers import Worker
+from ..base.workers import Worker, is_lasting
 from ..store.pending import Pending
-from ..processes.tree import Tree, follow_group
+from ..processes.tree import Tree, follow_group, signal_group
 from ..processes.process import Process
 
 
@@ -50,6 +50,7 @@ class Control:
         self._deadlines = []            # [(monotonic, scope, seconds given)], the outermost first
         self._roots = {}                # pid -> start time, of processes whose group lives on
         self._minders = {}              # those of them that are minders
+        self._newest = None             # the Process begun last; it is none of the roots yet
         self._looks = looks             # Looks that all sessions share; without it, its own
 
     def share(self):
@@ -81,6 +82,10 @@ class Control:
         self._on_change()
 
     # -- stop and time-outs ------------------------------------------------------------
+
+    def now(self):
+        """The steady clock, seconds."""
+        return self._clock.monotonic()
 
     @property
     def has_stop(self):
@@ -119,13 +124,19 @@ class Control:
         now = self._clock.monotonic()
         return self._mode == IMMEDIATE or any(until <= now for until, _, _ in self._deadlines)
 
-    def find_limit(self, timeout_s=None):
-        """Until when it can wait, monotonic seconds: a deadline, or when so many seconds are over;
-        None: for ever."""
-        times = [until for until, _, _ in self._deadlines]
-        if timeout_s is not None:
-            times.append(self._clock.monotonic() + timeout_s)
+    def find_limit(self, waiting):
+        """Until when a Waiting may last, monotonic seconds; None: for ever."""
+        times = [] if waiting.is_deaf else [until for until, _, _ in self._deadlines]
+        if waiting.patience_s is not None:
+            times.append(self.now() + waiting.patience_s)
         return min(times) if times else None
+
+    def linger(self, waiting):
+        """Waits in this thread as a Waiting says, until something may have changed."""
+        with self._changed:
+            until = self.find_limit(waiting)
+            if not waiting.is_over() and (waiting.is_deaf or not self.is_due):
+                self._changed.wait(until if until is None else max(0.0, until - self.now()))
 
     def wait(self, is_over, timeout_s=None, is_between=False):
         """Waits until is_over(), or for so many seconds; Interrupted after all processes are ended.
@@ -144,7 +155,7 @@ class Control:
                     limits = until + [deadline for deadline, _, _ in self._deadlines]
                     self._changed.wait(max(0.0, min(limits) - now) if limits else None)
         except Interrupted as interrupt:
-            if self._roots:
+            if self._roots or self._newest:
                 self.sweep(interrupt)
             raise
 
@@ -181,7 +192,7 @@ class Control:
     def start(self, command, capture, output, is_minder=False):
         """A Process of the session, which has begun. What its begun() raises; Interrupted: where a
         mount hangs the start is left behind."""
-        process = Process(command, capture, output, self.wake, self.wake)
+        process = Process(command, capture, output, self.wake, self.wake, is_lasting())
         try:
             self.wait(lambda: process.is_decided)
         except Interrupted as error:
@@ -189,7 +200,10 @@ class Control:
                 error.message = "%s; what was under way %s" % (error.message, NOT_ENDED)
             raise
         process.begun()
-        self.add_root(process.pid, process.started, is_minder)
+        if is_minder:
+            self.add_root(process.pid, process.started, is_minder)
+        else:
+            self._newest = process
         return process
 
     def add_root(self, pid, started, is_minder=False):
@@ -202,6 +216,9 @@ class Control:
         """A group stays the session's to end while there is something left of it, and no longer:
         the pid may then become another's."""
         before, self._roots = self._roots, {}
+        newest, self._newest = self._newest, None
+        if newest is not None and signal_group(newest.pid, 0):
+            before[newest.pid] = newest.started
         for pid, started in before.items():
             self._roots.update(follow_group(pid, started, self._looks))
         self._minders = {pid: started for pid, started in self._minders.items()
@@ -210,6 +227,9 @@ class Control:
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
+        if self._newest is not None:
+            self.add_root(self._newest.pid, self._newest.started)
+            self._newest = None
         count = Tree([self._session], self._roots, self._minders, self._looks).end()
         if count:
             interrupt.message = "%s; %d of its processes %s" % (interrupt.reason, count, NOT_ENDED)

@@ -45,6 +45,7 @@ from ..definitions.engines import is_remote
 from ..definitions.fields import TASK_TYPES
 from ..definitions.kinds import check_size
 from ..tasks.task import TaskError, TaskResult, tell_value
+from .awaiting import await_flush, await_in_slot
 from .control import Interrupted
 from .engine_execution import EngineExecution, find_engine, note_engine
 from .execution import Execution
@@ -180,15 +181,15 @@ class Course:
             if remaining or step.on_error != FAIL:
                 self._control.interrupt_if_asked(is_between=True)
             if remaining:
-                self._pause(delay)
+                yield from self._pause(delay)
                 delay = min(delay * step.retry_factor, 1e9)
                 place = TaskPlace(place.step)
         return outcome._replace(warning=warning)
 
     def _pause(self, seconds):
-        """The delay before a retry; any stop ends it."""
+        """A generator: the delay before a retry; any stop ends it."""
         self._journal.flush_later()
-        self._control.wait(lambda: False, seconds, is_between=True)
+        yield from await_in_slot(self._control, lambda: False, seconds, is_between=True)
 
     def _attempt(self, place, step):
         """Runs the tasks of a step once, from a place on, and notes how that ended -> Outcome."""
@@ -232,7 +233,7 @@ class Course:
         run, engine = place.task_run, None
         if run is None:
             engine = find_engine(task.fields, self._values["CONTEXT"], self._around)
-            run = self._begin_task(place, task, step_run, attempt, engine)
+            run = yield from self._begin_task(place, task, step_run, attempt, engine)
         execution = (EngineExecution if is_remote(task.fields.get("engine")) else Execution)(
             run, self._values, self._control, self._journal, self._around,
             self._scenario.on_stale == ADOPT)
@@ -255,15 +256,15 @@ class Course:
                        message if result.status == WARNING else "")
 
     def _begin_task(self, place, task, step_run, attempt, engine):
-        """Notes that a task begins -> the number of its run. That is on disk then, unless the task
-        starts no process and can share the commit of the next. RepositoryError."""
+        """A generator: notes that a task begins -> the number of its run. That is on disk then,
+        unless the task starts no process and can share the commit of the next. RepositoryError."""
         run = self._journal.note_begin(self._progress.begin_task, step_run, place.step, place.task,
                                        task.name or "", task.type, attempt)
         if engine is not None and engine.definition is not None:
             note_engine(self._journal, run, engine.definition, self._around.engines)
         is_instant = getattr(TASK_TYPES[task.type], "is_instant", False)
         if not is_instant or self._journal.is_full:
-            self._journal.flush()
+            yield from await_flush(self._control, self._journal)
         return run
 
     def _work(self, task, execution, place):

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ..base.vocabulary import ERROR, MARKER, TRY_S
 from ..base.errors import RepositoryError, RepositoryGone
-from ..base.program import log, open_code, program_command
+from ..base.program import open_code, program_command
 from ..base.times import Clock
 from ..base.controls import one_line
 from ..definitions.references import environment_name
@@ -18,10 +18,13 @@ from ..processes.output import Capture, Output, cut_error
 from ..processes.process import exit_text, is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
-from .awaiting import await_child
+from .awaiting import Waiting, await_child, await_in_slot
 from .bounds import Bounds
 from .control import Interrupted, Left
 from .sources import is_blocking, resolve_server
+from .taskwaits import TaskWaits
+
+SPOOL_LOOK_S = 0.05     # between two looks at what a minder has written
 
 
 def is_for_now(error):
@@ -64,7 +67,7 @@ class Exit(NamedTuple):
         return "%s: %s" % (text, self.last_error) if self.last_error else text
 
 
-class Execution:
+class Execution(TaskWaits):
     """What a task type sees of the session that runs it, for one run of a task.
 
     `values` are the session's variables and the agent's own; `exit` is that of its newest process;
@@ -72,12 +75,12 @@ class Execution:
     """
 
     def __init__(self, run, values, control, journal, around, is_adoptable):
+        super().__init__(control, journal)
         self.values = values
         self.exit, self.mask, self.bounds = Exit(), journal.mask, around.bounds
-        self._run, self._control, self._journal, self._around = run, control, journal, around
+        self._run, self._around = run, around
         self._is_adoptable = is_adoptable       # whether the session's processes outlive the agent
         self._capture = None
-        self._is_told = False           # that it waits for what cannot be done now
 
     def environment(self):
         """The agent's environment and the variables."""
@@ -95,21 +98,40 @@ class Execution:
     # -- processes ---------------------------------------------------------------------
 
     def process(self, command, is_adoptable=False):
-        """Runs a Command to its end -> exit code; TaskError when it cannot start. `is_adoptable`
-        says that the task's type can take it up again by adopt()."""
+        """A generator that waits without a thread: runs a Command to its end -> exit code;
+        TaskError when it cannot start. `is_adoptable` says that the task's type can take it up
+        again by adopt()."""
         command.environment[MARKER] = make_marker(self._journal.repository.mark,
                                                   self._journal.session, self._run)
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
-            return self._run_minded(command)
+            return (yield from self._run_minded(command))
         process = self._start(command)
         try:
-            self._control.wait(lambda: process.rc is not None)
-        finally:
-            process.finish()
-            self._control.drop_ended_roots()
-            self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
+            process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
+            yield from await_in_slot(self._control, process.has_exited)
+            while not process.is_complete():        # its last words; no stop comes before them
+                yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
+        except Exception:
+            self._finish(process)
+            raise
+        self._finish(process)
         return process.rc
+
+    def _finish(self, process):
+        """Waits for the end of a process, and tells how that was."""
+        process.finish()
+        self._note(process)
+        self._control.drop_ended_roots()
+        self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
+
+    def _note_life(self, process):
+        self._journal.note_life(self._run, process.pid, process.started)
+
+    def _note(self, process):
+        journal = self._journal
+        journal.note(journal.repository.progress.note_process, self._run, process.pid,
+                     process.started)
 
     def _start(self, command, is_minder=False):
         """Starts a process and notes it -> Process. TaskError, Interrupted."""
@@ -124,29 +146,7 @@ class Execution:
                 is_passing)
         except (OSError, ValueError) as error:
             raise TaskError(start_error(error)) from None
-        journal.note(journal.repository.progress.note_process, self._run, process.pid,
-                     process.started)
-        journal.flush_later()
         return process
-
-    def _once_it_can(self, work, can_pass):
-        """work(), tried again while what it raises is passing -> its value. What else it raises;
-        Interrupted."""
-        while True:
-            try:
-                return work()
-            except Exception as error:
-                if not can_pass(error):
-                    raise
-                self._tell(error)
-            self._control.wait(lambda: False, TRY_S)
-
-    def _tell(self, error):
-        """Says in the log, once, what it waits for."""
-        if not self._is_told:
-            self._is_told = True
-            log.warning("session %d waits: %s", self._journal.session,
-                        self._journal.mask(one_line(error)))
 
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
@@ -163,14 +163,16 @@ class Execution:
         except (TaskError, Interrupted):
             spool.remove()              # nobody writes to it
             raise
+        self._note(minder)
+        self._journal.flush_later()
         with contextlib.suppress(RepositoryError):
             # the minder does so too, but maybe not before the agent is gone
             spool.note(holder=minder.pid, holder_started=minder.started)
-        return self._follow(spool, lambda: minder.rc is None)
+        return (yield from self._follow(spool, lambda: minder.rc is None))
 
     def adopt(self):
-        """Goes on with the process of this task that a lost agent has started -> exit code.
-        TaskError, Interrupted, Left."""
+        """A generator: goes on with the process of this task that a lost agent has started -> exit
+        code. TaskError, Interrupted, Left."""
         spool = self._journal.find_spool(self._run)
         if spool is None:
             self._give_up("what its process wrote is gone")
@@ -178,13 +180,14 @@ class Execution:
             state = self._once_it_can(spool.state, is_for_now)
         except RepositoryGone as error:
             self._give_up("what its process wrote is gone: %s" % error)
-        return self._follow(spool, lambda: lives(state["holder"], state["holder_started"]))
+        return (yield from self._follow(
+            spool, lambda: lives(state["holder"], state["holder_started"])))
 
     def _follow(self, spool, is_alive):
         """Takes what the minder writes, until the end -> exit code. TaskError, Interrupted, Left.
         What cannot be followed any more is ended."""
         try:
-            state = self._take_until_end(spool, is_alive)
+            state = yield from self._take_until_end(spool, is_alive)
         except Interrupted:
             with contextlib.suppress(RepositoryError):
                 self._take_new(spool)
@@ -224,9 +227,10 @@ class Execution:
                 raise Left()
             was_alive = is_alive()
             if state is None:
-                control.wait(lambda: control.is_leaving, TRY_S)
+                yield from await_in_slot(control, lambda: control.is_leaving, TRY_S)
             elif was_alive:
-                control.wait(lambda: control.is_leaving or not is_alive(), 0.05)
+                yield from await_in_slot(
+                    control, lambda: control.is_leaving or not is_alive(), SPOOL_LOOK_S)
         if not state["is_over"]:
             self._give_up("the process that held it is gone")
         return state
@@ -263,16 +267,6 @@ class Execution:
                     clear_notes(notes, [path], self.bounds.discard)
                 else:
                     os.unlink(path)
-
-    # -- waiting -----------------------------------------------------------------------
-
-    def call(self, function, interrupt=None):
-        """Control.call: function() where the session can be interrupted meanwhile -> its value."""
-        return self._control.call(function, interrupt, lambda: self._tell("no thread to give"))
-
-    def wait(self, seconds):
-        """Waits; an immediate stop and time-outs end it."""
-        self._control.wait(lambda: False, seconds)
 
     # -- topology and children ---------------------------------------------------------
 

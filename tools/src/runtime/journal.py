@@ -69,10 +69,15 @@ class Journal:
     def flush(self):
         """Hands over what was noted and waits for the commit. RepositoryError: the repository was
         closed, or is gone; or the session cannot begin now. What its begin refuses."""
-        follow_up = self._follow_up()
-        pending = self._submit(self._progress.record)
+        pending, follow_up = self.begin_flush()
         pending.result()
         follow_up(pending)
+
+    def begin_flush(self):
+        """The first half of flush(): (the Pending of the commit, what is to be called with it
+        then)."""
+        follow_up = self._follow_up()
+        return self._submit(self._progress.record), follow_up
 
     def hand_over(self, on_done):
         """Hands over the last of what was noted; on_done(pending) is called, by the Inbox, once it
@@ -126,6 +131,11 @@ class Journal:
             self._logged(pending)
         self.repository.db.submit(self._progress.add_log_later, self.session, run, rows, omitted,
                                   on_done=follow)
+
+    def note_life(self, run, pid, pid_started):
+        """Has a process of a run recorded, soon. From any thread."""
+        self.repository.db.submit(self._progress.note_process_later, self.session, run, pid,
+                                  pid_started)
 
     def share(self):
         """Another Journal of the session, which has begun, for another thread."""

@@ -1,4 +1,4 @@
-"""Sessions that wait for the end of a child, without a thread or a slot.
+"""Sessions that wait for what takes long, a process or a child, without a thread.
 
 Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
 Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
@@ -8,21 +8,23 @@ import collections
 import heapq
 import itertools
 import threading
+import time
 
 from ..base.vocabulary import TRY_S
 from ..base.program import log
 from ..base.workers import Worker
 
-
-SPARE_S = 1.0            # so long a thread waits for the next session that may go on
+SPARE_S = 1.0           # so long a thread waits for the next session that may go on
+FEW_TIMES = 64          # so many times that are past may stay
 
 
 class Parking:
     """Holds sessions that wait, until one is called or has waited as long as it may. Then
-    go_on(session) has it go on, in a thread of its own."""
+    go_on(session) has it go on, in a thread of its own; or, where its slot has one for it,
+    resume(session)."""
 
-    def __init__(self, clock, go_on):
-        self._clock, self._go_on = clock, go_on
+    def __init__(self, clock, go_on, resume):
+        self._clock, self._go_on, self._resume = clock, go_on, resume
         self._changed = threading.Condition()   # guards all that follows
         self._parked = {}               # session -> the number of its wait
         self._called = set()            # of these, those that may go on
@@ -48,20 +50,31 @@ class Parking:
         with self._changed:
             number = self._parked[session] = next(self._numbers)
             if until is not None:
+                self._drop_past()
                 heapq.heappush(self._times, (until, number, session))
-            self._changed.notify()
+                if self._times[0][1] == number:
+                    self._changed.notify()
         if session.is_ready():          # it may have been called before
             self.call(session)
+
+    def _drop_past(self):
+        """Most that waits long is called long before: its time must not keep it in memory."""
+        if len(self._times) > 2 * len(self._parked) + FEW_TIMES:
+            self._times = [entry for entry in self._times if self._parked.get(entry[2]) == entry[1]]
+            heapq.heapify(self._times)
 
     def call(self, session):
         """Has a session go on, if it waits."""
         with self._changed:
-            if session in self._parked and session not in self._called:
-                if self._hand(session):
-                    del self._parked[session]
-                else:
-                    self._called.add(session)
-                    self._changed.notify()
+            if session not in self._parked or session in self._called:
+                return
+            if not session.is_apart or self._hand(session):
+                del self._parked[session]
+            else:
+                self._called.add(session)
+                self._changed.notify()
+        if not session.is_apart:
+            self._resume(session)
 
     def _hand(self, session):
         """Gives a session to a thread that waits for one -> whether there is one."""
@@ -84,6 +97,9 @@ class Parking:
 
     def _start(self, session):
         """Has a session go on -> whether the host has a thread to give."""
+        if not session.is_apart:
+            self._resume(session)
+            return True
         with self._changed:
             if self._hand(session):
                 return True
@@ -112,11 +128,16 @@ class Parking:
         return None
 
     def _run(self):
+        """Thread parking; a fault, as when memory is short, ends it for nobody."""
         while not self._is_closing:
-            for session in self._take():
-                if not self._start(session):
-                    log.error("no thread can be started for session %d", session.number)
-                    self.put(session, self._clock.monotonic() + TRY_S)
+            try:
+                for session in self._take():
+                    if not self._start(session):
+                        log.error("no thread can be started for session %d", session.number)
+                        self.put(session, self._clock.monotonic() + TRY_S)
+            except Exception:
+                log.exception("sessions that wait")
+                time.sleep(TRY_S)
 
     def _take(self):
         """Waits for sessions that are to go on, and takes them out."""

@@ -152,7 +152,7 @@ def find_branch(body, execution):
     """
     for place, (operator, value, _) in enumerate(body.branches):
         fields = {"variable": body.variable, "operator": operator, "value": value}
-        if not EvaluateTask().run(fields, execution).is_false:
+        if not execution.complete(EvaluateTask().run(fields, execution)).is_false:
             return place
     return len(body.branches)
 

@@ -32,7 +32,7 @@ class Session:
         self._control = Control(around.clock, "%s/%d" % (repository.mark, self.number), call,
                                 around.looks)
         self._parking = self._going = self._waiting = self._outcome = None
-        self._children = ()
+        self._children, self._has_lent = (), False
         self._news = collections.deque()        # for a plan: its children that may have ended
         self._journal = Journal(repository, self.number, ticket.scenario, around.clock,
                                 around.on_log)
@@ -60,12 +60,9 @@ class Session:
 
     def park(self, parking):
         """Waits in a Parking, after run() has said so."""
-        self._parking, waiting = parking, self._waiting
-        if not waiting.is_deaf:
-            until = self._control.find_limit(waiting.patience_s)
-        else:
-            until = waiting.patience_s and self._around.clock.monotonic() + waiting.patience_s
-        parking.put(self, until)
+        self._parking = parking
+        self._has_lent = self._has_lent or self.lends_slot
+        parking.put(self, self._control.find_limit(self._waiting))
 
     @property
     def has_parked(self):
@@ -77,7 +74,7 @@ class Session:
         """The numbers of the sessions whose end it waits for; None: for none. A plan that has begun
         always waits for some, though there may be none at the moment."""
         waiting = self._waiting
-        if waiting is not None:
+        if waiting is not None and not waiting.has_slot:
             self._children = waiting.children
         elif not (self.ticket.is_plan and self.is_begun):
             return None
@@ -94,11 +91,23 @@ class Session:
         """Whether it needs a slot now: what it waits for elsewhere, if anything, needs none."""
         return self.children is None
 
+    @property
+    def lends_slot(self):
+        """Whether, while it waits, another may have its slot."""
+        waiting = self._waiting
+        return waiting is not None and not (self.ticket.is_plan or waiting.has_slot)
+
+    @property
+    def is_apart(self):
+        """Whether it goes on whatever the limits, so no slot's thread may be there for it."""
+        return self._has_lent or self.ticket.is_plan or self.ticket.is_adopted
+
     def is_ready(self):
         """Whether what it waits for is over, or something ends the waiting."""
         waiting = self._waiting         # None: another thread has gone on with it
         return waiting is not None and (
-            waiting.is_over() or not waiting.is_deaf and self._control.is_due)
+            waiting.is_over() or not waiting.is_deaf and self._control.is_due
+            or waiting.is_between and self._control.has_stop)
 
     def note_child(self, number):
         """Of a plan: this child may have ended; None: any of them may."""

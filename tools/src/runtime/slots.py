@@ -1,21 +1,23 @@
 """The queue of sessions and the slots that run them.
 
-Thread slot N: runs one session after the other; ends at SessionQueue.close().
-Thread adopted N: runs session N, whose process outlived an agent; ends with it.
+Thread slot N: runs one session after the other, each until it is over or waits for what needs no
+thread; ends at SessionQueue.join().
 """
+import collections
 import functools
 import time
 
 from ..base.vocabulary import TRY_S, YIELD_S
-from ..base.errors import Busy
 from ..base.program import Told, log, tell_traceback
 from ..store.admission import Admission
-from ..base.workers import Worker
+from ..base.workers import SlotThread
 from .delays import Delays
 from .openlist import OpenList
 from .parking import Parking
 
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
+ACTIVE = 2              # threads that run sessions, as long as none is kept for STALL_S: more would
+STALL_S = 0.01          # only wait for each other, as Python lets one go on at a time
 
 
 class SessionQueue(OpenList):
@@ -29,13 +31,14 @@ class SessionQueue(OpenList):
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._slots = SlotThreads(slots, self._serve)
+        self._slots = SlotThreads(slots, self._serve, self._due)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._parked = 0                # how many of _running wait for one, without a thread
+        self._parked = 0                # how many of _running wait without a thread
+        self._resumed = collections.deque()     # of these, those that are to go on in their slots
         self._ending = 0                # and of how many the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
-        self._parking = Parking(clock, self._go_on)
+        self._parking = Parking(clock, self._go_on, self._resume)
 
     def add(self, ticket, repository):
         """Queues a session once; whether a slot is free for it."""
@@ -53,8 +56,7 @@ class SessionQueue(OpenList):
                                 ticket.is_child, ticket.is_plan)
             is_free = self._admission.has_room_for(ticket.session)
             if is_free:                 # otherwise a thread looks for itself when it can
-                self._ensure_thread()
-                self._changed.notify()
+                self._call_thread()
         return is_free
 
     def start_threads(self):
@@ -62,14 +64,13 @@ class SessionQueue(OpenList):
         each try may take its time."""
         with self._changed:
             self._slots.try_again()
-            self._ensure_thread()
+            self._call_thread()
 
-    def _ensure_thread(self):
-        """A thread for each session that runs or may begin, as far as there are slots."""
+    def _call_thread(self):
+        """There may be something for a thread of the slots."""
         self._begin_plans()
-        sessions = 0 if self._is_closing else len(self._running) - self._parked - self._ending + \
-            self._admission.count_ready()
-        self._slots.grow(sessions)
+        if self._has_due():
+            self._slots.call()
 
     def _begin_plans(self):
         """Begins the plans that may: they take no slot, and no thread but while they go on."""
@@ -83,31 +84,20 @@ class SessionQueue(OpenList):
                 self._parking.begin(session)
 
     def adopt(self, ticket, repository):
-        """A session whose process lives on goes on at once, whatever the limits. Busy: the
-        host has no thread for it."""
+        """A session whose process lives on goes on at once, whatever the limits."""
         with self._changed:
             if self._is_closing or ticket.session in self._running:     # it may have just been left
                 return
-            session = self._make(ticket, repository)
-            self._running[ticket.session] = session
+            session = self._running[ticket.session] = self._make(ticket, repository)
             self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
-            if ticket.is_plan:
-                self._parked += 1
-                self._parking.begin(session)
-                return
-            try:
-                self._slots.adopt("adopted %d" % ticket.session, self._run, session)
-            except RuntimeError as error:
-                del self._running[ticket.session]
-                self._admission.leave(ticket.session)
-                raise Busy(str(error)) from None
+            self._parked += 1
+            self._parking.begin(session)
 
     def hold_gate(self, gate, is_held):
         """Held, no session passes a gate: that of a schedule, or of a repository."""
         with self._changed:
             if self._admission.hold_gate(gate, is_held):
-                self._ensure_thread()
-                self._changed.notify_all()
+                self._call_thread()
 
     def find_obstacle(self, number):
         """What keeps an outstanding session from beginning: an Obstacle, or None."""
@@ -135,8 +125,7 @@ class SessionQueue(OpenList):
         with self._changed:
             self._admission.hold(is_held)
             if not is_held:
-                self._ensure_thread()
-            self._changed.notify_all()
+                self._call_thread()
 
     def wait_idle(self, timeout_s):
         """Waits until nothing runs; whether that is so."""
@@ -147,7 +136,6 @@ class SessionQueue(OpenList):
         """Begins nothing more; running sessions end by themselves."""
         with self._changed:
             self._is_closing = True
-            self._changed.notify_all()
 
     def join(self):
         """Waits for the threads of the slots."""
@@ -158,23 +146,28 @@ class SessionQueue(OpenList):
         """The thread of a slot: one session after the other."""
         while True:
             try:
-                session = self._take()
+                with self._due:
+                    session = self._slots.take_turn(self._find_due, self._has_due)
             except Exception as error:  # as when memory is short: the thread stays for others
                 log.error("a session cannot begin\n%s", tell_traceback(error))
-                with self._changed:
-                    self._changed.wait(TRY_S)
+                with self._due:
+                    self._due.wait(TRY_S)
                 continue
             if session is None:
                 return
-            give_way(lambda: self._is_flooded() and not self._is_closing)
-            self._run(session)
+            if not session.has_parked:
+                give_way(lambda: self._is_flooded() and not self._is_closing)
+            try:
+                self._run(session)
+            finally:
+                with self._changed:
+                    self._slots.end_turn()
 
     def _run(self, session):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            if not session.ticket.is_plan:
-                self._lend_slot(1)
+            self._set_parked(session, 1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -192,42 +185,52 @@ class SessionQueue(OpenList):
                     self._forget(session)
 
     def _forget(self, session):
+        """Nothing is to come of a session: another may end, and it may run once more."""
         del self._running[session.number]
         self._ending -= 1
-        if not self._running or self._ending == self._max_ending - 1:
+        if not self._running:
             self._changed.notify_all()
+        if self._ending == self._max_ending - 1:
+            self._call_thread()
         if self.delays.find(session.number):    # only now: who runs is not read again
             session.repository.set_behind()
         again = self._again.pop(session.number, None)
         if again:
             self.add(again, session.repository)
 
-    def _lend_slot(self, count):
-        """The slot of a session that waits for its child serves another: 1, then -1."""
+    def _set_parked(self, session, count):
+        """A session waits without a thread, 1, or goes on, -1; the slot of one that waits for a
+        child serves another meanwhile."""
+        if session.ticket.is_plan:      # it always counts as one that does
+            return
         with self._changed:
             self._parked += count
-            self._admission.lend(count)
-            self._ensure_thread()
-            self._changed.notify()
+            if session.lends_slot:
+                self._admission.lend(count)
+                self._call_thread()
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        if not session.ticket.is_plan:
-            self._lend_slot(-1)
+        self._set_parked(session, -1)
         self._run(session)
 
-    def _take(self):
-        """The Session that the thread of a slot runs next; None when the queue is closing."""
+    def _resume(self, session):
+        """A session that has parked goes on in its slot, by the next thread that is free."""
         with self._changed:
-            while not self._is_closing:
-                session = self.take_next()
-                if session:
-                    if self._admission.has_room and self._admission.count_ready():
-                        self._ensure_thread()       # what came up by that is another's
-                        self._changed.notify()
-                    return session
-                self._changed.wait()
-        return None
+            self._parked -= 1
+            self._resumed.append(session)
+            self._call_thread()
+
+    def _has_due(self):
+        """Whether there is something to run in a slot."""
+        return bool(self._resumed) or not self._is_closing and self._admission.has_room \
+            and self._ending < self._max_ending and self._admission.count_ready() > 0
+
+    def _find_due(self):
+        """The Session that is to run now, or None."""
+        if self._resumed:
+            return self._resumed.popleft()
+        return None if self._is_closing else self.take_next()
 
     def take_next(self):
         """The Session that runs from now on, or None: nothing may begin.
@@ -264,42 +267,71 @@ class SessionQueue(OpenList):
             if session.ticket.is_plan:
                 self._parked -= 1
             # the thread of a slot looks for itself what it can run next
-            if self._admission.leave(session.number) or session.ticket.is_adopted \
-                    or session.has_parked:
-                self._begin_plans()
-                self._changed.notify_all()
+            if self._admission.leave(session.number) or session.is_apart:
+                self._call_thread()
 
 
 class SlotThreads:
-    """The threads of the slots: as many as are needed, and as the host has to give; and those of
-    what is adopted."""
+    """The threads of the slots: as many as are needed, and as the host has to give.
 
-    def __init__(self, most, work):
-        self._most, self._work, self._threads, self._adopted = most, work, [], []
+    ACTIVE of them are active. When there is something to run beside, one more stands guard: where
+    no turn begins for STALL_S the others are kept by something, so it is active, too. All but
+    join() is for who holds the lock of `due`.
+    """
+
+    def __init__(self, most, work, due):
+        self._most, self._work, self._threads, self._due = most, work, [], due
         self._is_short, self._told = False, Told()
+        self._active, self._turns = 0, 0        # threads that run a session; begun since the start
+        self._is_guarded = self._is_joining = False
 
-    def grow(self, count):
-        """So many can be used. Where the host has no more to give, those that are there go on."""
-        while not self._is_short and len(self._threads) < min(self._most, count):
-            thread = Worker(self._work, name="slot %d" % (len(self._threads) + 1))
+    def call(self):
+        """There may be something to run: a thread looks for it. Where the host has no more to give,
+        those that are there go on."""
+        while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
+            thread = SlotThread(self._work, name="slot %d" % (len(self._threads) + 1))
             self._is_short = not has_started(thread, self._told)
             if not self._is_short:
                 self._threads.append(thread)
+        if self._active < ACTIVE or not self._is_guarded:
+            self._due.notify()
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
         may take its time."""
         self._is_short = False
 
-    def adopt(self, name, work, session):
-        """A thread for one session, whatever the limit. RuntimeError: the host has none."""
-        thread = Worker(work, name, session)
-        thread.start()
-        self._adopted = [each for each in self._adopted if each.is_alive()] + [thread]
+    def take_turn(self, find, has_any):
+        """Waits until find() gives something to run -> that; None: no thread is needed any more.
+        has_any() says whether it would."""
+        is_late = False
+        while not self._is_joining:
+            session = find() if self._active < ACTIVE or is_late else None
+            if session is not None:
+                self._active += 1
+                self._turns += 1
+                if has_any():
+                    self.call()
+                return session
+            turns, is_late = self._turns, False
+            if has_any() and not self._is_guarded:
+                self._is_guarded = True
+                self._due.wait(STALL_S)
+                self._is_guarded, is_late = False, turns == self._turns
+            else:
+                self._due.wait()
+        return None
+
+    def end_turn(self):
+        """What take_turn() gave to this thread has been run."""
+        self._active -= 1
 
     def join(self):
         """Waits for their end."""
-        for thread in self._threads + self._adopted:
+        with self._due:
+            self._is_joining = True
+            self._due.notify_all()
+        for thread in self._threads:
             thread.join()
 
 

@@ -108,6 +108,11 @@ class Progress:
         self.record(connection, session, records)
 
     @lazy
+    def note_process_later(self, connection, session, run, pid, pid_started):
+        """`note_process`, for which nobody waits."""
+        self.note_process(connection, session, run, pid, pid_started)
+
+    @lazy
     def add_log_later(self, connection, session, task_run, lines, omitted):
         """`add_log`, for which nobody waits."""
         self.add_log(connection, session, task_run, lines, omitted)

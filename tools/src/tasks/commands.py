@@ -78,7 +78,7 @@ class OsTask:
 
     def resume(self, fields, execution):
         """Goes on with the process that a lost agent has started."""
-        return self.result(fields, execution.adopt(), execution)
+        return self.result(fields, (yield from execution.adopt()), execution)
 
     def order(self, fields, values):
         """What is to run on an engine, with the environment that `env` says -> EngineOrder."""
@@ -99,7 +99,7 @@ class OsTask:
     def _process(self, fields, execution, words, pass_fds=()):
         surroundings = substitute_all(
             {name: fields.get(name) for name in ("env", "cwd", "stdin")}, execution.values)
-        rc = execution.process(Command(
+        rc = yield from execution.process(Command(
             words, dict(self._surround(execution.environment()), **surroundings["env"]),
             surroundings["cwd"], surroundings["stdin"], pass_fds,
             is_captured=fields["capture"] is not None), is_adoptable=True)
@@ -159,7 +159,7 @@ class SleepTask:
             seconds = _check_seconds(substitute_all(fields["seconds"], execution.values))
         except ValueError as error:
             raise TaskError(str(error)) from None
-        execution.wait(seconds)
+        yield from execution.wait(seconds)
         return TaskResult(DONE)
 
 
@@ -226,7 +226,7 @@ class WaitFileTask:
         pattern = to_bytes(substitute(fields["path"], execution.values)).hex()
         root = to_bytes(execution.bounds.root).hex()
         waited = [str(fields[name]) for name in ("count", "stable_s", "absent")]
-        _, data = ask_process(
+        _, data = yield from ask_process(
             execution, lambda fd: alone_command(wait_alone, str(fd), pattern, *waited, root),
             dict(os.environ))
         if not data:
@@ -259,13 +259,14 @@ class PythonTask(OsTask):
         """The exit code decides, as with `os`. The code is read from a file, not an argument."""
         code = self._code(fields)
         if code is None:
-            return self._process(fields, execution, self._python_words(fields, execution.values))
+            return (yield from self._process(
+                fields, execution, self._python_words(fields, execution.values)))
         with tempfile.TemporaryFile() as source:
             source.write(code.encode())
             source.seek(0)
             fd = source.fileno()
-            return self._process(fields, execution,
-                                 self._python_words(fields, execution.values, fd), (fd,))
+            return (yield from self._process(
+                fields, execution, self._python_words(fields, execution.values, fd), (fd,)))
 
     def order(self, fields, values):
         """As of `os`; the code is read from descriptor 3."""

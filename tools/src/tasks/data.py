@@ -169,7 +169,7 @@ class DatabaseTask(HelperTask):
     def _outcome(self, order, execution):
         """Runs `on(target, order)` here or in the helper."""
         if self.is_heavy or order["server"]["driver"] != "sqlite3" or execution.bounds.is_apart:
-            return super()._outcome(order, execution)
+            return (yield from super()._outcome(order, execution))
         targets = []                        # the one, once it is open: that may block, too
 
         def work():

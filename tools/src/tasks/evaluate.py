@@ -114,8 +114,10 @@ class EvaluateTask:
         """Numbers are compared as numbers when both sides are."""
         value, operator = execution.values[fields["variable"]], fields["operator"]
         right = substitute_all(fields["value"], execution.values)
-        is_true = self._search(value, right, execution) if operator == "matches" else \
-            self._compare(value, operator, right)
+        if operator == "matches":
+            is_true = yield from self._search(value, right, execution)
+        else:
+            is_true = self._compare(value, operator, right)
         message = "" if is_true else "false: %s %s %s (%s is %s)" % (
             fields["variable"], operator, tell_value(right, execution), fields["variable"],
             tell_value(value, execution))
@@ -126,7 +128,7 @@ class EvaluateTask:
         """Whether an expression is somewhere in a value. TaskError."""
         if len(expression) > MAX_EXPRESSION:
             raise TaskError("%s is no regular expression: it %s" % (shorten(expression), TOO_LONG))
-        rc, data = ask_process(
+        rc, data = yield from ask_process(
             execution, lambda fd: alone_command(search_alone, str(fd), str(SEARCH_S)),
             dict(os.environ), json.dumps([[expression], value]))
         for result in _read_results(data, rc):

@@ -66,7 +66,7 @@ class FileValues(HelperTask):
 
 def list_values(task, fields, execution):
     """The values that a QueryValues or FileValues finds. TaskError, Interrupted."""
-    answer = task.ask(fields, execution)
+    answer = execution.complete(task.ask(fields, execution))
     if "items" not in answer:
         raise TaskError(answer["message"])
     return answer["items"]

@@ -34,11 +34,12 @@ class TaskError(Exception):
 def task_type(name):
     """Puts a class into the table of task types.
 
-    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult. The
-    execution gives `values` (variables and the agent's own), `environment()`, `mask(text)`,
-    the `exit` of its newest process, and what waits and is ended by stop and time-outs:
-    `process(command)`, `call(function, interrupt)`, `wait(seconds)`, `wait_child(session)`. One
-    whose process may outlive the agent has `resume`, too, which goes on by `adopt()`.
+    A class has `fields` (name -> Field) and `run(fields, execution)` -> TaskResult, or a generator
+    of it. The execution gives `values` (variables and the agent's own), `environment()`,
+    `mask(text)`, the `exit` of its newest process, and what waits and is ended by stop and
+    time-outs: `call(function, interrupt)`, and the generators `process(command)`, `wait(seconds)`
+    and `wait_child(session)`, which take no thread meanwhile. One whose process may outlive the
+    agent has `resume`, too, which goes on by `adopt()`.
     """
     def register(cls):
         cls.name = name
@@ -114,12 +115,12 @@ def tell_value(value, execution):
 
 
 def ask_process(execution, make_words, environment, stdin=None, pass_fds=()):
-    """Runs a process to its end -> (exit code, what it wrote to the descriptor fd, bytes).
-    make_words(fd) are the words that start it. TaskError."""
+    """A generator, as process() is: runs a process to its end -> (exit code, what it wrote to the
+    descriptor fd, bytes). make_words(fd) are the words that start it. TaskError."""
     with tempfile.TemporaryFile() as result:
         fd = result.fileno()
-        rc = execution.process(Command(make_words(fd), environment, stdin=stdin,
-                                       pass_fds=(fd,) + pass_fds))
+        rc = yield from execution.process(Command(make_words(fd), environment, stdin=stdin,
+                                                  pass_fds=(fd,) + pass_fds))
         result.seek(0)
         return rc, result.read()
 
@@ -134,17 +135,17 @@ class HelperTask:
 
     def run(self, fields, execution):
         """Has the work done by the helper -> TaskResult."""
-        return TaskResult(**self.ask(fields, execution))
+        return TaskResult(**(yield from self.ask(fields, execution)))
 
     def ask(self, fields, execution):
         """The same -> what the helper gives, as a dict."""
         order = dict(self.prepare(fields, execution), type=self.name, root=execution.bounds.root)
-        return self._outcome(order, execution)
+        return (yield from self._outcome(order, execution))
 
     def _outcome(self, order, execution):
         """Hands over to the helper -> the fields of its result."""
         with execution.noting_parts() as note:
-            _, data = ask_process(
+            _, data = yield from ask_process(
                 execution, lambda fd: program_command("-u", "-s") + ["--task", str(fd)],
                 utf8_environment(execution.environment()), json.dumps(dict(order, note=note)),
                 (note, open_code()))
