@@ -23,6 +23,8 @@ Sections, each using only those above it:
     base/clients                Who is at the other end of a connection, and what he may do.
     base/controls               What may drive a terminal, imitate a reply or turn a text around,
                                 shown as what it is.
+    base/digests                SHA-256, and whether two secrets are the same, without OpenSSL where
+                                Python can do without.
     base/encoding               Names of files are UTF-8, whatever the locale says: what a process
                                 needs for it.
     base/errors                 What can go wrong, one class for each code that a user is told.
@@ -434,9 +436,7 @@ import fcntl
 import functools
 import gc
 import glob
-import hashlib
 import heapq
-import hmac
 import importlib
 import importlib.util
 import itertools
@@ -469,9 +469,7 @@ import threading
 import time
 import traceback
 import urllib.parse
-import uuid
 import weakref
-import zipfile
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from datetime import date, datetime, timedelta, timezone
@@ -1098,6 +1096,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Says what is wrong, and exits."""
         super().error(show_controls(message))
+
+
+# ======================================================================================
+# base/digests.py
+# SHA-256, and whether two secrets are the same, without OpenSSL where Python can do without.
+#
+# hashlib and hmac load OpenSSL's library, which takes 3.5 MB of memory. Who hashes a password or a
+# whole file takes hashlib all the same: OpenSSL is faster, and lets other threads go on meanwhile.
+# ======================================================================================
+
+# (module, function): the first that this Python has. From 3.12 on; before; built without its own.
+SHA256 = (("_sha2", "sha256"), ("_sha256", "sha256"), ("hashlib", "sha256"))
+COMPARE = (("_operator", "_compare_digest"), ("hmac", "compare_digest"))
+
+
+@functools.lru_cache(maxsize=None)
+def _find_function(places):
+    for module, name in places:
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    raise ImportError("this Python has none of %s" % ", ".join(".".join(each) for each in places))
+
+
+def sha256(data):
+    """The SHA-256 of bytes, as an object of hashlib."""
+    return _find_function(SHA256)(data)
+
+
+def is_same_secret(one, other):
+    """Whether two bytes are the same, in a time that does not tell where they differ."""
+    return _find_function(COMPARE)(one, other)
 
 
 # ======================================================================================
@@ -1892,7 +1921,7 @@ def hash_password(password):
 
 def make_unusable_hash():
     """A text that no password fits, and that costs as much to compare as another."""
-    has_scrypt = hasattr(hashlib, "scrypt") and _derive("", "scrypt$2:1:1", b"") is not None
+    has_scrypt = _derive("", "scrypt$2:1:1", b"") is not None
     scheme = "scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES) if has_scrypt \
         else "pbkdf2$%d" % PBKDF2_ROUNDS
     return "$".join((scheme, os.urandom(SALT_BYTES).hex(), os.urandom(HASH_BYTES).hex()))
@@ -1906,11 +1935,12 @@ def is_password(password, stored):
     if derived is None:
         raise ValueError("this host cannot compare a password that is hashed by %s"
                          % (scheme.partition("$")[0] or "nothing known"))
-    return hmac.compare_digest(derived, bytes.fromhex(digest))
+    return is_same_secret(derived, bytes.fromhex(digest))
 
 
 def _derive(password, scheme, salt):
     """The hash of a password by a scheme, or None: it is not known, or this host lacks it."""
+    import hashlib                      # not before there is a password (digests)
     name, _, parameters = scheme.partition("$")
     data = password.encode("utf-8", "surrogatepass")
     try:
@@ -3745,7 +3775,7 @@ def find_jitter(name, due, jitter_s, timetable=None):
     the same on every host and start."""
     following = timetable.next_after(due) if timetable and jitter_s else None
     most = jitter_s if following is None else min(jitter_s, following - int(due) - 1)
-    digest = hashlib.sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
+    digest = sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") % (most + 1)
 
 
@@ -6647,7 +6677,7 @@ def hash_row(row):
     in order, ASCII, no spaces."""
     text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
                       separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return sha256(text.encode("ascii")).hexdigest()
 
 
 class Chain:
@@ -6961,9 +6991,17 @@ def migrate(connection, path, kind, label, migrations, is_kept=True):
                     connection.execute(statement)
             if version == 0:
                 connection.execute("insert into repository(kind, uuid) values (?, ?)",
-                                   (kind, str(uuid.uuid4())))
+                                   (kind, make_uuid()))
             connection.execute("pragma user_version=%d" % newest)
         connection.execute("commit")
+
+
+def make_uuid():
+    """A random UUID, version 4 of RFC 9562; the module uuid would stay in memory for this alone."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return "-".join((digits[:8], digits[8:12], "4" + digits[13:16], variant + digits[17:20],
+                     digits[20:]))
 
 
 def _copy_beside(connection, path, version):
@@ -7488,6 +7526,7 @@ def find_damage(path, check=lambda: None):
 
 def find_hash(path, check=lambda: None):
     """The SHA-256 of a file, in hexadecimal digits. OSError."""
+    import hashlib                      # OpenSSL's, as files are large
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for data in iter(lambda: file.read(CHUNK), b""):
@@ -9310,7 +9349,7 @@ class StoredNotices:
             return
         row = connection.execute("select id, count from notice_message where notice=? and agent=?"
                                  " and tried is null", (name, self._agent)).fetchone()
-        number, count = row or (uuid.uuid4().hex, 0)
+        number, count = row or (os.urandom(16).hex(), 0)
         if row is None:
             connection.execute("insert into notice_message(id, notice, agent, opened, due) values"
                                " (?, ?, ?, ?, ?)", (number, name, self._agent, to_text(now),
@@ -10691,7 +10730,7 @@ class Scenarios:
         definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
-        digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
+        digest = sha256(canonical(scenario.document).encode()).hexdigest()
         row = connection.execute(
             "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
             " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()
@@ -14967,6 +15006,7 @@ WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
+    import zipfile
     folder, skipped, root = pattern_folder(order["from"]), [], Root(order.get("root"))
     members = []
     for path in outermost(matching(order["from"], root)):
@@ -15034,13 +15074,14 @@ def _add(archive, path, name, root):
     with open_regular(path, root) as source:
         status = os.fstat(source.fileno())
         member = _make_member(name, status)
-        member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
+        member.file_size, member.compress_type = status.st_size, archive.compression
         with archive.open(member, "w") as file:
             shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _make_member(name, status):
     """The ZipInfo of a file or folder of this status."""
+    import zipfile
     moment = time.localtime(min(max(status.st_mtime, 0), 1 << 32))[:6]
     path = os.path.normpath(name)
     member = zipfile.ZipInfo(path + "/" if name.endswith("/") else path, max(moment, OLDEST))
@@ -15059,6 +15100,7 @@ def _make_member(name, status):
 def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    import zipfile
     root = Root(order.get("root"))
     root.check_entry(order["to"].rstrip("/") + "/in it")
     with open_regular(order["from"], root) as source, zipfile.ZipFile(source) as archive:
@@ -23721,8 +23763,7 @@ class Logins:
 
     def _make_key(self, source, name, password):
         text = repr((source, name, password))
-        return hmac.new(self._secret, text.encode("utf-8", "surrogatepass"),
-                        hashlib.sha256).digest()
+        return sha256(self._secret + text.encode("utf-8", "surrogatepass")).digest()
 
     def find(self, source, name, password):
         """The Client that a source was by these words, or None."""
@@ -23768,7 +23809,7 @@ class OwnerToken:
 
     def is_right(self, text):
         """Whether it is this one, compared in constant time."""
-        return hmac.compare_digest(self._text.encode(), text.encode("utf-8", "surrogatepass"))
+        return is_same_secret(self._text.encode(), text.encode("utf-8", "surrogatepass"))
 
     def close(self):
         """Removes the file."""
@@ -23804,7 +23845,7 @@ class Access:
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
         self._logins = Logins(clock)
-        self._nobody = make_unusable_hash()     # of a user that there is not
+        self._nobody = ""               # the hash of a user that there is not, once it is needed
 
     # -- the users ---------------------------------------------------------------------
 
@@ -23831,6 +23872,13 @@ class Access:
             if (users, os_users) != (self._users, self._os_users):
                 self._users, self._os_users = users, os_users
                 self.revision += 1      # last: who sees it sees them
+        if any(user.password for user in users.values()):
+            self._nobody_hash()     # loads what compares passwords while the host has the means
+
+    def _nobody_hash(self):
+        if not self._nobody:
+            self._nobody = make_unusable_hash()
+        return self._nobody
 
     def _find_uid(self, name):
         """find_uid(), asked once, as a directory of users may be slow."""
@@ -23905,8 +23953,8 @@ class Access:
             return Client(ADMINISTRATOR, "owner by token", peer=peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
-        user = self._users.get(name)
-        is_right = self._desk.is_right(source, password, user.password if user else self._nobody)
+        user, nobody = self._users.get(name), self._nobody_hash()
+        is_right = self._desk.is_right(source, password, user.password if user else nobody)
         # by now it may be another, or over
         if is_right and user is not None and (user.until is None
                                               or user.until > self._clock.now()):
@@ -29040,7 +29088,7 @@ def _bare(outcome):
 def internal(error, hidden):
     """What nobody expected: logged with an id that the user is told,
     without the texts in `hidden`."""
-    name = uuid.uuid4().hex[:8]
+    name = os.urandom(4).hex()
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
     return Internal("fault %s of the agent, told in its log" % name)
 
@@ -32124,6 +32172,8 @@ MANUAL_CHANGES = r"""
   delay is under way: 500 sessions take some 20 threads, where it was 500. The start of a program
   that was found a moment ago takes no second search of the `PATH`, so that for a second a new
   program of the same name in an earlier folder is not seen.
+- An idle agent holds 4 MiB less: it loads OpenSSL when there is a user with a password, TLS or a
+  backup, not before. `--host` with what can be no name of a host ended in a traceback.
 """
 MANUAL_FILES = (MANUAL_START, MANUAL_EXAMPLE, MANUAL_SESSIONS, MANUAL_DEFINITIONS, MANUAL_PLANS,
                 MANUAL_TASKS, MANUAL_ENGINES, MANUAL_SCHEDULES, MANUAL_PROTOCOL, MANUAL_VERBS,
@@ -34366,7 +34416,7 @@ KEPT_S = 31536000       # that a browser keeps what is asked for by its digest
 FILES = {"/page.css": (PAGE_STYLE, "text/css; charset=utf-8"),
          "/page.js": (PAGE_SCRIPT, "text/javascript; charset=utf-8"),
          "/icon.svg": (PAGE_ICON, "image/svg+xml")}
-DIGESTS = {path: hashlib.sha256(text.encode()).hexdigest()[:12]
+DIGESTS = {path: sha256(text.encode()).hexdigest()[:12]
            for path, (text, _) in FILES.items()}
 _SESSION_PATH = re.compile("/session/([0-9]{1,15})")
 _PLACES = (("now", "/", "Now"), ("schedules", "/schedules", "Schedules"),
@@ -36100,9 +36150,13 @@ KEEP_ALIVE_S = 60           # of silence, after which another host is asked whet
 def find_address(host):
     """The numeric address of --host. CannotStart."""
     try:
-        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        # as bytes: for a text Python would load the tables of IDNA
+        name = host.encode("ascii" if max(host, default="") < "\x80" else "idna")
+        return socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
+    except UnicodeError:
+        raise CannotStart("--host %s is no name of a host" % host) from None
 
 
 def check_reach(settings, address):

@@ -102,6 +102,19 @@ def test_no_other_user_can_listen_before_the_agent_does(bind):
         pass
 
 
+@pytest.mark.parametrize("host, addresses", [
+    ("127.0.0.1", ["127.0.0.1"]), ("::1", ["::1"]), ("localhost", ["127.0.0.1", "::1"])])
+def test_the_address_of_a_host(host, addresses):
+    assert program.find_address(host) in addresses
+
+
+@pytest.mark.parametrize("host", ["", "a" * 70, "a..b", "\u00fc..x", "\u00fc" * 70, "\udcff"])
+def test_a_text_that_is_no_name_of_a_host(host):
+    """Neither as it is nor in letters of ASCII."""
+    with pytest.raises(program.CannotStart, match="--host"):
+        program.find_address(host)
+
+
 def test_one_agent_of_a_user_has_a_port(bind):
     first = bind()
     for _ in range(3):

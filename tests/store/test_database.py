@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 import tracemalloc
+import uuid
 
 import pytest
 
@@ -189,6 +190,15 @@ def test_tables_it_does_not_know_are_left_alone(shelf):
     shelf.open(TABLES, second).close()
     with contextlib.closing(sqlite3.connect(str(shelf.path))) as connection:
         assert connection.execute("select a from mine").fetchall() == [(1,)]
+
+
+def test_uuids_are_of_version_4_and_no_two_are_alike():
+    texts = {agent.make_uuid() for _ in range(200)}
+    assert len(texts) == 200
+    for text in texts:
+        assert str(uuid.UUID(text)) == text
+        assert uuid.UUID(text).version == 4 and uuid.UUID(text).variant == uuid.RFC_4122
+    assert {text[19] for text in texts} == set("89ab")
 
 
 def test_a_migration_copies_the_file_first_and_keeps_its_uuid(shelf):

@@ -39,7 +39,7 @@ class Access:
         self._lock = threading.Lock()           # held by who reads them anew
         self._guesses, self._desk = Guesses(clock), PasswordDesk()
         self._logins = Logins(clock)
-        self._nobody = make_unusable_hash()     # of a user that there is not
+        self._nobody = ""               # the hash of a user that there is not, once it is needed
 
     # -- the users ---------------------------------------------------------------------
 
@@ -66,6 +66,13 @@ class Access:
             if (users, os_users) != (self._users, self._os_users):
                 self._users, self._os_users = users, os_users
                 self.revision += 1      # last: who sees it sees them
+        if any(user.password for user in users.values()):
+            self._nobody_hash()     # loads what compares passwords while the host has the means
+
+    def _nobody_hash(self):
+        if not self._nobody:
+            self._nobody = make_unusable_hash()
+        return self._nobody
 
     def _find_uid(self, name):
         """find_uid(), asked once, as a directory of users may be slow."""
@@ -140,8 +147,8 @@ class Access:
             return Client(ADMINISTRATOR, "owner by token", peer=peer)
         source = find_source(peer)
         self._guesses.check(source, name[:MAX_NAME])
-        user = self._users.get(name)
-        is_right = self._desk.is_right(source, password, user.password if user else self._nobody)
+        user, nobody = self._users.get(name), self._nobody_hash()
+        is_right = self._desk.is_right(source, password, user.password if user else nobody)
         # by now it may be another, or over
         if is_right and user is not None and (user.until is None
                                               or user.until > self._clock.now()):

@@ -1,9 +1,9 @@
 """Logins by password that went well lately, for those who say theirs with every request."""
 import collections
-import hashlib
-import hmac
 import os
 import threading
+
+from ..base.digests import sha256
 
 REMEMBER_S = 300.0      # for so long no password is compared again
 MAX_LOGINS = 1000       # that are remembered: the newest
@@ -20,8 +20,7 @@ class Logins:
 
     def _make_key(self, source, name, password):
         text = repr((source, name, password))
-        return hmac.new(self._secret, text.encode("utf-8", "surrogatepass"),
-                        hashlib.sha256).digest()
+        return sha256(self._secret + text.encode("utf-8", "surrogatepass")).digest()
 
     def find(self, source, name, password):
         """The Client that a source was by these words, or None."""

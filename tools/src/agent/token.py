@@ -1,9 +1,9 @@
 """How the agent's own OS user is known where the host does not tell who is at the other end."""
 import contextlib
-import hmac
 import os
 import sys
 
+from ..base.digests import is_same_secret
 from ..base.errors import CannotStart
 from ..base.files import open_new, own_users, remove_own
 
@@ -29,7 +29,7 @@ class OwnerToken:
 
     def is_right(self, text):
         """Whether it is this one, compared in constant time."""
-        return hmac.compare_digest(self._text.encode(), text.encode("utf-8", "surrogatepass"))
+        return is_same_secret(self._text.encode(), text.encode("utf-8", "surrogatepass"))
 
     def close(self):
         """Removes the file."""

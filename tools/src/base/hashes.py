@@ -3,9 +3,9 @@
 scrypt as RFC 7914 has it, with 16 MiB (N=2**14, r=8, p=1); where the host's OpenSSL has none,
 PBKDF2-HMAC-SHA256, which takes a few times as long. Both let other threads go on meanwhile.
 """
-import hashlib
-import hmac
 import os
+
+from .digests import is_same_secret
 
 MIN_PASSWORD, MAX_PASSWORD = 8, 256     # characters of a password that a user sets
 SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES = 1 << 14, 8, 1
@@ -27,7 +27,7 @@ def hash_password(password):
 
 def make_unusable_hash():
     """A text that no password fits, and that costs as much to compare as another."""
-    has_scrypt = hasattr(hashlib, "scrypt") and _derive("", "scrypt$2:1:1", b"") is not None
+    has_scrypt = _derive("", "scrypt$2:1:1", b"") is not None
     scheme = "scrypt$%d:%d:%d" % (SCRYPT_COST, SCRYPT_BLOCK, SCRYPT_LANES) if has_scrypt \
         else "pbkdf2$%d" % PBKDF2_ROUNDS
     return "$".join((scheme, os.urandom(SALT_BYTES).hex(), os.urandom(HASH_BYTES).hex()))
@@ -41,11 +41,12 @@ def is_password(password, stored):
     if derived is None:
         raise ValueError("this host cannot compare a password that is hashed by %s"
                          % (scheme.partition("$")[0] or "nothing known"))
-    return hmac.compare_digest(derived, bytes.fromhex(digest))
+    return is_same_secret(derived, bytes.fromhex(digest))
 
 
 def _derive(password, scheme, salt):
     """The hash of a password by a scheme, or None: it is not known, or this host lacks it."""
+    import hashlib                      # not before there is a password (digests)
     name, _, parameters = scheme.partition("$")
     data = password.encode("utf-8", "surrogatepass")
     try:

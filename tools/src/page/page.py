@@ -1,8 +1,8 @@
 """The operator page: which address shows what, in a frame, or as JSON for a page that is open."""
-import hashlib
 import json
 import re
 
+from ..base.digests import sha256
 from ..base.vocabulary import VERSION
 from ..agent.figures import ping
 from ..protocol.conversation import internal
@@ -26,7 +26,7 @@ KEPT_S = 31536000       # that a browser keeps what is asked for by its digest
 FILES = {"/page.css": (PAGE_STYLE, "text/css; charset=utf-8"),
          "/page.js": (PAGE_SCRIPT, "text/javascript; charset=utf-8"),
          "/icon.svg": (PAGE_ICON, "image/svg+xml")}
-DIGESTS = {path: hashlib.sha256(text.encode()).hexdigest()[:12]
+DIGESTS = {path: sha256(text.encode()).hexdigest()[:12]
            for path, (text, _) in FILES.items()}
 _SESSION_PATH = re.compile("/session/([0-9]{1,15})")
 _PLACES = (("now", "/", "Now"), ("schedules", "/schedules", "Schedules"),

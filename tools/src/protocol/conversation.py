@@ -1,8 +1,8 @@
 """The requests of one connection in order, and their replies; knows no sockets."""
 import functools
 import json
+import os
 import re
-import uuid
 
 from ..base.vocabulary import ROLES
 from ..base.errors import AgentError, AuthError, BadRequest, Denied, Internal
@@ -310,6 +310,6 @@ def _bare(outcome):
 def internal(error, hidden):
     """What nobody expected: logged with an id that the user is told,
     without the texts in `hidden`."""
-    name = uuid.uuid4().hex[:8]
+    name = os.urandom(4).hex()
     log.error("fault %s\n%s", name, mask_all(tell_traceback(error), hidden))
     return Internal("fault %s of the agent, told in its log" % name)

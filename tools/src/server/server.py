@@ -30,9 +30,13 @@ KEEP_ALIVE_S = 60           # of silence, after which another host is asked whet
 def find_address(host):
     """The numeric address of --host. CannotStart."""
     try:
-        return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        # as bytes: for a text Python would load the tables of IDNA
+        name = host.encode("ascii" if max(host, default="") < "\x80" else "idna")
+        return socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotStart("--host %s: %s" % (host, error.strerror)) from None
+    except UnicodeError:
+        raise CannotStart("--host %s is no name of a host" % host) from None
 
 
 def check_reach(settings, address):

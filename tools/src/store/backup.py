@@ -5,7 +5,6 @@ reading transaction. Until that is over, what was written since stays in the -wa
 """
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import sqlite3
@@ -205,6 +204,7 @@ def find_damage(path, check=lambda: None):
 
 def find_hash(path, check=lambda: None):
     """The SHA-256 of a file, in hexadecimal digits. OSError."""
+    import hashlib                      # OpenSSL's, as files are large
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for data in iter(lambda: file.read(CHUNK), b""):

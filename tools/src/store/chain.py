@@ -1,10 +1,10 @@
 """The audit in the master: a chain of rows for each agent, each with the hash of the one before."""
-import hashlib
 import itertools
 import json
 import re
 from typing import NamedTuple, Optional
 
+from ..base.digests import sha256
 from ..base.times import to_text
 
 # what the hash of a row covers, by the names of the columns
@@ -52,7 +52,7 @@ def hash_row(row):
     in order, ASCII, no spaces."""
     text = json.dumps({name: row[name] for name in COVERED}, sort_keys=True, default=repr,
                       separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return sha256(text.encode("ascii")).hexdigest()
 
 
 class Chain:

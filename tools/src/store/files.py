@@ -4,7 +4,6 @@ import itertools
 import os
 import sqlite3
 import urllib.parse
-import uuid
 
 from ..base.errors import RepositoryError
 from ..base.files import (BESIDE_DATABASE, is_own, list_beginning, list_doors, make_private,
@@ -42,9 +41,17 @@ def migrate(connection, path, kind, label, migrations, is_kept=True):
                     connection.execute(statement)
             if version == 0:
                 connection.execute("insert into repository(kind, uuid) values (?, ?)",
-                                   (kind, str(uuid.uuid4())))
+                                   (kind, make_uuid()))
             connection.execute("pragma user_version=%d" % newest)
         connection.execute("commit")
+
+
+def make_uuid():
+    """A random UUID, version 4 of RFC 9562; the module uuid would stay in memory for this alone."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return "-".join((digits[:8], digits[8:12], "4" + digits[13:16], variant + digits[17:20],
+                     digits[20:]))
 
 
 def _copy_beside(connection, path, version):

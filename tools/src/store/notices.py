@@ -1,7 +1,7 @@
 """The notices of a master: their definitions, and what waits to be sent of each."""
 import contextlib
 import json
-import uuid
+import os
 
 from ..base.errors import NotFound
 from ..base.times import find_time, to_text
@@ -130,7 +130,7 @@ class StoredNotices:
             return
         row = connection.execute("select id, count from notice_message where notice=? and agent=?"
                                  " and tried is null", (name, self._agent)).fetchone()
-        number, count = row or (uuid.uuid4().hex, 0)
+        number, count = row or (os.urandom(16).hex(), 0)
         if row is None:
             connection.execute("insert into notice_message(id, notice, agent, opened, due) values"
                                " (?, ?, ?, ?, ?)", (number, name, self._agent, to_text(now),

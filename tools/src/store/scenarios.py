@@ -1,8 +1,8 @@
 """Scenario versions of a work repository, and their definitions."""
-import hashlib
 import json
 
 from ..base.vocabulary import ALTERED, NEW, SAME
+from ..base.digests import sha256
 from ..base.errors import Conflict, NotFound, Unreadable
 from ..base.times import to_text
 from ..base.words import version_key
@@ -123,7 +123,7 @@ class Scenarios:
         definition have it mended, too."""
         self.changes += 1
         body = json.dumps(scenario.document)
-        digest = hashlib.sha256(canonical(scenario.document).encode()).hexdigest()
+        digest = sha256(canonical(scenario.document).encode()).hexdigest()
         row = connection.execute(
             "select d.id, d.digest, %s from scenario s join definition d on d.id = s.definition"
             " where s.name=? and s.version=?" % BODY, (scenario.name, scenario.version)).fetchone()

@@ -8,7 +8,6 @@ import stat
 import struct
 import sys
 import time
-import zipfile
 
 from ..base.vocabulary import DONE
 from ..base.controls import show_bytes, show_controls
@@ -33,6 +32,7 @@ WINDOWS = (0, 6, 10, 14)    # create_system: FAT, HPFS, NTFS, VFAT
 @helper_task("zip", {"from": FROM, "to": needed("the archive")})
 def pack(order):
     """Packs what a pattern matches; names in the archive count from the pattern's folder."""
+    import zipfile
     folder, skipped, root = pattern_folder(order["from"]), [], Root(order.get("root"))
     members = []
     for path in outermost(matching(order["from"], root)):
@@ -100,13 +100,14 @@ def _add(archive, path, name, root):
     with open_regular(path, root) as source:
         status = os.fstat(source.fileno())
         member = _make_member(name, status)
-        member.file_size, member.compress_type = status.st_size, zipfile.ZIP_DEFLATED
+        member.file_size, member.compress_type = status.st_size, archive.compression
         with archive.open(member, "w") as file:
             shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _make_member(name, status):
     """The ZipInfo of a file or folder of this status."""
+    import zipfile
     moment = time.localtime(min(max(status.st_mtime, 0), 1 << 32))[:6]
     path = os.path.normpath(name)
     member = zipfile.ZipInfo(path + "/" if name.endswith("/") else path, max(moment, OLDEST))
@@ -125,6 +126,7 @@ def _make_member(name, status):
 def unpack(order):
     """Unpacks an archive; nothing when a name would leave the folder or it is too large: all names
     and sizes are checked before anything is written, and zipfile takes no more than a size says."""
+    import zipfile
     root = Root(order.get("root"))
     root.check_entry(order["to"].rstrip("/") + "/in it")
     with open_regular(order["from"], root) as source, zipfile.ZipFile(source) as archive:

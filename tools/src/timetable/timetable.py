@@ -1,9 +1,9 @@
 """The due times of a rule in its window and zone: next, last, count, and what is excluded."""
 import functools
-import hashlib
 import itertools
 import math
 
+from ..base.digests import sha256
 from ..base.errors import CalendarError
 from .days import DAY, LAST_INSTANT, MAX_SPANS, MOVING_FIELDS, WINDOW_FIELDS, _find_first, find_zone
 from .firings import BARE_WINDOW, Firings, OPEN_WINDOW
@@ -204,5 +204,5 @@ def find_jitter(name, due, jitter_s, timetable=None):
     the same on every host and start."""
     following = timetable.next_after(due) if timetable and jitter_s else None
     most = jitter_s if following is None else min(jitter_s, following - int(due) - 1)
-    digest = hashlib.sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
+    digest = sha256(("%s@%d" % (name, due)).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") % (most + 1)
