@@ -1,6 +1,7 @@
 """What reaches a session while it runs: a stop, time-outs, that it is left, ends of its processes.
 
-A session's own thread waits in Control.wait() alone, so whatever reaches it takes effect at once.
+A session waits by a Waiting, without a thread, or its thread in Control.wait(): both look at what
+is here, so whatever reaches it takes effect at once.
 Nothing of this is on disk.
 
 Thread call N: one call for session N that may block, such as a statement of SQL or the reading of

@@ -1,7 +1,8 @@
 """The course of a session, from its ticket to its end: steps, attempts, tasks.
 
 The thread of a slot calls Session.run(). Down to the task all of it are generators: while a task
-waits for a child, run() is over, and is called again, by any thread, when that has ended.
+waits for a commit, a process, a delay or a child, run() is over, and is called again, by any
+thread, when that has come.
 
     its row and definition are read         unreadable: it ends in ERROR, never begun
       |                                     stopped or purged since it was queued: nothing to do

@@ -34,9 +34,8 @@ class SessionQueue(OpenList):
         self._slots = SlotThreads(slots, self._serve, self._due)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._parked = 0                # how many of _running wait without a thread
-        self._resumed = collections.deque()     # of these, those that are to go on in their slots
-        self._ending = 0                # and of how many the end is still to be recorded
+        self._resumed = collections.deque()     # those that are to go on in their slots
+        self._ending = 0                # of how many of _running the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
         self._parking = Parking(clock, self._go_on, self._resume)
 
@@ -80,7 +79,6 @@ class SessionQueue(OpenList):
                 return
             session = self._make_taken(number)
             if session is not None:
-                self._parked += 1
                 self._parking.begin(session)
 
     def adopt(self, ticket, repository):
@@ -90,7 +88,6 @@ class SessionQueue(OpenList):
                 return
             session = self._running[ticket.session] = self._make(ticket, repository)
             self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
-            self._parked += 1
             self._parking.begin(session)
 
     def hold_gate(self, gate, is_held):
@@ -167,7 +164,7 @@ class SessionQueue(OpenList):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            self._set_parked(session, 1)
+            self._lend_slot(session, 1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -198,26 +195,21 @@ class SessionQueue(OpenList):
         if again:
             self.add(again, session.repository)
 
-    def _set_parked(self, session, count):
-        """A session waits without a thread, 1, or goes on, -1; the slot of one that waits for a
-        child serves another meanwhile."""
-        if session.ticket.is_plan:      # it always counts as one that does
-            return
-        with self._changed:
-            self._parked += count
-            if session.lends_slot:
+    def _lend_slot(self, session, count):
+        """The slot of a session that waits for a child serves another: 1, then -1."""
+        if session.lends_slot:
+            with self._changed:
                 self._admission.lend(count)
                 self._call_thread()
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        self._set_parked(session, -1)
+        self._lend_slot(session, -1)
         self._run(session)
 
     def _resume(self, session):
         """A session that has parked goes on in its slot, by the next thread that is free."""
         with self._changed:
-            self._parked -= 1
             self._resumed.append(session)
             self._call_thread()
 
@@ -264,8 +256,6 @@ class SessionQueue(OpenList):
         """The slot of a session and its gates are free."""
         with self._changed:
             self._ending += 1
-            if session.ticket.is_plan:
-                self._parked -= 1
             # the thread of a slot looks for itself what it can run next
             if self._admission.leave(session.number) or session.is_apart:
                 self._call_thread()
