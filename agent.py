@@ -13910,9 +13910,20 @@ class Output:
     def add(self, process, pipes):
         """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
         stream None is the descriptor of the process itself, which can be read once it has ended."""
+        for pipe, stream in pipes.items():
+            if stream is not None:
+                os.set_blocking(pipe.fileno(), False)
         with self._lock:
+            is_asleep = not self._processes         # so that it does not look now and then
+            if not process.is_over:
+                self._processes[process.capture] = process
+        if self._watchlist.is_shared:
+            with contextlib.suppress(OSError):      # the thread tries until it can
+                self._register(process, pipes)
+        if pipes:
             self._new.append((process, pipes))
-        self._wake()
+        if pipes or is_asleep:
+            self._wake()
 
     def forget(self, capture):
         """Stores no more of a capture; what its pipes still bring is read and thrown away."""
@@ -13944,7 +13955,7 @@ class Output:
                 for pipe, process, stream, is_last in self._watchlist.wait(timeout):
                     if process is None:
                         os.read(pipe.fileno(), 4096)
-                        self._register()
+                        self._register_new()
                     elif stream is None:
                         ended.append((pipe, process))
                     else:
@@ -13964,20 +13975,18 @@ class Output:
                 time.sleep(FLUSH_S)
                 self._wake()            # what is new may not be registered yet
 
-    def _register(self):
+    def _register_new(self):
         """Takes in what is new; what cannot be taken in now stays."""
         while self._new:
-            process, pipes = self._new[0]
-            while pipes:
-                pipe, stream = next(iter(pipes.items()))
-                if stream is not None:
-                    os.set_blocking(pipe.fileno(), False)
-                self._watchlist.add(pipe, process, stream)
-                del pipes[pipe]
-            with self._lock:
-                if not process.is_over:
-                    self._processes[process.capture] = process
-                self._new.popleft()
+            self._register(*self._new[0])
+            self._new.popleft()
+
+    def _register(self, process, pipes):
+        """Takes pipes in, and out of the dict. OSError."""
+        while pipes:
+            pipe, stream = next(iter(pipes.items()))
+            self._watchlist.add(pipe, process, stream)
+            del pipes[pipe]
 
     def _take(self, pipe, process, stream, is_last):
         """Reads from a pipe that has something, `is_last` to its end -> whether there was any of
@@ -14006,17 +14015,22 @@ class Output:
 
 
 class Watchlist:
-    """Files that have something to be read, now or later. It is for one thread."""
+    """Files that have something to be read, now or later. It is for one thread; where it
+    `is_shared` others may add to it while that one waits."""
 
     def __init__(self):
-        self._is_quick = hasattr(select, "epoll")       # whether many cost no more than few
-        self._poll = select.epoll() if self._is_quick else select.poll()
+        self.is_shared = hasattr(select, "epoll")
+        self._poll = select.epoll() if self.is_shared else select.poll()
         self._files = {}                # descriptor -> (file, process, stream)
 
     def add(self, file, process, stream):
         """A file, of a process. OSError."""
-        self._poll.register(file.fileno(), select.POLLIN)
-        self._files[file.fileno()] = file, process, stream
+        self._files[file.fileno()] = file, process, stream      # first: it may be read at once
+        try:
+            self._poll.register(file.fileno(), select.POLLIN)
+        except OSError:
+            del self._files[file.fileno()]
+            raise
 
     def drop(self, file):
         """Closes one."""
@@ -14027,7 +14041,7 @@ class Watchlist:
     def wait(self, timeout_s):
         """[(file, process, stream, whether what it has is the last)] of those that have something,
         within so many seconds, None: any time."""
-        if timeout_s is not None and not self._is_quick:
+        if timeout_s is not None and not self.is_shared:
             timeout_s *= 1000
         return [self._files[descriptor] + (events & select.POLLHUP != 0,)
                 for descriptor, events in self._poll.poll(timeout_s)]
@@ -14038,7 +14052,7 @@ class Watchlist:
                      if stream is None and process is not None]
         for file, _, _ in self._files.values():
             file.close()
-        if self._is_quick:
+        if self.is_shared:
             self._poll.close()
         return processes
 
@@ -19903,7 +19917,6 @@ class OpenList:
 
     def __init__(self):
         self._changed = threading.Condition()   # guards all that follows
-        self._due = threading.Condition(self._changed)  # there is something to run
         self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
         self.later = Later()
         self._running = {}                      # number -> Session
@@ -21720,7 +21733,7 @@ class SessionQueue(OpenList):
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._slots = SlotThreads(slots, self._serve, self._due)
+        self._slots = SlotThreads(slots, self._serve, self._changed)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
         self._resumed = collections.deque()     # those that are to go on in their slots
@@ -21832,12 +21845,11 @@ class SessionQueue(OpenList):
         """The thread of a slot: one session after the other."""
         while True:
             try:
-                with self._due:
+                with self._changed:
                     session = self._slots.take_turn(self._find_due, self._has_due)
             except Exception as error:  # as when memory is short: the thread stays for others
                 log.error("a session cannot begin\n%s", tell_traceback(error))
-                with self._due:
-                    self._due.wait(TRY_S)
+                time.sleep(TRY_S)
                 continue
             if session is None:
                 return
@@ -21955,13 +21967,14 @@ class SlotThreads:
 
     ACTIVE of them are active. When there is something to run beside, one more stands guard: where
     no turn begins for STALL_S the others are kept by something, so it is active, too. All but
-    join() is for who holds the lock of `due`.
+    join() is for who holds the lock, once.
     """
 
-    def __init__(self, most, work, due):
-        self._most, self._work, self._threads, self._due = most, work, [], due
+    def __init__(self, most, work, lock):
+        self._most, self._work, self._threads, self._lock = most, work, [], lock
         self._is_short, self._told = False, Told()
         self._active, self._turns = 0, 0        # threads that run a session; begun since the start
+        self._sleepers = []                     # a lock for each that sleeps, which wakes it
         self._is_guarded = self._is_joining = False
 
     def call(self):
@@ -21972,8 +21985,22 @@ class SlotThreads:
             self._is_short = not has_started(thread, self._told)
             if not self._is_short:
                 self._threads.append(thread)
-        if self._active < ACTIVE or not self._is_guarded:
-            self._due.notify()
+        if self._sleepers and (self._active < ACTIVE or not self._is_guarded):
+            self._sleepers.pop().release()
+
+    def _sleep(self, timeout_s=-1):
+        """Until one calls, who wakes the one that has slept least, or for so many seconds. It costs
+        less than to wake them in turn: what it needs is still near."""
+        bell = threading.Lock()
+        bell.acquire()
+        self._sleepers.append(bell)
+        self._lock.release()
+        try:
+            bell.acquire(timeout=timeout_s)
+        finally:
+            self._lock.acquire()
+            if bell in self._sleepers:
+                self._sleepers.remove(bell)
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
@@ -21995,10 +22022,10 @@ class SlotThreads:
             turns, is_late = self._turns, False
             if has_any() and not self._is_guarded:
                 self._is_guarded = True
-                self._due.wait(STALL_S)
+                self._sleep(STALL_S)
                 self._is_guarded, is_late = False, turns == self._turns
             else:
-                self._due.wait()
+                self._sleep()
         return None
 
     def end_turn(self):
@@ -22007,9 +22034,10 @@ class SlotThreads:
 
     def join(self):
         """Waits for their end."""
-        with self._due:
+        with self._lock:
             self._is_joining = True
-            self._due.notify_all()
+            while self._sleepers:
+                self._sleepers.pop().release()
         for thread in self._threads:
             thread.join()
 

@@ -235,9 +235,20 @@ class Output:
     def add(self, process, pipes):
         """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
         stream None is the descriptor of the process itself, which can be read once it has ended."""
+        for pipe, stream in pipes.items():
+            if stream is not None:
+                os.set_blocking(pipe.fileno(), False)
         with self._lock:
+            is_asleep = not self._processes         # so that it does not look now and then
+            if not process.is_over:
+                self._processes[process.capture] = process
+        if self._watchlist.is_shared:
+            with contextlib.suppress(OSError):      # the thread tries until it can
+                self._register(process, pipes)
+        if pipes:
             self._new.append((process, pipes))
-        self._wake()
+        if pipes or is_asleep:
+            self._wake()
 
     def forget(self, capture):
         """Stores no more of a capture; what its pipes still bring is read and thrown away."""
@@ -269,7 +280,7 @@ class Output:
                 for pipe, process, stream, is_last in self._watchlist.wait(timeout):
                     if process is None:
                         os.read(pipe.fileno(), 4096)
-                        self._register()
+                        self._register_new()
                     elif stream is None:
                         ended.append((pipe, process))
                     else:
@@ -289,20 +300,18 @@ class Output:
                 time.sleep(FLUSH_S)
                 self._wake()            # what is new may not be registered yet
 
-    def _register(self):
+    def _register_new(self):
         """Takes in what is new; what cannot be taken in now stays."""
         while self._new:
-            process, pipes = self._new[0]
-            while pipes:
-                pipe, stream = next(iter(pipes.items()))
-                if stream is not None:
-                    os.set_blocking(pipe.fileno(), False)
-                self._watchlist.add(pipe, process, stream)
-                del pipes[pipe]
-            with self._lock:
-                if not process.is_over:
-                    self._processes[process.capture] = process
-                self._new.popleft()
+            self._register(*self._new[0])
+            self._new.popleft()
+
+    def _register(self, process, pipes):
+        """Takes pipes in, and out of the dict. OSError."""
+        while pipes:
+            pipe, stream = next(iter(pipes.items()))
+            self._watchlist.add(pipe, process, stream)
+            del pipes[pipe]
 
     def _take(self, pipe, process, stream, is_last):
         """Reads from a pipe that has something, `is_last` to its end -> whether there was any of
@@ -331,17 +340,22 @@ class Output:
 
 
 class Watchlist:
-    """Files that have something to be read, now or later. It is for one thread."""
+    """Files that have something to be read, now or later. It is for one thread; where it
+    `is_shared` others may add to it while that one waits."""
 
     def __init__(self):
-        self._is_quick = hasattr(select, "epoll")       # whether many cost no more than few
-        self._poll = select.epoll() if self._is_quick else select.poll()
+        self.is_shared = hasattr(select, "epoll")
+        self._poll = select.epoll() if self.is_shared else select.poll()
         self._files = {}                # descriptor -> (file, process, stream)
 
     def add(self, file, process, stream):
         """A file, of a process. OSError."""
-        self._poll.register(file.fileno(), select.POLLIN)
-        self._files[file.fileno()] = file, process, stream
+        self._files[file.fileno()] = file, process, stream      # first: it may be read at once
+        try:
+            self._poll.register(file.fileno(), select.POLLIN)
+        except OSError:
+            del self._files[file.fileno()]
+            raise
 
     def drop(self, file):
         """Closes one."""
@@ -352,7 +366,7 @@ class Watchlist:
     def wait(self, timeout_s):
         """[(file, process, stream, whether what it has is the last)] of those that have something,
         within so many seconds, None: any time."""
-        if timeout_s is not None and not self._is_quick:
+        if timeout_s is not None and not self.is_shared:
             timeout_s *= 1000
         return [self._files[descriptor] + (events & select.POLLHUP != 0,)
                 for descriptor, events in self._poll.poll(timeout_s)]
@@ -363,6 +377,6 @@ class Watchlist:
                      if stream is None and process is not None]
         for file, _, _ in self._files.values():
             file.close()
-        if self._is_quick:
+        if self.is_shared:
             self._poll.close()
         return processes

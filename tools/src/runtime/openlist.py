@@ -7,7 +7,6 @@ class OpenList:
 
     def __init__(self):
         self._changed = threading.Condition()   # guards all that follows
-        self._due = threading.Condition(self._changed)  # there is something to run
         self._outstanding = {}          # number that may begin -> (Ticket, repository, since when)
         self.later = Later()
         self._running = {}                      # number -> Session

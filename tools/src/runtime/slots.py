@@ -5,6 +5,7 @@ thread; ends at SessionQueue.join().
 """
 import collections
 import functools
+import threading
 import time
 
 from ..base.vocabulary import TRY_S, YIELD_S
@@ -31,7 +32,7 @@ class SessionQueue(OpenList):
         self._admission = Admission(slots)      # of numbers: who begins next
         self._clock = clock
         self._again = {}                # number -> Ticket that came before its slot was free
-        self._slots = SlotThreads(slots, self._serve, self._due)
+        self._slots = SlotThreads(slots, self._serve, self._changed)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
         self._resumed = collections.deque()     # those that are to go on in their slots
@@ -143,12 +144,11 @@ class SessionQueue(OpenList):
         """The thread of a slot: one session after the other."""
         while True:
             try:
-                with self._due:
+                with self._changed:
                     session = self._slots.take_turn(self._find_due, self._has_due)
             except Exception as error:  # as when memory is short: the thread stays for others
                 log.error("a session cannot begin\n%s", tell_traceback(error))
-                with self._due:
-                    self._due.wait(TRY_S)
+                time.sleep(TRY_S)
                 continue
             if session is None:
                 return
@@ -266,13 +266,14 @@ class SlotThreads:
 
     ACTIVE of them are active. When there is something to run beside, one more stands guard: where
     no turn begins for STALL_S the others are kept by something, so it is active, too. All but
-    join() is for who holds the lock of `due`.
+    join() is for who holds the lock, once.
     """
 
-    def __init__(self, most, work, due):
-        self._most, self._work, self._threads, self._due = most, work, [], due
+    def __init__(self, most, work, lock):
+        self._most, self._work, self._threads, self._lock = most, work, [], lock
         self._is_short, self._told = False, Told()
         self._active, self._turns = 0, 0        # threads that run a session; begun since the start
+        self._sleepers = []                     # a lock for each that sleeps, which wakes it
         self._is_guarded = self._is_joining = False
 
     def call(self):
@@ -283,8 +284,22 @@ class SlotThreads:
             self._is_short = not has_started(thread, self._told)
             if not self._is_short:
                 self._threads.append(thread)
-        if self._active < ACTIVE or not self._is_guarded:
-            self._due.notify()
+        if self._sleepers and (self._active < ACTIVE or not self._is_guarded):
+            self._sleepers.pop().release()
+
+    def _sleep(self, timeout_s=-1):
+        """Until one calls, who wakes the one that has slept least, or for so many seconds. It costs
+        less than to wake them in turn: what it needs is still near."""
+        bell = threading.Lock()
+        bell.acquire()
+        self._sleepers.append(bell)
+        self._lock.release()
+        try:
+            bell.acquire(timeout=timeout_s)
+        finally:
+            self._lock.acquire()
+            if bell in self._sleepers:
+                self._sleepers.remove(bell)
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
@@ -306,10 +321,10 @@ class SlotThreads:
             turns, is_late = self._turns, False
             if has_any() and not self._is_guarded:
                 self._is_guarded = True
-                self._due.wait(STALL_S)
+                self._sleep(STALL_S)
                 self._is_guarded, is_late = False, turns == self._turns
             else:
-                self._due.wait()
+                self._sleep()
         return None
 
     def end_turn(self):
@@ -318,9 +333,10 @@ class SlotThreads:
 
     def join(self):
         """Waits for their end."""
-        with self._due:
+        with self._lock:
             self._is_joining = True
-            self._due.notify_all()
+            while self._sleepers:
+                self._sleepers.pop().release()
         for thread in self._threads:
             thread.join()
 
