@@ -26829,6 +26829,7 @@ class Exchange:
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+REAP_S = 2.0            # between two looks for orphans that have ended
 HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
@@ -26976,12 +26977,15 @@ class Agent:
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
         One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
-        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
+        on_hangup() is called. Orphans are reaped now and then: to be woken by each process that
+        ends would cost every session.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
+            if not select.select([wake_fd], [], [], REAP_S)[0]:
+                continue
             data = os.read(wake_fd, SIGNALS_AT_ONCE)
             if HANGUP in data:
                 on_hangup()
@@ -36729,8 +36733,7 @@ def run_to_end(agent, server, needs_user, writer, own):
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
-              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
-    signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     take_orphans()
     notifier = Notifier(os.environ)
     try:

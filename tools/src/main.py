@@ -298,8 +298,7 @@ def run_to_end(agent, server, needs_user, writer, own):
     # a handler in Python would not run when the signal comes just before a blocking read
     signal.set_wakeup_fd(wake_in)
     before = {number: signal.signal(number, lambda *_: None)
-              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)}
-    signal.siginterrupt(signal.SIGCHLD, False)      # it comes often, and cuts no call short
+              for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     take_orphans()
     notifier = Notifier(os.environ)
     try:

@@ -2,6 +2,7 @@
 import contextlib
 import functools
 import os
+import select
 import signal
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ from .exchange import Exchange
 # byte that a signal wakes the main thread with -> its name; others say nothing
 STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
+REAP_S = 2.0            # between two looks for orphans that have ended
 HANGUP = bytes([signal.SIGHUP])
 SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
 
@@ -194,12 +196,15 @@ class Agent:
         """The main thread's wait: until a byte in the pipe says signal or SHUTDOWN, then stops.
 
         One of STOPS while sessions end ends them at once. Other signals stop nothing; at SIGHUP
-        on_hangup() is called, at SIGCHLD, and whenever it wakes, orphans are reaped.
+        on_hangup() is called. Orphans are reaped now and then: to be woken by each process that
+        ends would cost every session.
         """
         self._wake_main = wake
         word, rest = None, b""
         while word is None:
             reap_orphans()
+            if not select.select([wake_fd], [], [], REAP_S)[0]:
+                continue
             data = os.read(wake_fd, SIGNALS_AT_ONCE)
             if HANGUP in data:
                 on_hangup()
