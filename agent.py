@@ -13170,22 +13170,21 @@ class Process:
         program = find_program()
         if self._is_abandoned:
             return
-        with staged(command, program) as (command, program):
-            self._popen = popen = self._start(command, program)
-        self.pid = popen.pid
-        try:
-            streams = {popen.stdout: OUT, popen.stderr: ERR}
-            if HAS_DESCRIPTORS:
-                streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
-            else:
-                self._started = start_time(self.pid) or ""
-            output.add(self, streams)
-        except BaseException as error:
-            os.killpg(self.pid, signal.SIGKILL)
-            popen.wait()
-            if isinstance(error, OSError):      # of the agent's own, not of the command
-                raise OSError(error.errno, error.strerror) from None
-            raise
+        with open_pipes() as (pipes, ends), staged(command, program) as (command, program):
+            self._popen = popen = self._start(command, program, output.null, ends)
+            self.pid = popen.pid
+            try:
+                if HAS_DESCRIPTORS:
+                    pipes[os.pidfd_open(self.pid)] = None
+                else:
+                    self._started = start_time(self.pid) or ""
+                output.add(self, pipes)
+            except BaseException as error:
+                os.killpg(self.pid, signal.SIGKILL)
+                popen.wait()
+                if isinstance(error, OSError):      # of the agent's own, not of the command
+                    raise OSError(error.errno, error.strerror) from None
+                raise
         with self._lock:
             self._has_begun = True
             if self._is_abandoned:
@@ -13195,7 +13194,7 @@ class Process:
         threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
-    def _start(command, program):
+    def _start(command, program, null, ends):
         """A Popen of a Command; `program` is the file that it starts, or None: Popen finds that."""
         environment = command.environment
         if not IS_UTF8:                 # or Popen does it
@@ -13204,9 +13203,8 @@ class Process:
         return subprocess.Popen(
             [to_bytes(word) for word in command.words], executable=program,
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
-            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds, bufsize=0,       # Output reads the descriptors
+            stdin=null if command.stdin is None else subprocess.PIPE, stdout=ends[0],
+            stderr=ends[1], start_new_session=True, pass_fds=command.pass_fds, bufsize=0,
             **keywords)
 
     # -- its threads, and `output` -----------------------------------------------------
@@ -13326,6 +13324,28 @@ class Process:
         self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
+
+
+@contextlib.contextmanager
+def open_pipes():
+    """({descriptor: OUT or ERR} of pipes to read from, which do not block; [their ends to write
+    to]). Those are closed behind it; what is still in the dict is closed after an error. OSError.
+    """
+    pipes, ends = {}, []
+    try:
+        for stream in (OUT, ERR):
+            pipe, end = os.pipe()
+            pipes[pipe] = stream
+            ends.append(end)
+            os.set_blocking(pipe, False)
+        yield pipes, ends
+    except BaseException:
+        for pipe in pipes:
+            os.close(pipe)
+        raise
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def is_passing(error):
@@ -13891,11 +13911,12 @@ class Capture:
 
 
 class Output:
-    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
-    Starters of their processes."""
+    """The one thread that reads the pipes of all tasks, and sees them end; and the Starters of
+    their processes. `null` is a descriptor of what is empty."""
 
     def __init__(self):
         self.starters = Starters()
+        self.null = os.open(os.devnull, os.O_RDWR)
         self._watchlist = Watchlist()
         self._lock = threading.Lock()
         self._new = collections.deque()
@@ -13903,16 +13924,14 @@ class Output:
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
-        self._watchlist.add(open(wake_out, "rb", 0), None, None)
+        self._watchlist.add(wake_out, None, None)
         self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):
-        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
-        stream None is the descriptor of the process itself, which can be read once it has ended."""
-        for pipe, stream in pipes.items():
-            if stream is not None:
-                os.set_blocking(pipe.fileno(), False)
+        """Reads pipes {descriptor: stream} of a process, which do not block, into its capture and
+        closes each at its end. Of stream None is the descriptor of the process itself, which can be
+        read once it has ended."""
         with self._lock:
             is_asleep = not self._processes         # so that it does not look now and then
             if not process.is_over:
@@ -13939,6 +13958,7 @@ class Output:
         for process in self._watchlist.close():
             process.let_go()
         os.close(self._wake_in)
+        os.close(self.null)
 
     def _wake(self):
         with contextlib.suppress(BlockingIOError):
@@ -13954,7 +13974,7 @@ class Output:
                 count, ended = 0, []
                 for pipe, process, stream, is_last in self._watchlist.wait(timeout):
                     if process is None:
-                        os.read(pipe.fileno(), 4096)
+                        os.read(pipe, 4096)
                         self._register_new()
                     elif stream is None:
                         ended.append((pipe, process))
@@ -13994,7 +14014,7 @@ class Output:
         count, data = 0, b"."
         while data and (is_last or not count):
             try:
-                data = os.read(pipe.fileno(), PIPE_BYTES)
+                data = os.read(pipe, PIPE_BYTES)
             except BlockingIOError:
                 break
             except OSError:
@@ -14015,43 +14035,43 @@ class Output:
 
 
 class Watchlist:
-    """Files that have something to be read, now or later. It is for one thread; where it
+    """Descriptors that have something to be read, now or later. It is for one thread; where it
     `is_shared` others may add to it while that one waits."""
 
     def __init__(self):
         self.is_shared = hasattr(select, "epoll")
         self._poll = select.epoll() if self.is_shared else select.poll()
-        self._files = {}                # descriptor -> (file, process, stream)
+        self._entries = {}              # descriptor -> (itself, process, stream)
 
-    def add(self, file, process, stream):
-        """A file, of a process. OSError."""
-        self._files[file.fileno()] = file, process, stream      # first: it may be read at once
+    def add(self, descriptor, process, stream):
+        """One of a process. OSError."""
+        self._entries[descriptor] = descriptor, process, stream     # first: it may be read at once
         try:
-            self._poll.register(file.fileno(), select.POLLIN)
+            self._poll.register(descriptor, select.POLLIN)
         except OSError:
-            del self._files[file.fileno()]
+            del self._entries[descriptor]
             raise
 
-    def drop(self, file):
+    def drop(self, descriptor):
         """Closes one."""
-        self._poll.unregister(file.fileno())
-        del self._files[file.fileno()]
-        file.close()
+        self._poll.unregister(descriptor)
+        del self._entries[descriptor]
+        os.close(descriptor)
 
     def wait(self, timeout_s):
-        """[(file, process, stream, whether what it has is the last)] of those that have something,
-        within so many seconds, None: any time."""
+        """[(descriptor, process, stream, whether what it has is the last)] of those that have
+        something, within so many seconds, None: any time."""
         if timeout_s is not None and not self.is_shared:
             timeout_s *= 1000
-        return [self._files[descriptor] + (events & select.POLLHUP != 0,)
+        return [self._entries[descriptor] + (events & select.POLLHUP != 0,)
                 for descriptor, events in self._poll.poll(timeout_s)]
 
     def close(self):
         """Closes all -> the processes whose end is still to come."""
-        processes = [process for _, process, stream in self._files.values()
+        processes = [process for _, process, stream in self._entries.values()
                      if stream is None and process is not None]
-        for file, _, _ in self._files.values():
-            file.close()
+        for descriptor in self._entries:
+            os.close(descriptor)
         if self.is_shared:
             self._poll.close()
         return processes

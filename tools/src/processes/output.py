@@ -216,11 +216,12 @@ class Capture:
 
 
 class Output:
-    """The one thread that reads the pipes of all tasks, by selectors, and sees them end; and the
-    Starters of their processes."""
+    """The one thread that reads the pipes of all tasks, and sees them end; and the Starters of
+    their processes. `null` is a descriptor of what is empty."""
 
     def __init__(self):
         self.starters = Starters()
+        self.null = os.open(os.devnull, os.O_RDWR)
         self._watchlist = Watchlist()
         self._lock = threading.Lock()
         self._new = collections.deque()
@@ -228,16 +229,14 @@ class Output:
         self._is_closing = False
         wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
-        self._watchlist.add(open(wake_out, "rb", 0), None, None)
+        self._watchlist.add(wake_out, None, None)
         self._thread = Worker(self._run, name="output")
         self._thread.start()
 
     def add(self, process, pipes):
-        """Reads pipes {file: stream} of a process into its capture and closes each at its end. Of
-        stream None is the descriptor of the process itself, which can be read once it has ended."""
-        for pipe, stream in pipes.items():
-            if stream is not None:
-                os.set_blocking(pipe.fileno(), False)
+        """Reads pipes {descriptor: stream} of a process, which do not block, into its capture and
+        closes each at its end. Of stream None is the descriptor of the process itself, which can be
+        read once it has ended."""
         with self._lock:
             is_asleep = not self._processes         # so that it does not look now and then
             if not process.is_over:
@@ -264,6 +263,7 @@ class Output:
         for process in self._watchlist.close():
             process.let_go()
         os.close(self._wake_in)
+        os.close(self.null)
 
     def _wake(self):
         with contextlib.suppress(BlockingIOError):
@@ -279,7 +279,7 @@ class Output:
                 count, ended = 0, []
                 for pipe, process, stream, is_last in self._watchlist.wait(timeout):
                     if process is None:
-                        os.read(pipe.fileno(), 4096)
+                        os.read(pipe, 4096)
                         self._register_new()
                     elif stream is None:
                         ended.append((pipe, process))
@@ -319,7 +319,7 @@ class Output:
         count, data = 0, b"."
         while data and (is_last or not count):
             try:
-                data = os.read(pipe.fileno(), PIPE_BYTES)
+                data = os.read(pipe, PIPE_BYTES)
             except BlockingIOError:
                 break
             except OSError:
@@ -340,43 +340,43 @@ class Output:
 
 
 class Watchlist:
-    """Files that have something to be read, now or later. It is for one thread; where it
+    """Descriptors that have something to be read, now or later. It is for one thread; where it
     `is_shared` others may add to it while that one waits."""
 
     def __init__(self):
         self.is_shared = hasattr(select, "epoll")
         self._poll = select.epoll() if self.is_shared else select.poll()
-        self._files = {}                # descriptor -> (file, process, stream)
+        self._entries = {}              # descriptor -> (itself, process, stream)
 
-    def add(self, file, process, stream):
-        """A file, of a process. OSError."""
-        self._files[file.fileno()] = file, process, stream      # first: it may be read at once
+    def add(self, descriptor, process, stream):
+        """One of a process. OSError."""
+        self._entries[descriptor] = descriptor, process, stream     # first: it may be read at once
         try:
-            self._poll.register(file.fileno(), select.POLLIN)
+            self._poll.register(descriptor, select.POLLIN)
         except OSError:
-            del self._files[file.fileno()]
+            del self._entries[descriptor]
             raise
 
-    def drop(self, file):
+    def drop(self, descriptor):
         """Closes one."""
-        self._poll.unregister(file.fileno())
-        del self._files[file.fileno()]
-        file.close()
+        self._poll.unregister(descriptor)
+        del self._entries[descriptor]
+        os.close(descriptor)
 
     def wait(self, timeout_s):
-        """[(file, process, stream, whether what it has is the last)] of those that have something,
-        within so many seconds, None: any time."""
+        """[(descriptor, process, stream, whether what it has is the last)] of those that have
+        something, within so many seconds, None: any time."""
         if timeout_s is not None and not self.is_shared:
             timeout_s *= 1000
-        return [self._files[descriptor] + (events & select.POLLHUP != 0,)
+        return [self._entries[descriptor] + (events & select.POLLHUP != 0,)
                 for descriptor, events in self._poll.poll(timeout_s)]
 
     def close(self):
         """Closes all -> the processes whose end is still to come."""
-        processes = [process for _, process, stream in self._files.values()
+        processes = [process for _, process, stream in self._entries.values()
                      if stream is None and process is not None]
-        for file, _, _ in self._files.values():
-            file.close()
+        for descriptor in self._entries:
+            os.close(descriptor)
         if self.is_shared:
             self._poll.close()
         return processes

@@ -136,22 +136,21 @@ class Process:
         program = find_program()
         if self._is_abandoned:
             return
-        with staged(command, program) as (command, program):
-            self._popen = popen = self._start(command, program)
-        self.pid = popen.pid
-        try:
-            streams = {popen.stdout: OUT, popen.stderr: ERR}
-            if HAS_DESCRIPTORS:
-                streams[open(os.pidfd_open(self.pid), "rb", 0)] = None
-            else:
-                self._started = start_time(self.pid) or ""
-            output.add(self, streams)
-        except BaseException as error:
-            os.killpg(self.pid, signal.SIGKILL)
-            popen.wait()
-            if isinstance(error, OSError):      # of the agent's own, not of the command
-                raise OSError(error.errno, error.strerror) from None
-            raise
+        with open_pipes() as (pipes, ends), staged(command, program) as (command, program):
+            self._popen = popen = self._start(command, program, output.null, ends)
+            self.pid = popen.pid
+            try:
+                if HAS_DESCRIPTORS:
+                    pipes[os.pidfd_open(self.pid)] = None
+                else:
+                    self._started = start_time(self.pid) or ""
+                output.add(self, pipes)
+            except BaseException as error:
+                os.killpg(self.pid, signal.SIGKILL)
+                popen.wait()
+                if isinstance(error, OSError):      # of the agent's own, not of the command
+                    raise OSError(error.errno, error.strerror) from None
+                raise
         with self._lock:
             self._has_begun = True
             if self._is_abandoned:
@@ -161,7 +160,7 @@ class Process:
         threading.current_thread().name = "%s %d" % (name, self.pid)
 
     @staticmethod
-    def _start(command, program):
+    def _start(command, program, null, ends):
         """A Popen of a Command; `program` is the file that it starts, or None: Popen finds that."""
         environment = command.environment
         if not IS_UTF8:                 # or Popen does it
@@ -170,9 +169,8 @@ class Process:
         return subprocess.Popen(
             [to_bytes(word) for word in command.words], executable=program,
             cwd=command.cwd and to_bytes(command.cwd), env=environment,
-            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            pass_fds=command.pass_fds, bufsize=0,       # Output reads the descriptors
+            stdin=null if command.stdin is None else subprocess.PIPE, stdout=ends[0],
+            stderr=ends[1], start_new_session=True, pass_fds=command.pass_fds, bufsize=0,
             **keywords)
 
     # -- its threads, and `output` -----------------------------------------------------
@@ -292,6 +290,28 @@ class Process:
         self._has_ended.wait(timeout_s)
         self._is_read.wait(DRAIN_S)
         self.is_over = True
+
+
+@contextlib.contextmanager
+def open_pipes():
+    """({descriptor: OUT or ERR} of pipes to read from, which do not block; [their ends to write
+    to]). Those are closed behind it; what is still in the dict is closed after an error. OSError.
+    """
+    pipes, ends = {}, []
+    try:
+        for stream in (OUT, ERR):
+            pipe, end = os.pipe()
+            pipes[pipe] = stream
+            ends.append(end)
+            os.set_blocking(pipe, False)
+        yield pipes, ends
+    except BaseException:
+        for pipe in pipes:
+            os.close(pipe)
+        raise
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def is_passing(error):
