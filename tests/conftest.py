@@ -494,6 +494,14 @@ def inside(make_inside):
 
 
 @pytest.fixture
+def output():
+    """The output thread of an agent."""
+    made = program.Output()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def site(tmp_path):
     """The schedules of an agent without threads, the clock in the test's hand."""
     from support.site import Site

@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 import agent
-from agent import ERR, OUT, Capture, Clock, Command, Output, Process, Tree
+from agent import ERR, OUT, Capture, Clock, Command, Process, Tree
 from conftest import is_alive, wait_for
 
 UUID = str(uuid.uuid4())       # of this run alone: another one on this host must not end its processes
@@ -268,14 +268,6 @@ def test_one_store_at_a_time_and_nothing_twice():
 
 
 # -- processes and their trees ---------------------------------------------------------
-
-@pytest.fixture
-def output():
-    """The output thread of an agent."""
-    made = Output()
-    yield made
-    made.close()
-
 
 @pytest.fixture
 def tasks(output):
