@@ -2610,14 +2610,13 @@ _PLAIN = re.compile(r"[!#-&(-\[\]-~]*")
 
 def render_value(value):
     """A value of a field: bare when it is printable ASCII without space, quote, backslash."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = value if isinstance(value, str) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return str(value) if isinstance(value, (int, float)) else render_value(str(value))
 
 
 def render_fields(fields):
@@ -27865,6 +27864,7 @@ class Verb(NamedTuple):
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
     is_pipelined: bool      # as of its Form
+    names: frozenset        # of its arguments and options
     # is_quick(agent, Request): whether it is carried out without waiting for anything, but for the
     # commit of what is pipelined; None: it may always wait
     is_quick: Optional[Callable] = None
@@ -27880,14 +27880,15 @@ class Request(dict):
         self.verb, self.client = row.name, client       # who asks
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
-        self._known = row.options.keys() | {name for name, _ in row.arguments}
+        self._known = row.names
 
     def _check(self, name):
         if name not in self._known:
             raise KeyError("%s has no %s" % (self.verb, name))
 
     def __missing__(self, name):
-        self._check(name)
+        if name not in self._known:
+            self._check(name)
         return None
 
     def __contains__(self, name):
@@ -27904,8 +27905,6 @@ class Request(dict):
         """Whether the lines of the reply are wanted as JSON."""
         return "-JSON" in self
 
-
-NEWEST = "-1"
 
 _PASSWORD_LENGTH = "must have %d to %d characters" % (MIN_PASSWORD, MAX_PASSWORD)
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
@@ -27953,7 +27952,7 @@ def make_row(form):
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
                 len([part for part in arguments if part.is_required]), options, None,
-                form.is_pipelined)
+                form.is_pipelined, frozenset(part.name for part in parts) | {"-JSON"})
 
 
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}
@@ -32295,16 +32294,21 @@ def _is_exec_quick(agent, request):
         request["CONTEXT"] or DEFAULT_CONTEXT, request["-REPO"])
 
 
+# what of an EXEC its SessionRequest has, where it is not left out
+_EXEC_FIELDS = {
+    "SCENARIO": "scenario", "VERSION": "version", "CONTEXT": "context", "-AGENT": "agent",
+    "-NAME": "name", "-KEYWORDS": "keywords", "-PRIORITY": "priority", "-LEVEL": "level",
+    "-TIMEOUT": "timeout", "-AT": "start_at", "-KEY": "key", "-FROM": "from_step"}
+
+
 @verb("EXEC", is_quick=_is_exec_quick)
 def _exec(agent, request):
     """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
-    session_request = SessionRequest(
-        request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
-        request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
-        request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
-        asked_by=request.client.name, patterns=request.client.scenarios)
-    pending = agent.desk.execute(session_request, request["-REPO"])
+    fields = {_EXEC_FIELDS[name]: value for name, value in request.items() if name in _EXEC_FIELDS}
+    fields.setdefault("agent", agent.name)
+    pending = agent.desk.execute(SessionRequest(
+        variables=request.variables, asked_by=request.client.name,
+        patterns=request.client.scenarios, **fields), request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]
@@ -34211,9 +34215,10 @@ class Lines:
         """
         end = self._data.find(b"\n", self._searched)
         size = len(self._data) if end < 0 else end
-        limit = find_limit(bytes(self._data[:16]))
-        if size - self._data.endswith(b"\r", 0, size) > limit:
-            raise TooLong("a line has at most %d bytes" % limit)
+        if size > MIN_LINE:             # no limit is less
+            limit = find_limit(bytes(self._data[:16]))
+            if size - self._data.endswith(b"\r", 0, size) > limit:
+                raise TooLong("a line has at most %d bytes" % limit)
         if end < 0:
             self._searched = size
             if self.is_over and size:
@@ -34958,7 +34963,7 @@ class Front:
         """Begins what has come in, in its order -> whether the connection is still here."""
         conversation, lines, replies = caller.conversation, caller.lines, caller.replies
         for _ in range(min(TURN, self._max_requests - len(replies))):
-            if conversation.is_over:
+            if conversation.is_over or not lines.size:
                 break
             try:
                 line = lines.take(caller.find_limit)
@@ -34984,7 +34989,7 @@ class Front:
         lines = []
         while caller.replies and caller.replies[0].is_ready:
             lines += caller.replies.pop(0).chunks()
-        if not self._send(caller, encode(lines)):
+        if lines and not self._send(caller, encode(lines)):
             return False
         for reply in reversed(caller.replies):
             if not reply.is_ready:
@@ -34997,7 +35002,7 @@ class Front:
     def _send(self, caller, data):
         """Sends what the client takes now; the rest is for a thread. Whether that was all."""
         try:
-            sent = caller.connection.send(data) if data else 0
+            sent = caller.connection.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:

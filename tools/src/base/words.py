@@ -243,14 +243,13 @@ _PLAIN = re.compile(r"[!#-&(-\[\]-~]*")
 
 def render_value(value):
     """A value of a field: bare when it is printable ASCII without space, quote, backslash."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = value if isinstance(value, str) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return str(value) if isinstance(value, (int, float)) else render_value(str(value))
 
 
 def render_fields(fields):

@@ -168,7 +168,7 @@ class Front:
         """Begins what has come in, in its order -> whether the connection is still here."""
         conversation, lines, replies = caller.conversation, caller.lines, caller.replies
         for _ in range(min(TURN, self._max_requests - len(replies))):
-            if conversation.is_over:
+            if conversation.is_over or not lines.size:
                 break
             try:
                 line = lines.take(caller.find_limit)
@@ -194,7 +194,7 @@ class Front:
         lines = []
         while caller.replies and caller.replies[0].is_ready:
             lines += caller.replies.pop(0).chunks()
-        if not self._send(caller, encode(lines)):
+        if lines and not self._send(caller, encode(lines)):
             return False
         for reply in reversed(caller.replies):
             if not reply.is_ready:
@@ -207,7 +207,7 @@ class Front:
     def _send(self, caller, data):
         """Sends what the client takes now; the rest is for a thread. Whether that was all."""
         try:
-            sent = caller.connection.send(data) if data else 0
+            sent = caller.connection.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
