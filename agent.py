@@ -2577,6 +2577,8 @@ def _json_string(part):
 
 def _classify(bare, text):
     """`bare` is what stands before the first quote: it alone makes an option or a variable."""
+    if "=" not in bare and bare[:1] != "-":
+        return Word("argument", "", text)
     head, equals, _ = bare.partition("=")
     if bare[:1] == "-" and bare[1:2].isalpha() and bare[1] < "\x80":
         if equals:
@@ -7809,7 +7811,8 @@ class Writer:
         self.failures, self.version = 0, None
         self.latency = Histogram(LATENCY_BOUNDS)    # of commits, with all the tries that they took
         self._connections, self._label, self._clock = connections, connections.label, clock
-        self._ready = threading.Condition()
+        self._lock = threading.Lock()       # guards the queue and what tells of it
+        self._ready = threading.Condition(self._lock)
         self._queue = collections.deque()
         self._urgent = 0                # whether somebody waits for what is in the queue
         self._wanted = 1                # requests in the queue that wake the writer
@@ -7828,7 +7831,7 @@ class Writer:
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
-        with self._ready:
+        with self._lock:
             if self._connections.is_gone or self._closing is not None:
                 return False
             self._queue.append(pending)
@@ -25375,8 +25378,8 @@ class Desk:
         """Hands an EXEC to its repository -> Acknowledgement."""
         self._check_accepting()         # before anything is looked up
         self.check_context(request.context)
-        return self.submit(request, self._agent.places.with_scenario(
-            request.scenario, request.version, repository))
+        return Acknowledgement(self, self._agent.places.with_scenario(
+            request.scenario, request.version, repository), request)
 
     def may_look(self, context, repository):
         """Whether execute() of a request may have to read from a file whose it is, and what this
@@ -27892,7 +27895,8 @@ class Request(dict):
         return None
 
     def __contains__(self, name):
-        self._check(name)
+        if name not in self._known:
+            self._check(name)
         return super().__contains__(name)
 
     def get(self, name, default=None):
@@ -28600,7 +28604,7 @@ class Reply:
     @property
     def is_ready(self):
         """Whether the commit that it waits for is over, if there is one."""
-        return not self.is_under_way or self._outcome.is_ready
+        return not isinstance(self._outcome, Acknowledgement) or self._outcome.is_ready
 
     def call_when_ready(self, function):
         """Has function() called once it is ready, by any thread, maybe twice; it must wait for
@@ -34945,9 +34949,10 @@ class Front:
         if caller.unsent:               # no thread waits for a client that does not read
             self._lose(caller)
             return
-        if not self._begin(caller) or not self._answer(caller):
+        lines = caller.lines
+        if lines.size and not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
-        lines, is_last = caller.lines, caller.conversation.is_over
+        is_last = caller.conversation.is_over
         is_free = len(caller.replies) < self._max_requests and not is_last
         if not is_free and not is_last:
             self._count("requests")

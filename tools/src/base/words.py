@@ -210,6 +210,8 @@ def _json_string(part):
 
 def _classify(bare, text):
     """`bare` is what stands before the first quote: it alone makes an option or a variable."""
+    if "=" not in bare and bare[:1] != "-":
+        return Word("argument", "", text)
     head, equals, _ = bare.partition("=")
     if bare[:1] == "-" and bare[1:2].isalpha() and bare[1] < "\x80":
         if equals:

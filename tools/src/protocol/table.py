@@ -71,7 +71,8 @@ class Request(dict):
         return None
 
     def __contains__(self, name):
-        self._check(name)
+        if name not in self._known:
+            self._check(name)
         return super().__contains__(name)
 
     def get(self, name, default=None):

@@ -150,9 +150,10 @@ class Front:
         if caller.unsent:               # no thread waits for a client that does not read
             self._lose(caller)
             return
-        if not self._begin(caller) or not self._answer(caller):
+        lines = caller.lines
+        if lines.size and not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
-        lines, is_last = caller.lines, caller.conversation.is_over
+        is_last = caller.conversation.is_over
         is_free = len(caller.replies) < self._max_requests and not is_last
         if not is_free and not is_last:
             self._count("requests")

@@ -37,7 +37,8 @@ class Writer:
         self.failures, self.version = 0, None
         self.latency = Histogram(LATENCY_BOUNDS)    # of commits, with all the tries that they took
         self._connections, self._label, self._clock = connections, connections.label, clock
-        self._ready = threading.Condition()
+        self._lock = threading.Lock()       # guards the queue and what tells of it
+        self._ready = threading.Condition(self._lock)
         self._queue = collections.deque()
         self._urgent = 0                # whether somebody waits for what is in the queue
         self._wanted = 1                # requests in the queue that wake the writer
@@ -56,7 +57,7 @@ class Writer:
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
-        with self._ready:
+        with self._lock:
             if self._connections.is_gone or self._closing is not None:
                 return False
             self._queue.append(pending)
