@@ -140,7 +140,7 @@ class Front:
         if self._is_timed and not caller.lines.size:
             caller.note_time()
         caller.lines.feed(data)
-        self._go_on(caller)
+        self._woken.append(caller)
 
     def _go_on(self, caller):
         """Begins what is here, answers what can be answered, and watches for more."""
