@@ -2254,7 +2254,12 @@ def to_text(instant):
     """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
     # 0.01 ms more than the float: from_text(text) must give the same text again
     whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
+    return "%s.%03dZ" % (_second_to_text(whole), thousandths)
+
+
+@functools.lru_cache(maxsize=64)        # of the second that it is, many are asked for
+def _second_to_text(whole):
+    return "%04d-%02d-%02dT%02d:%02d:%02d" % time.gmtime(whole)[:6]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -2623,7 +2628,7 @@ def render_value(value):
 
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
-    return " ".join(["%s=%s" % (key, render_value(value)) for key, value in fields])
+    return " ".join([key + "=" + render_value(value) for key, value in fields])
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")
@@ -6510,7 +6515,8 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
-        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
+        start_at = request.start_at and to_text(request.start_at)
+        due = request.due and to_text(request.due)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -28187,8 +28193,11 @@ def fill(line, values, **more):
     field is left out where it has no entry; any other without one is a KeyError, a fault of the
     program."""
     values = dict(values, **more)
-    return [(key.name, _as_shown(key.kind, values[key.name])) for key in line.keys
-            if not key.is_optional or key.name in values]
+    return [(name, values[name] if kind in _AS_THEY_ARE else _as_shown(kind, values[name]))
+            for name, kind, _, is_optional in line.keys if not is_optional or name in values]
+
+
+_AS_THEY_ARE = frozenset((TEXT_KEY, NUMBER_KEY, SECONDS_KEY))
 
 
 def _as_shown(kind, value):
@@ -28198,9 +28207,7 @@ def _as_shown(kind, value):
         return bool(value)
     if kind == SECOND_KEY:
         return local_iso(value)
-    if kind == TIME_KEY:
-        return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
-    return value
+    return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
 
 
 def ticket_fields(ticket):
@@ -28211,12 +28218,11 @@ def ticket_fields(ticket):
 
 def fill_ticket(line, ticket, **more):
     """`fill` of a line that tells of a Ticket, and what it waits for, where that is known."""
-    values = {"session": ticket.session, "status": ticket.status}
-    if ticket.wait is not None:
-        words = dict(start_at=ticket.start_at, waits_for=ticket.wait.word,
-                     message=ticket.wait.text)
-        values.update((name, value) for name, value in words.items() if value)
-    return fill(line, values, **more)
+    wait = ticket.wait
+    words = {} if wait is None else {
+        "start_at": ticket.start_at, "waits_for": wait.word, "message": wait.text}
+    more.update([(name, value) for name, value in words.items() if value])
+    return fill(line, more, session=ticket.session, status=ticket.status)
 
 
 def session_fields(agent, row, client, parents, **more):

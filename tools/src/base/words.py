@@ -256,7 +256,7 @@ def render_value(value):
 
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
-    return " ".join(["%s=%s" % (key, render_value(value)) for key, value in fields])
+    return " ".join([key + "=" + render_value(value) for key, value in fields])
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")

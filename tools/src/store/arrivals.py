@@ -86,7 +86,8 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
-        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
+        start_at = request.start_at and to_text(request.start_at)
+        due = request.due and to_text(request.due)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
