@@ -7806,7 +7806,7 @@ _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # on
 
 class Writer:
     """A thread that runs what is waiting in one transaction: first without savepoints; when a
-    request fails amid its changes, all of it once more, with a savepoint each.
+    request among others fails amid its changes, all of it once more, with a savepoint each.
 
     `trouble` says in words why the file cannot be written now, or is empty; `failures` counts the
     commits that failed; `version` is of the data: it changes when others have written.
@@ -7913,7 +7913,9 @@ class Writer:
         connection = self._connections.get_writer()
         try:
             outcomes = self._run_all(connection, batch, False)
-        except HalfDone:
+        except HalfDone as half:
+            if len(batch) == 1:         # all of it is undone
+                return [(None, half.error)]
             outcomes = self._run_all(connection, batch, True)
         if not connection.in_transaction:
             return outcomes
@@ -8054,7 +8056,11 @@ def data_version(connection):
 
 
 class HalfDone(Exception):
-    """A request has failed amid its changes, and they cannot be undone alone."""
+    """A request has failed by this error amid its changes, and they cannot be undone alone."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
 
 
 def run_request(connection, pending, has_savepoint):
@@ -8079,7 +8085,7 @@ def run_request(connection, pending, has_savepoint):
             connection.execute("rollback to request")
         connection.execute("release request")
     elif outcome[1] is not None and not pending.is_atomic and connection.total_changes != before:
-        raise HalfDone
+        raise HalfDone(outcome[1])
     return outcome
 
 

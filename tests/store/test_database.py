@@ -324,6 +324,15 @@ def test_savepoints_are_made_only_once_a_request_has_failed_amid_its_changes(she
     assert counted == [True] * runs and shelf.texts()[-1] == "after"
 
 
+def test_a_request_alone_needs_no_savepoint_whatever_comes_of_it(shelf, db):
+    statements = []
+    db._connections.get_writer().set_trace_callback(lambda statement: statements.append(statement))
+    assert isinstance(error_of(db.submit(refuse)), agent.Conflict)
+    assert [text for text in statements if not text.startswith("--")] == [
+        "begin immediate", "pragma data_version", "insert into note(text) values ('half done')", "rollback"]
+    assert db.write(adding("after")) and shelf.texts() == ["after"]
+
+
 def test_what_follows_a_commit_is_done_in_order_by_a_thread_of_its_own(shelf):
     """What fails there takes nothing back and keeps none from its turn."""
     inbox, seen = agent.Inbox(), []
