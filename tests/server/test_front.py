@@ -4,6 +4,7 @@ import gc
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -140,6 +141,35 @@ def test_without_a_thread_to_give_what_may_wait_is_refused(inside, port, monkeyp
         monkeypatch.undo()
     assert inside.ok("WAIT 1001")["status"] == "DONE"
     assert len(inside.ask("SESSIONS")) == 2
+
+
+def test_what_comes_in_together_is_begun_together(inside):
+    """All that is here is taken in before anything of it is begun: nothing on the way to a shared commit waits."""
+    inside.ok("HOLD")
+    statements = []
+    inside.agent.places.list_open()[0].db._connections.get_writer().set_trace_callback(
+        lambda statement: statements.append(statement))
+    front = program.Front(None, socket.socket.close, program.WireLimits(), None)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(LIMIT_S)      # no other thread has a turn but while this one waits
+    try:
+        clients = []
+        for _ in range(40):
+            client, connection = socket.socketpair()
+            clients.append(client)
+            client.sendall(b"EXEC HELLO\n")
+            conversation = program.Conversation(inside.agent, program.Client(program.ADMINISTRATOR, "test"))
+            front.add(program.Caller(connection, program.Peer(), conversation, program.WireLimits(), False))
+        for _ in range(3):              # they are watched, are begun, and are answered
+            front._serve()
+    finally:
+        sys.setswitchinterval(interval)
+    wait_for(lambda: inside.agent.queue.counts()[1] == 40 or front._serve(), "the replies")
+    assert len({number_of(client.recv(1000)) for client in clients}) == 40
+    assert statements.count("commit") == 1, statements
+    front.close()
+    for client in clients:
+        client.close()
 
 
 def test_a_line_that_comes_in_pieces(inside, port):

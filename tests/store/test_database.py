@@ -317,6 +317,32 @@ def test_a_bad_request_does_not_spoil_its_neighbours(shelf, db, bad, error):
     assert not db.trouble
 
 
+@pytest.mark.parametrize("bad, savepoints, runs", [
+    (adding("alone"), 0, 1), (lambda connection: 1 // 0, 0, 1), (refuse, 3, 2),
+    (agent.atomic(lambda connection: misspell(connection)), 0, 1)])
+def test_savepoints_are_made_only_once_a_request_has_failed_amid_its_changes(shelf, db, bad, savepoints, runs):
+    counted, statements = [], []
+
+    def count(connection):
+        counted.append(connection.in_transaction)
+    db._connections.get_writer().set_trace_callback(lambda statement: statements.append(statement))
+    with foreign_lock(shelf.path):
+        waiting = [db.submit(count), db.submit(bad), db.submit(adding("after"))]
+    waiting[2].result()
+    assert len([text for text in statements if text.startswith("savepoint")]) == savepoints, statements
+    assert len([text for text in statements if text.startswith("release")]) == savepoints
+    assert counted == [True] * runs and shelf.texts()[-1] == "after"
+
+
+def test_a_request_alone_needs_no_savepoint_whatever_comes_of_it(shelf, db):
+    statements = []
+    db._connections.get_writer().set_trace_callback(lambda statement: statements.append(statement))
+    assert isinstance(error_of(db.submit(refuse)), agent.Conflict)
+    assert [text for text in statements if not text.startswith("--")] == [
+        "begin immediate", "pragma data_version", "insert into note(text) values ('half done')", "rollback"]
+    assert db.write(adding("after")) and shelf.texts() == ["after"]
+
+
 def test_what_follows_a_commit_is_done_in_order_by_a_thread_of_its_own(shelf):
     """What fails there takes nothing back and keeps none from its turn."""
     inbox, seen = agent.Inbox(), []

@@ -72,8 +72,8 @@ class Desk:
         """Hands an EXEC to its repository -> Acknowledgement."""
         self._check_accepting()         # before anything is looked up
         self.check_context(request.context)
-        return self.submit(request, self._agent.places.with_scenario(
-            request.scenario, request.version, repository))
+        return Acknowledgement(self, self._agent.places.with_scenario(
+            request.scenario, request.version, repository), request)
 
     def may_look(self, context, repository):
         """Whether execute() of a request may have to read from a file whose it is, and what this

@@ -24,7 +24,12 @@ def to_text(instant):
     """Epoch seconds -> UTC ISO 8601 text, 24 characters, as the tables hold it."""
     # 0.01 ms more than the float: from_text(text) must give the same text again
     whole, thousandths = divmod(int((instant * 1000 + 0.01) // 1), 1000)
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (time.gmtime(whole)[:6] + (thousandths,))
+    return "%s.%03dZ" % (_second_to_text(whole), thousandths)
+
+
+@functools.lru_cache(maxsize=64)        # of the second that it is, many are asked for
+def _second_to_text(whole):
+    return "%04d-%02d-%02dT%02d:%02d:%02d" % time.gmtime(whole)[:6]
 
 
 @functools.lru_cache(maxsize=1024)

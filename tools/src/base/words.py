@@ -210,6 +210,8 @@ def _json_string(part):
 
 def _classify(bare, text):
     """`bare` is what stands before the first quote: it alone makes an option or a variable."""
+    if "=" not in bare and bare[:1] != "-":
+        return Word("argument", "", text)
     head, equals, _ = bare.partition("=")
     if bare[:1] == "-" and bare[1:2].isalpha() and bare[1] < "\x80":
         if equals:
@@ -243,19 +245,18 @@ _PLAIN = re.compile(r"[!#-&(-\[\]-~]*")
 
 def render_value(value):
     """A value of a field: bare when it is printable ASCII without space, quote, backslash."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = value if isinstance(value, str) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return str(value) if isinstance(value, (int, float)) else render_value(str(value))
 
 
 def render_fields(fields):
     """[(key, value)] -> `key=value key=value`."""
-    return " ".join(["%s=%s" % (key, render_value(value)) for key, value in fields])
+    return " ".join([key + "=" + render_value(value) for key, value in fields])
 
 
 _CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f]")

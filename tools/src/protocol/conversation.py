@@ -213,7 +213,7 @@ class Reply:
     @property
     def is_ready(self):
         """Whether the commit that it waits for is over, if there is one."""
-        return not self.is_under_way or self._outcome.is_ready
+        return not isinstance(self._outcome, Acknowledgement) or self._outcome.is_ready
 
     def call_when_ready(self, function):
         """Has function() called once it is ready, by any thread, maybe twice; it must wait for

@@ -1,7 +1,8 @@
 """The lines of replies, filled by the table of their fields."""
 from typing import NamedTuple
 
-from ..base.replies import (END_LINE, FLAG_KEY, SECOND_KEY, SESSION_LINE, TICKET_LINE, TIME_KEY)
+from ..base.replies import (END_LINE, FLAG_KEY, NUMBER_KEY, SECOND_KEY, SECONDS_KEY, SESSION_LINE,
+                            TEXT_KEY, TICKET_LINE)
 from ..base.times import from_text, local_iso, to_local
 from .narrow import find_parent
 
@@ -22,8 +23,11 @@ def fill(line, values, **more):
     field is left out where it has no entry; any other without one is a KeyError, a fault of the
     program."""
     values = dict(values, **more)
-    return [(key.name, _as_shown(key.kind, values[key.name])) for key in line.keys
-            if not key.is_optional or key.name in values]
+    return [(name, values[name] if kind in _AS_THEY_ARE else _as_shown(kind, values[name]))
+            for name, kind, _, is_optional in line.keys if not is_optional or name in values]
+
+
+_AS_THEY_ARE = frozenset((TEXT_KEY, NUMBER_KEY, SECONDS_KEY))
 
 
 def _as_shown(kind, value):
@@ -33,9 +37,7 @@ def _as_shown(kind, value):
         return bool(value)
     if kind == SECOND_KEY:
         return local_iso(value)
-    if kind == TIME_KEY:
-        return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
-    return value
+    return to_local(value) if isinstance(value, str) else local_iso(value, "milliseconds")
 
 
 def ticket_fields(ticket):
@@ -46,12 +48,11 @@ def ticket_fields(ticket):
 
 def fill_ticket(line, ticket, **more):
     """`fill` of a line that tells of a Ticket, and what it waits for, where that is known."""
-    values = {"session": ticket.session, "status": ticket.status}
-    if ticket.wait is not None:
-        words = dict(start_at=ticket.start_at, waits_for=ticket.wait.word,
-                     message=ticket.wait.text)
-        values.update((name, value) for name, value in words.items() if value)
-    return fill(line, values, **more)
+    wait = ticket.wait
+    words = {} if wait is None else {
+        "start_at": ticket.start_at, "waits_for": wait.word, "message": wait.text}
+    more.update([(name, value) for name, value in words.items() if value])
+    return fill(line, more, session=ticket.session, status=ticket.status)
 
 
 def session_fields(agent, row, client, parents, **more):

@@ -43,6 +43,7 @@ class Verb(NamedTuple):
     options: dict           # `-NAME` -> Option
     run: Optional[Callable]  # (agent, Request) -> fields, a generator of data lines, or a Pending
     is_pipelined: bool      # as of its Form
+    names: frozenset        # of its arguments and options
     # is_quick(agent, Request): whether it is carried out without waiting for anything, but for the
     # commit of what is pipelined; None: it may always wait
     is_quick: Optional[Callable] = None
@@ -58,18 +59,20 @@ class Request(dict):
         self.verb, self.client = row.name, client       # who asks
         self.has_left = has_left                    # whether the one who asks has gone for good
         self.variables = {}
-        self._known = row.options.keys() | {name for name, _ in row.arguments}
+        self._known = row.names
 
     def _check(self, name):
         if name not in self._known:
             raise KeyError("%s has no %s" % (self.verb, name))
 
     def __missing__(self, name):
-        self._check(name)
+        if name not in self._known:
+            self._check(name)
         return None
 
     def __contains__(self, name):
-        self._check(name)
+        if name not in self._known:
+            self._check(name)
         return super().__contains__(name)
 
     def get(self, name, default=None):
@@ -82,8 +85,6 @@ class Request(dict):
         """Whether the lines of the reply are wanted as JSON."""
         return "-JSON" in self
 
-
-NEWEST = "-1"
 
 _PASSWORD_LENGTH = "must have %d to %d characters" % (MIN_PASSWORD, MAX_PASSWORD)
 TOKEN = Kind(None, lambda text: text if 0 < len(text) <= 256 else _refuse(
@@ -131,7 +132,7 @@ def make_row(form):
     return Verb(form.name, form.text, form.role, form.help,
                 [(part.name, find_kind(part.kind)) for part in arguments],
                 len([part for part in arguments if part.is_required]), options, None,
-                form.is_pipelined)
+                form.is_pipelined, frozenset(part.name for part in parts) | {"-JSON"})
 
 
 VERBS = {form.name: make_row(form) for form in VERB_FORMS}

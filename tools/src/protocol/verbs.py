@@ -18,7 +18,7 @@ from ..store.records import (Hold, LogFilter, PurgeFilter, RestartRequest, Sessi
                              SessionRequest)
 from ..agent.figures import metrics, ping
 from ..agent.waits import tell_hold
-from .table import NEWEST, VERBS, list_help, verb
+from .table import VERBS, list_help, verb
 from .audit_verbs import purge_audit
 from .lines import (FLUSH, TextLine, end_fields, fill, fill_ticket, session_fields,
                     ticket_fields)
@@ -36,16 +36,21 @@ def _is_exec_quick(agent, request):
         request["CONTEXT"] or DEFAULT_CONTEXT, request["-REPO"])
 
 
+# what of an EXEC its SessionRequest has, where it is not left out
+_EXEC_FIELDS = {
+    "SCENARIO": "scenario", "VERSION": "version", "CONTEXT": "context", "-AGENT": "agent",
+    "-NAME": "name", "-KEYWORDS": "keywords", "-PRIORITY": "priority", "-LEVEL": "level",
+    "-TIMEOUT": "timeout", "-AT": "start_at", "-KEY": "key", "-FROM": "from_step"}
+
+
 @verb("EXEC", is_quick=_is_exec_quick)
 def _exec(agent, request):
     """Hands the EXEC to the desk: the reply comes at its commit, or with -SYNC at its end."""
-    session_request = SessionRequest(
-        request["SCENARIO"], request["-AGENT"] or agent.name, request["VERSION"] or NEWEST,
-        request["CONTEXT"] or DEFAULT_CONTEXT, request.variables, request["-NAME"] or "",
-        request["-KEYWORDS"] or "", request["-PRIORITY"] or 0, request.get("-LEVEL", 5),
-        request["-TIMEOUT"], request["-AT"], request["-KEY"], from_step=request["-FROM"],
-        asked_by=request.client.name, patterns=request.client.scenarios)
-    pending = agent.desk.execute(session_request, request["-REPO"])
+    fields = {_EXEC_FIELDS[name]: value for name, value in request.items() if name in _EXEC_FIELDS}
+    fields.setdefault("agent", agent.name)
+    pending = agent.desk.execute(SessionRequest(
+        variables=request.variables, asked_by=request.client.name,
+        patterns=request.client.scenarios, **fields), request["-REPO"])
     if "-SYNC" not in request:
         return pending
     timeout_s = None if request["-SYNC"] is True else request["-SYNC"]

@@ -140,7 +140,7 @@ class Front:
         if self._is_timed and not caller.lines.size:
             caller.note_time()
         caller.lines.feed(data)
-        self._go_on(caller)
+        self._woken.append(caller)
 
     def _go_on(self, caller):
         """Begins what is here, answers what can be answered, and watches for more."""
@@ -150,9 +150,10 @@ class Front:
         if caller.unsent:               # no thread waits for a client that does not read
             self._lose(caller)
             return
-        if not self._begin(caller) or not self._answer(caller):
+        lines = caller.lines
+        if lines.size and not self._begin(caller) or not self._answer(caller):
             return                      # it is no more here, or lost
-        lines, is_last = caller.lines, caller.conversation.is_over
+        is_last = caller.conversation.is_over
         is_free = len(caller.replies) < self._max_requests and not is_last
         if not is_free and not is_last:
             self._count("requests")
@@ -168,7 +169,7 @@ class Front:
         """Begins what has come in, in its order -> whether the connection is still here."""
         conversation, lines, replies = caller.conversation, caller.lines, caller.replies
         for _ in range(min(TURN, self._max_requests - len(replies))):
-            if conversation.is_over:
+            if conversation.is_over or not lines.size:
                 break
             try:
                 line = lines.take(caller.find_limit)
@@ -194,7 +195,7 @@ class Front:
         lines = []
         while caller.replies and caller.replies[0].is_ready:
             lines += caller.replies.pop(0).chunks()
-        if not self._send(caller, encode(lines)):
+        if lines and not self._send(caller, encode(lines)):
             return False
         for reply in reversed(caller.replies):
             if not reply.is_ready:
@@ -207,7 +208,7 @@ class Front:
     def _send(self, caller, data):
         """Sends what the client takes now; the rest is for a thread. Whether that was all."""
         try:
-            sent = caller.connection.send(data) if data else 0
+            sent = caller.connection.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:

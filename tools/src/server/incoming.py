@@ -3,7 +3,7 @@ import functools
 import socket
 import time
 
-from ..base.vocabulary import MAX_IMPORT_LINE
+from ..base.vocabulary import MAX_IMPORT_LINE, MIN_LINE
 from ..base.errors import BadRequest, TooLong
 from ..protocol.lines import FLUSH
 
@@ -77,9 +77,10 @@ class Lines:
         """
         end = self._data.find(b"\n", self._searched)
         size = len(self._data) if end < 0 else end
-        limit = find_limit(bytes(self._data[:16]))
-        if size - self._data.endswith(b"\r", 0, size) > limit:
-            raise TooLong("a line has at most %d bytes" % limit)
+        if size > MIN_LINE:             # no limit is less
+            limit = find_limit(bytes(self._data[:16]))
+            if size - self._data.endswith(b"\r", 0, size) > limit:
+                raise TooLong("a line has at most %d bytes" % limit)
         if end < 0:
             self._searched = size
             if self.is_over and size:

@@ -86,7 +86,7 @@ class Arrivals:
         status, excess = WAITING if is_waiting else QUEUED, ""
         if scenario.concurrency:
             status, excess = self._limited(connection, scenario, status, request.replaces)
-        start_at, due = (moment and to_text(moment) for moment in (request.start_at, request.due))
+        start_at = request.start_at and to_text(request.start_at)
         session = connection.execute(
             "insert into session(id, agent, scenario, version, definition, context, status, name,"
             " keywords, priority, level, timeout, created, start_at, variables, given, key,"
@@ -96,8 +96,8 @@ class Arrivals:
             (request.agent, scenario.name, scenario.version, row["definition"],
              request.context, status, request.name, request.keywords, request.priority,
              request.level, timeout, to_text(now), start_at, variables, plain_text, request.key,
-             request.schedule, due, request.is_parallel, request.parent,
-             request.secret_file if secrets else None, step, request.asked_by,
+             request.schedule, request.due and to_text(request.due), request.is_parallel,
+             request.parent, request.secret_file if secrets else None, step, request.asked_by,
              request.node)).lastrowid
         if request.keywords:
             self._sessions.put_keywords(connection, session, request.keywords)

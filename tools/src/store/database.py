@@ -14,8 +14,9 @@ OPEN_S = 1.0            # how long an opening waits for another program
 class Database:
     """The one door to a SQLite file.
 
-    Writes go through one thread, which runs what is waiting in one transaction, a savepoint each,
-    and answers after the commit. Readers have connections of their own and never wait for it.
+    Writes go through one thread, which runs what is waiting in one transaction, each so that it
+    changes all or nothing, and answers after the commit; it may have to run it again. Readers have
+    connections of their own and never wait for it.
     What follows a commit (`on_done`) is for the Inbox.
     """
 

@@ -127,11 +127,8 @@ class Sessions:
         """The one place where the state of a session changes: only from those that TRANSITIONS
         names, and of these only from `states`; False when it is in none of them."""
         columns["status"] = status
-        sql = "update session set %s where id=? and status in (%s)" % (
-            ", ".join("%s=?" % name for name in columns),
-            ", ".join("'%s'" % state for state in TRANSITIONS[status]
-                      if states is None or state in states))
-        return connection.execute(sql, tuple(columns.values()) + (session,)).rowcount == 1
+        return connection.execute(_tell_change(status, states, tuple(columns)),
+                                  tuple(columns.values()) + (session,)).rowcount == 1
 
     def set_waiting(self, connection, agent, is_held, now):
         """A hold makes what is QUEUED wait; its release queues what waited only for it."""
@@ -179,3 +176,12 @@ class Sessions:
             " session where id=child and status='STOPPED') and not exists (select 1 from"
             " session_task t where t.session=plan_node.child and t.status='RUNNING' and"
             " engine_stop not null)", (session,))
+
+
+@functools.lru_cache(maxsize=64)
+def _tell_change(status, states, names):
+    """The statement of Sessions.change(), which is made once of the few that there are."""
+    return "update session set %s where id=? and status in (%s)" % (
+        ", ".join("%s=?" % name for name in names),
+        ", ".join("'%s'" % state for state in TRANSITIONS[status]
+                  if states is None or state in states))

@@ -26,7 +26,8 @@ _WRONG_SQL = re.compile("no such |has no column|syntax error|not decode")   # on
 
 
 class Writer:
-    """A thread that runs what is waiting in one transaction, a savepoint each.
+    """A thread that runs what is waiting in one transaction: first without savepoints; when a
+    request among others fails amid its changes, all of it once more, with a savepoint each.
 
     `trouble` says in words why the file cannot be written now, or is empty; `failures` counts the
     commits that failed; `version` is of the data: it changes when others have written.
@@ -37,7 +38,8 @@ class Writer:
         self.failures, self.version = 0, None
         self.latency = Histogram(LATENCY_BOUNDS)    # of commits, with all the tries that they took
         self._connections, self._label, self._clock = connections, connections.label, clock
-        self._ready = threading.Condition()
+        self._lock = threading.Lock()       # guards the queue and what tells of it
+        self._ready = threading.Condition(self._lock)
         self._queue = collections.deque()
         self._urgent = 0                # whether somebody waits for what is in the queue
         self._wanted = 1                # requests in the queue that wake the writer
@@ -56,7 +58,7 @@ class Writer:
 
     def put(self, pending):
         """Takes a Pending in; False when nothing is written any more."""
-        with self._ready:
+        with self._lock:
             if self._connections.is_gone or self._closing is not None:
                 return False
             self._queue.append(pending)
@@ -130,19 +132,14 @@ class Writer:
     def _commit(self, batch):
         """One transaction for the whole batch -> [(value, error)]."""
         connection = self._connections.get_writer()
-        connection.execute("begin immediate")
-        before = connection.total_changes
-        self.version = data_version(connection), self._connections.count
         try:
-            outcomes = [run_in_savepoint(connection, pending) for pending in batch]
-            if connection.total_changes == before:
-                connection.execute("rollback")
-                return outcomes
-            self._set_mark(connection)
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
+            outcomes = self._run_all(connection, batch, False)
+        except HalfDone as half:
+            if len(batch) == 1:         # all of it is undone
+                return [(None, half.error)]
+            outcomes = self._run_all(connection, batch, True)
+        if not connection.in_transaction:
+            return outcomes
         try:
             connection.execute("commit")
         except sqlite3.Error as error:
@@ -151,6 +148,24 @@ class Writer:
             self._tell_doubt(error)
         self._secure()
         return outcomes
+
+    def _run_all(self, connection, batch, has_savepoints):
+        """Runs the requests of a batch in a transaction, which is still to be committed, unless
+        they have changed nothing -> [(value, error)]. HalfDone, without savepoints."""
+        connection.execute("begin immediate")
+        before = connection.total_changes
+        self.version = data_version(connection), self._connections.count
+        try:
+            outcomes = [run_request(connection, pending, has_savepoints) for pending in batch]
+            if connection.total_changes == before:
+                connection.execute("rollback")
+            else:
+                self._set_mark(connection)
+            return outcomes
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
 
     def _secure(self):
         """Waits until what was committed outlives the agent. RepositoryError when it is closing,
@@ -261,10 +276,19 @@ def data_version(connection):
     return connection.execute("pragma data_version").fetchone()[0]
 
 
-def run_in_savepoint(connection, pending):
+class HalfDone(Exception):
+    """A request has failed by this error amid its changes, and they cannot be undone alone."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+
+def run_request(connection, pending, has_savepoint):
     """Runs a request so that it changes all or nothing -> (value, error). An error of the file,
-    not of the request, is raised."""
-    if not pending.is_atomic:
+    not of the request, is raised. HalfDone, where it should have had a savepoint."""
+    is_guarded, before = has_savepoint and not pending.is_atomic, connection.total_changes
+    if is_guarded:
         connection.execute("savepoint request")
     try:
         outcome = pending.method(connection, *pending.arguments), None
@@ -277,8 +301,10 @@ def run_in_savepoint(connection, pending):
         raise
     except Exception as error:
         outcome = None, error
-    if not pending.is_atomic:
+    if is_guarded:
         if outcome[1] is not None:
             connection.execute("rollback to request")
         connection.execute("release request")
+    elif outcome[1] is not None and not pending.is_atomic and connection.total_changes != before:
+        raise HalfDone(outcome[1])
     return outcome
