@@ -6157,20 +6157,27 @@ def lazy(method):
     return method
 
 
+def repeated(method):
+    """Says of a writing method that who waits for it may ask for the same at once again."""
+    method.is_repeated = True
+    return method
+
+
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction; or to
     a thread that performs method(*arguments).
 
     Once it is done, on_done(pending) goes into the Inbox.
     """
-    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
+    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "is_repeated", "value",
+                 "error", "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
 
     def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
         self._on_done, self._inbox = on_done, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
+        self.is_repeated = getattr(method, "is_repeated", False)
         self.value = self.error = None
         self.is_done, self._on_finish = False, None
         self._lock = threading.Lock()
@@ -6516,6 +6523,7 @@ class Arrivals:
             raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
+    @repeated
     def add(self, connection, request, now):
         """Makes a session -> Ticket. NotFound, BadRequest, Unreadable, Conflict for another use of
         its key, Busy at a limit. One that its scenario's limit lets not even wait has ended:
@@ -7952,8 +7960,9 @@ class Writer:
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
-            # those answered now may ask again at once: one commit for all beats two
-            self._company = len(batch) + len(self._queue)
+            # who is answered now asks again at once, maybe: one commit for all beats two
+            repeated = sum(pending.is_repeated for pending in batch)
+            self._company = repeated and repeated + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
@@ -21777,7 +21786,7 @@ class Session:
 # ======================================================================================
 
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
-ACTIVE = 2              # threads that run sessions, as long as none is kept for STALL_S: more would
+ACTIVE = 1              # threads that run sessions, as long as none is kept for STALL_S: more would
 STALL_S = 0.01          # only wait for each other, as Python lets one go on at a time
 
 

@@ -17,7 +17,7 @@ from .openlist import OpenList
 from .parking import Parking
 
 MAX_ENDING = 256        # sessions more than slots whose end is on its way: then none begins
-ACTIVE = 2              # threads that run sessions, as long as none is kept for STALL_S: more would
+ACTIVE = 1              # threads that run sessions, as long as none is kept for STALL_S: more would
 STALL_S = 0.01          # only wait for each other, as Python lets one go on at a time
 
 

@@ -8,7 +8,7 @@ from ..base.times import from_text, to_text
 from ..base.words import mask_all, shorten
 from ..definitions.model import canonical
 from .admission import weigh_limit
-from .pending import atomic
+from .pending import atomic, repeated
 from .records import Ticket
 
 KEPT_VERSIONS = 100     # rows of scenario versions that are not asked for again
@@ -44,6 +44,7 @@ class Arrivals:
             raise RepositoryGone("%s: is being detached" % self._database.label)
 
     @atomic
+    @repeated
     def add(self, connection, request, now):
         """Makes a session -> Ticket. NotFound, BadRequest, Unreadable, Conflict for another use of
         its key, Busy at a limit. One that its scenario's limit lets not even wait has ended:

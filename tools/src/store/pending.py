@@ -19,20 +19,27 @@ def lazy(method):
     return method
 
 
+def repeated(method):
+    """Says of a writing method that who waits for it may ask for the same at once again."""
+    method.is_repeated = True
+    return method
+
+
 class Pending:
     """One request to a writer: method(connection, *arguments) inside the shared transaction; or to
     a thread that performs method(*arguments).
 
     Once it is done, on_done(pending) goes into the Inbox.
     """
-    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "value", "error",
-                 "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
+    __slots__ = ("method", "arguments", "deadline", "is_atomic", "is_lazy", "is_repeated", "value",
+                 "error", "is_done", "_on_done", "_inbox", "_lock", "_on_finish")
 
     def __init__(self, method, arguments=(), deadline=None, on_done=None, inbox=None):
         self.method, self.arguments, self.deadline = method, arguments, deadline
         self._on_done, self._inbox = on_done, inbox
         self.is_atomic = getattr(method, "is_atomic", False)
         self.is_lazy = getattr(method, "is_lazy", False)
+        self.is_repeated = getattr(method, "is_repeated", False)
         self.value = self.error = None
         self.is_done, self._on_finish = False, None
         self._lock = threading.Lock()

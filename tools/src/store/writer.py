@@ -121,8 +121,9 @@ class Writer:
                 batch = self._not_written(batch, error)
                 continue
             self._trouble_over()
-            # those answered now may ask again at once: one commit for all beats two
-            self._company = len(batch) + len(self._queue)
+            # who is answered now asks again at once, maybe: one commit for all beats two
+            repeated = sum(pending.is_repeated for pending in batch)
+            self._company = repeated and repeated + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
