@@ -7961,8 +7961,8 @@ class Writer:
                 continue
             self._trouble_over()
             # who is answered now asks again at once, maybe: one commit for all beats two
-            repeated = sum(pending.is_repeated for pending in batch)
-            self._company = repeated and repeated + len(self._queue)
+            askers = sum(pending.is_repeated for pending in batch)
+            self._company = askers and askers + len(self._queue)
             for pending, (value, error) in zip(batch, outcomes):
                 pending.finish(value, error)
             self._answered = self._clock.monotonic()
