@@ -2691,7 +2691,10 @@ class Worker(threading.Thread):
 
     def start(self):
         """Starts it. RuntimeError: the host has no thread to give."""
-        super().start()
+        try:
+            super().start()
+        except MemoryError:
+            raise RuntimeError("can't start new thread: no memory") from None
         if not self._begun.wait(BEGIN_S):
             with self._decision:
                 self._is_given_up = not self._begun.is_set()
@@ -19992,6 +19995,12 @@ class Parking:
 
     def put(self, session, until):
         """A session waits from now on, until then at most (monotonic seconds, or None)."""
+        self._hold(session, until)
+        if session.is_ready():          # it may have been called before
+            self.call(session)
+
+    def _hold(self, session, until):
+        """A session goes on when it is called, or at that time."""
         with self._changed:
             number = self._parked[session] = next(self._numbers)
             if until is not None:
@@ -19999,8 +20008,6 @@ class Parking:
                 heapq.heappush(self._times, (until, number, session))
                 if self._times[0][1] == number:
                     self._changed.notify()
-        if session.is_ready():          # it may have been called before
-            self.call(session)
 
     def _drop_past(self):
         """Most that waits long is called long before: its time must not keep it in memory."""
@@ -20041,15 +20048,18 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on -> whether the host has a thread to give."""
+        """Has a session go on -> whether the host has a thread, and memory for it."""
         if not session.is_apart:
             self._resume(session)
             return True
         with self._changed:
             if self._hand(session):
                 return True
-        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
-        self._threads.add(thread)       # first: close() waits for it
+        try:
+            thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
+            self._threads.add(thread)   # first: close() waits for it
+        except MemoryError:
+            return False
         is_started = thread.try_start()
         if not is_started:
             self._threads.discard(thread)
@@ -20079,7 +20089,7 @@ class Parking:
                 for session in self._take():
                     if not self._start(session):
                         log.error("no thread can be started for session %d", session.number)
-                        self.put(session, self._clock.monotonic() + TRY_S)
+                        self._hold(session, self._clock.monotonic() + TRY_S)
             except Exception:
                 log.exception("sessions that wait")
                 time.sleep(TRY_S)
