@@ -21734,9 +21734,8 @@ class SessionQueue(OpenList):
         self._slots = SlotThreads(slots, self._serve, self._due)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._parked = 0                # how many of _running wait without a thread
-        self._resumed = collections.deque()     # of these, those that are to go on in their slots
-        self._ending = 0                # and of how many the end is still to be recorded
+        self._resumed = collections.deque()     # of _running, that are to go on in their slots
+        self._ending = 0                # of how many of these the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
         self._parking = Parking(clock, self._go_on, self._resume)
 
@@ -21780,7 +21779,6 @@ class SessionQueue(OpenList):
                 return
             session = self._make_taken(number)
             if session is not None:
-                self._parked += 1
                 self._parking.begin(session)
 
     def adopt(self, ticket, repository):
@@ -21790,7 +21788,6 @@ class SessionQueue(OpenList):
                 return
             session = self._running[ticket.session] = self._make(ticket, repository)
             self._admission.occupy(ticket.session, ticket.gates(repository), ticket.is_plan)
-            self._parked += 1
             self._parking.begin(session)
 
     def hold_gate(self, gate, is_held):
@@ -21859,6 +21856,8 @@ class SessionQueue(OpenList):
                 give_way(lambda: self._is_flooded() and not self._is_closing)
             try:
                 self._run(session)
+            except Exception as error:  # likewise; its processes' ends are this thread's to tell
+                log.error("session %d\n%s", session.number, tell_traceback(error))
             finally:
                 with self._changed:
                     self._slots.end_turn()
@@ -21867,7 +21866,7 @@ class SessionQueue(OpenList):
         """Runs a session, until it is over or waits for a child. Its slot is another's then, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
-            self._set_parked(session, 1)
+            self._lend_slot(session, 1)
             session.park(self._parking)
             return
         with self._changed:     # so its end is written before the begin of who waits for its place
@@ -21898,28 +21897,24 @@ class SessionQueue(OpenList):
         if again:
             self.add(again, session.repository)
 
-    def _set_parked(self, session, count):
-        """A session waits without a thread, 1, or goes on, -1; the slot of one that waits for a
-        child serves another meanwhile."""
-        if session.ticket.is_plan:      # it always counts as one that does
-            return
-        with self._changed:
-            self._parked += count
-            if session.lends_slot:
+    def _lend_slot(self, session, count):
+        """The slot of a session that waits for a child serves another: 1, then -1."""
+        if session.lends_slot:
+            with self._changed:
                 self._admission.lend(count)
                 self._call_thread()
 
     def _go_on(self, session):
         """A session that has parked goes on in this thread, whatever the limits."""
-        self._set_parked(session, -1)
+        self._lend_slot(session, -1)
         self._run(session)
 
     def _resume(self, session):
-        """A session that has parked goes on in its slot, by the next thread that is free."""
+        """A session that has parked goes on in its slot, by the next thread that is free. Whoever
+        wakes it, as the writer of its repository, must not fail by that."""
         with self._changed:
-            self._parked -= 1
             self._resumed.append(session)
-            self._call_thread()
+            self._slots.call()
 
     def _has_due(self):
         """Whether there is something to run in a slot."""
@@ -21964,8 +21959,6 @@ class SessionQueue(OpenList):
         """The slot of a session and its gates are free."""
         with self._changed:
             self._ending += 1
-            if session.ticket.is_plan:
-                self._parked -= 1
             # the thread of a slot looks for itself what it can run next
             if self._admission.leave(session.number) or session.is_apart:
                 self._call_thread()
@@ -21989,9 +21982,9 @@ class SlotThreads:
         """There may be something to run: a thread looks for it. Where the host has no more to give,
         those that are there go on."""
         while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
-            thread = SlotThread(self._work, name="slot %d" % (len(self._threads) + 1))
-            self._is_short = not has_started(thread, self._told)
-            if not self._is_short:
+            thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
+            self._is_short = thread is None
+            if thread is not None:
                 self._threads.append(thread)
         if self._active < ACTIVE or not self._is_guarded:
             self._due.notify()
@@ -22005,7 +21998,7 @@ class SlotThreads:
         """Waits until find() gives something to run -> that; None: no thread is needed any more.
         has_any() says whether it would."""
         is_late = False
-        while not self._is_joining:
+        while True:
             session = find() if self._active < ACTIVE or is_late else None
             if session is not None:
                 self._active += 1
@@ -22013,14 +22006,18 @@ class SlotThreads:
                 if has_any():
                     self.call()
                 return session
+            if self._is_joining:
+                return None
             turns, is_late = self._turns, False
             if has_any() and not self._is_guarded:
                 self._is_guarded = True
-                self._due.wait(STALL_S)
-                self._is_guarded, is_late = False, turns == self._turns
+                try:
+                    self._due.wait(STALL_S)
+                finally:
+                    self._is_guarded = False
+                is_late = turns == self._turns
             else:
                 self._due.wait()
-        return None
 
     def end_turn(self):
         """What take_turn() gave to this thread has been run."""
@@ -22035,12 +22032,17 @@ class SlotThreads:
             thread.join()
 
 
-def has_started(thread, troubles):
-    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
-    is_started = thread.try_start()
+def start_thread(work, name, troubles):
+    """A SlotThread that has started, or None: the host has none to give, or no memory for it.
+    `troubles`, a Told, has that said once."""
+    try:
+        thread = SlotThread(work, name)
+        is_started = thread.try_start()
+    except MemoryError:
+        is_started = False
     if troubles.is_new("threads", "" if is_started else "none"):
         log.error("no further thread can be started for sessions")
-    return is_started
+    return thread if is_started else None
 
 
 def give_way(is_flooded):

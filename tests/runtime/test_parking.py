@@ -58,3 +58,117 @@ def test_a_thread_without_memory_for_it_is_one_that_the_host_does_not_give(monke
         raise MemoryError()
     monkeypatch.setattr(threading.Thread, "start", start)
     assert not program.Worker(print, "worker").try_start()
+
+
+class Course:
+    """A session of a queue: it waits in its slot once, and is over when it has been called."""
+    is_apart = lends_slot = has_parked = is_ready_now = False
+    is_begun = True
+
+    def __init__(self, ticket, repository):
+        self.number, self.ticket, self.repository = ticket.session, ticket, repository
+        self.turns, self.go = 0, threading.Event()
+
+    def is_ready(self):
+        return self.is_ready_now
+
+    def park(self, parking):
+        self.parking, self.has_parked = parking, True
+        parking.put(self, None)
+
+    def run(self):
+        self.turns += 1
+        if self.ticket.is_child:        # one that keeps its thread
+            self.go.wait(60)
+        return self.turns > 1
+
+    def record_end(self, on_recorded):
+        on_recorded(None)
+
+
+class Repository:
+    """One that is well."""
+    id, hold = 1, None
+
+    class db:
+        trouble = ""
+
+
+@pytest.fixture
+def make_queue():
+    """Makes SessionQueues of so many slots."""
+    made = []
+
+    def make(slots):
+        made.append(program.SessionQueue(slots, Course, lambda: False, program.Clock()))
+        return made[-1]
+    yield make
+    for each in made:
+        each.close()
+        each.join()
+
+
+def queue_up(queue, number, is_child=False):
+    queue.add(program.Ticket(number, "QUEUED", "AGENT", is_child=is_child), Repository)
+
+
+def begin_turn(queue, number, is_child=False):
+    """Has a session begin -> the Course, in its first wait."""
+    queue_up(queue, number, is_child)
+    wait_for(lambda: queue.find(number) and queue.find(number).turns == 1, "its begin")
+    session = queue.find(number)
+    if not is_child:
+        wait_for(lambda: session.has_parked, "it to wait")
+    return session
+
+
+def test_who_wakes_a_session_needs_no_memory_for_a_thread(make_queue, monkeypatch):
+    """It may be the writer of a repository: that must not end by it."""
+    queue = make_queue(3)
+    first, second = begin_turn(queue, 1), begin_turn(queue, 2, is_child=True)
+    monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
+    first.parking.call(first)
+    second.go.set()
+    wait_for(lambda: first.turns == 2, "it to go on")
+
+
+def test_who_begins_while_there_is_no_memory_for_a_further_thread_is_not_lost(make_queue, monkeypatch):
+    queue = make_queue(3)
+    first = begin_turn(queue, 1)
+    queue.hold(True)
+    queue_up(queue, 2)
+    queue_up(queue, 3)
+    monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
+    queue.hold(False)
+    for number in (2, 3):
+        wait_for(lambda: queue.find(number) and queue.find(number).has_parked, "its turn")
+    first.parking.call(first)
+    wait_for(lambda: first.turns == 2, "the first to go on")
+
+
+def test_a_thread_outlives_what_goes_wrong_when_its_session_is_to_wait(make_queue, monkeypatch, caplog):
+    """It has started processes, whose exit codes would be lost with it; and nobody replaces it."""
+    def park(*_):
+        raise MemoryError()
+    queue = make_queue(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Course, "park", park)
+        queue_up(queue, 1)
+        wait_for(lambda: "MemoryError" in caplog.text, "its fault to be told")
+    begin_turn(queue, 2)
+
+
+def test_a_queue_that_is_over_lets_go_on_who_was_called_before(make_queue, monkeypatch):
+    """As whose commit has failed with the end of its repository: that is told."""
+    queue = make_queue(3)
+    first, second = begin_turn(queue, 1), begin_turn(queue, 2, is_child=True)
+    monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
+    first.parking.call(first)
+    queue.close()
+    joining = threading.Thread(target=queue.join)
+    joining.start()
+    wait_for(lambda: queue._slots._is_joining, "the end of the queue to be waited for")
+    assert first.turns == 1
+    second.go.set()
+    joining.join(60)
+    assert first.turns == 2
