@@ -18406,8 +18406,8 @@ class TaskWaits:
             self._control.linger(waiting)
 
     def _once_it_can(self, work, can_pass):
-        """work(), tried again while what it raises is passing -> its value. What else it raises;
-        Interrupted."""
+        """A generator that waits without a thread: work(), tried again while what it raises is
+        passing -> its value. What else it raises; Interrupted."""
         while True:
             try:
                 return work()
@@ -18415,7 +18415,7 @@ class TaskWaits:
                 if not can_pass(error):
                     raise
                 self._tell(error)
-            self._control.wait(lambda: False, TRY_S)
+            yield from await_in_slot(self._control, lambda: False, TRY_S)
 
     def _tell(self, error):
         """Says in the log, once, what it waits for."""
@@ -18512,7 +18512,7 @@ class Execution(TaskWaits):
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return (yield from self._run_minded(command))
-        process = self._start(command)
+        process = yield from self._start(command)
         try:
             process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
             yield from await_in_slot(self._control, process.has_exited)
@@ -18540,14 +18540,14 @@ class Execution(TaskWaits):
                      process.started)
 
     def _start(self, command, is_minder=False):
-        """Starts a process and notes it -> Process. TaskError, Interrupted."""
+        """A generator: starts a process -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
         command = command._replace(file_limit=around.file_limit.to_restore)
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
-            process = self._once_it_can(
+            process = yield from self._once_it_can(
                 lambda: control.start(command, self._capture, around.output, is_minder),
                 is_passing)
         except (OSError, ValueError) as error:
@@ -18557,10 +18557,11 @@ class Execution(TaskWaits):
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
         of the agent's: what a task says of the environment is not for another user's."""
-        spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
+        spool = yield from self._once_it_can(
+            lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
-            minder = self._start(command._replace(
+            minder = yield from self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 environment=command.environment if command.user is None else
                 dict(os.environ, **{MARKER: command.environment[MARKER]}),
@@ -18583,7 +18584,7 @@ class Execution(TaskWaits):
         if spool is None:
             self._give_up("what its process wrote is gone")
         try:
-            state = self._once_it_can(spool.state, is_for_now)
+            state = yield from self._once_it_can(spool.state, is_for_now)
         except RepositoryGone as error:
             self._give_up("what its process wrote is gone: %s" % error)
         return (yield from self._follow(
@@ -18818,7 +18819,7 @@ class EngineExecution(Execution):
         if row is not None and row["engine_stop"]:
             task.cancel()
         self._leave_if_asked(task)
-        self._once_it_can(functools.partial(self._post, watch, task), is_passing)
+        yield from self._once_it_can(functools.partial(self._post, watch, task), is_passing)
         try:
             if row is not None and row["engine_stop"]:
                 raise Interrupted(*json.loads(row["engine_stop"]))
