@@ -18544,6 +18544,7 @@ class Execution(TaskWaits):
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
         command = command._replace(file_limit=around.file_limit.to_restore)
+        self.hand_over()                # what its process before has printed
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
@@ -18658,6 +18659,12 @@ class Execution(TaskWaits):
             return [], None
         self._around.output.forget(self._capture)       # it stores no more by itself
         return self._capture.take(is_end=True)
+
+    def hand_over(self):
+        """`close` where no end of a task has these rows."""
+        rows, omitted = self.close()
+        if rows or omitted:
+            self._journal.add_log(self._run, rows, omitted, lambda: None)
 
     @contextlib.contextmanager
     def noting_parts(self):
@@ -21119,6 +21126,7 @@ class Question:
             log.error("a node of a plan\n%s", tell_traceback(error))
             self.fault = "fault of the agent: %s" % error
         self._on_answer(self)
+        self._execution.hand_over()
 
 
 class PlanQuestions:
