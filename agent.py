@@ -13956,8 +13956,8 @@ class Output:
                     else:
                         count += self._take(pipe, process, stream, is_last)
                 for pipe, process in ended:         # behind the last that it has written
-                    self._watchlist.drop(pipe)
                     process.exited()
+                    self._watchlist.drop(pipe)
                 if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
@@ -14021,8 +14021,8 @@ class Watchlist:
 
     def add(self, file, process, stream):
         """A file, of a process. OSError."""
+        self._files[file.fileno()] = file, process, stream      # first: it may be added again
         self._poll.register(file.fileno(), select.POLLIN)
-        self._files[file.fileno()] = file, process, stream
 
     def drop(self, file):
         """Closes one."""

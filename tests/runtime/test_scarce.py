@@ -192,6 +192,24 @@ def test_a_process_that_cannot_be_looked_after_is_ended(monkeypatch):
         output.close()
 
 
+@pytest.mark.skipif(not program.HAS_DESCRIPTORS, reason="a thread waits for each process")
+def test_an_end_that_there_is_no_memory_to_ask_for_is_asked_for_again(monkeypatch):
+    output, failures, wait = Output(), [], program.subprocess.Popen.wait
+
+    def wait_badly(popen, *arguments):
+        if not failures:
+            failures.append(popen)
+            raise MemoryError()
+        return wait(popen, *arguments)
+    monkeypatch.setattr(program.subprocess.Popen, "wait", wait_badly)
+    try:
+        process = Process(Command(["false"], {}), Capture(100, None, program.Clock()), output, lambda: None).begun()
+        wait_for(process.is_complete, "its end")
+        assert process.rc == 1 and failures
+    finally:
+        output.close()
+
+
 STARTED = []
 
 
