@@ -21977,25 +21977,26 @@ class SlotThreads:
     """The threads of the slots: as many as are needed, and as the host has to give.
 
     ACTIVE of them are active. When there is something to run beside, one more stands guard: where
-    no turn begins for STALL_S the others are kept by something, so it is active, too. All but
-    join() is for who holds the lock of `due`.
+    no turn begins for STALL_S the others are kept by something, so they count no more until their
+    turn is over. All but join() is for who holds the lock of `due`.
     """
 
     def __init__(self, most, work, due):
         self._most, self._work, self._threads, self._due = most, work, [], due
         self._is_short, self._told = False, Told()
-        self._active, self._turns = 0, 0        # threads that run a session; begun since the start
+        self._busy, self._turns = 0, 0          # threads that run a session; begun since the start
+        self._active = set()            # of the busy threads those that are not kept
         self._is_guarded = self._is_joining = False
 
     def call(self):
         """There may be something to run: a thread looks for it. Where the host has no more to give,
         those that are there go on."""
-        while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
+        while not self._is_short and len(self._threads) < min(self._most, self._busy + 1):
             thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
             self._is_short = thread is None
             if thread is not None:
                 self._threads.append(thread)
-        if self._active < ACTIVE or not self._is_guarded:
+        if len(self._active) < ACTIVE or not self._is_guarded:
             self._due.notify()
 
     def try_again(self):
@@ -22006,31 +22007,37 @@ class SlotThreads:
     def take_turn(self, find, has_any):
         """Waits until find() gives something to run -> that; None: no thread is needed any more.
         has_any() says whether it would."""
-        is_late = False
         while True:
-            session = find() if self._active < ACTIVE or is_late else None
+            session = find() if len(self._active) < ACTIVE else None
             if session is not None:
-                self._active += 1
+                self._active.add(threading.current_thread())
+                self._busy += 1
                 self._turns += 1
                 if has_any():
                     self.call()
                 return session
             if self._is_joining:
                 return None
-            turns, is_late = self._turns, False
             if has_any() and not self._is_guarded:
-                self._is_guarded = True
-                try:
-                    self._due.wait(STALL_S)
-                finally:
-                    self._is_guarded = False
-                is_late = turns == self._turns
+                self._stand_guard()
             else:
                 self._due.wait()
 
+    def _stand_guard(self):
+        """Waits for STALL_S, and sees then whether the active threads are kept by something."""
+        turns = self._turns
+        self._is_guarded = True
+        try:
+            is_called = self._due.wait(STALL_S)
+        finally:
+            self._is_guarded = False
+        if not is_called and turns == self._turns:
+            self._active.clear()
+
     def end_turn(self):
         """What take_turn() gave to this thread has been run."""
-        self._active -= 1
+        self._active.discard(threading.current_thread())
+        self._busy -= 1
 
     def join(self):
         """Waits for their end."""

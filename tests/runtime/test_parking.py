@@ -172,3 +172,17 @@ def test_a_queue_that_is_over_lets_go_on_who_was_called_before(make_queue, monke
     second.go.set()
     joining.join(60)
     assert first.turns == 2
+
+
+def test_sessions_that_keep_their_threads_slow_the_others_down_once(make_queue, monkeypatch):
+    """Not at each turn of each of them."""
+    monkeypatch.setattr(program, "STALL_S", 0.3)
+    queue = make_queue(60)
+    keepers = [begin_turn(queue, number, is_child=True) for number in (1, 2)]
+    begun = time.monotonic()
+    for number in range(3, 43):
+        queue_up(queue, number)
+    wait_for(lambda: all(queue.find(number) and queue.find(number).has_parked for number in range(3, 43)), "all to begin")
+    assert time.monotonic() < begun + 6
+    for keeper in keepers:
+        keeper.go.set()
