@@ -523,6 +523,35 @@ def test_a_program_that_is_gone_since_it_was_found_is_looked_for_again(output, t
         (tmp_path / path / "copy").unlink()
 
 
+def test_a_program_that_is_busy_since_it_was_found_is_looked_for_again(output, tmp_path, monkeypatch):
+    """As above, where the system alone can tell."""
+    monkeypatch.setattr(agent, "ROOT_PROGRAM", str(tmp_path))
+    shutil.copy(shutil.which("cat"), str(tmp_path / "copy"))
+    command, rows = Command([str(tmp_path / "copy")], {}, str(tmp_path), "text"), Rows()
+    output.starters.programs.open(command)
+    writer, forget = open(str(tmp_path / "copy"), "r+b"), agent.Programs.forget
+
+    def forget_and_end_writing(programs, command):
+        forget(programs, command)
+        writer.close()
+    monkeypatch.setattr(agent.Programs, "forget", forget_and_end_writing)
+    process = Process(command, rows.capture, output, lambda: None).begun()
+    wait_for(process.is_complete, "its end")
+    writer.close()                      # some kernels start it all the same
+    assert process.rc == 0 and rows.end().texts == ["text"]
+
+
+def test_a_program_that_is_no_more_cannot_start_though_a_shell_sets_its_limits(output, tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "ROOT_PROGRAM", str(tmp_path))
+    shutil.copy(shutil.which("true"), str(tmp_path / "copy"))
+    command = Command([str(tmp_path / "copy")], {}, str(tmp_path), file_limit=100)
+    process = Process(command, Rows().capture, output, lambda: None).begun()
+    wait_for(process.is_complete, "its end")
+    (tmp_path / "copy").unlink()
+    with pytest.raises(FileNotFoundError):
+        Process(command, Rows().capture, output, lambda: None).begun()
+
+
 def test_a_pipe_of_each_task_is_closed_at_its_end(tasks):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
