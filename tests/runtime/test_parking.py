@@ -9,7 +9,7 @@ import agent as program
 from conftest import wait_for
 
 
-class Waiter:
+class Called:
     """A session that waits in a Parking or a queue; the test says for what."""
     number, is_begun = 1001, True
 
@@ -43,7 +43,7 @@ def test_who_may_go_on_waits_a_moment_for_a_thread_and_is_not_lost(monkeypatch, 
     try:
         with monkeypatch.context() as patch:
             patch.setattr(program, "Worker", refusals)
-            sessions = [Waiter(is_apart=True, is_ready=True) for _ in range(3)]
+            sessions = [Called(is_apart=True, is_ready=True) for _ in range(3)]
             for session in sessions:
                 parking.put(session, None)
             wait_for(lambda: len(refusals.times) >= 9, "three tries for each")
@@ -86,7 +86,7 @@ class Course:
         on_recorded(None)
 
 
-class Repository:
+class WellRepository:
     """One that is well."""
     id, hold = 1, None
 
@@ -95,7 +95,7 @@ class Repository:
 
 
 @pytest.fixture
-def make_queue():
+def open_queue():
     """Makes SessionQueues of so many slots."""
     made = []
 
@@ -109,7 +109,7 @@ def make_queue():
 
 
 def queue_up(queue, number, is_child=False):
-    queue.add(program.Ticket(number, "QUEUED", "AGENT", is_child=is_child), Repository)
+    queue.add(program.Ticket(number, "QUEUED", "AGENT", is_child=is_child), WellRepository)
 
 
 def begin_turn(queue, number, is_child=False):
@@ -122,9 +122,9 @@ def begin_turn(queue, number, is_child=False):
     return session
 
 
-def test_who_wakes_a_session_needs_no_memory_for_a_thread(make_queue, monkeypatch):
+def test_who_wakes_a_session_needs_no_memory_for_a_thread(open_queue, monkeypatch):
     """It may be the writer of a repository: that must not end by it."""
-    queue = make_queue(3)
+    queue = open_queue(3)
     first, second = begin_turn(queue, 1), begin_turn(queue, 2, is_child=True)
     monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
     first.parking.call(first)
@@ -132,8 +132,8 @@ def test_who_wakes_a_session_needs_no_memory_for_a_thread(make_queue, monkeypatc
     wait_for(lambda: first.turns == 2, "it to go on")
 
 
-def test_who_begins_while_there_is_no_memory_for_a_further_thread_is_not_lost(make_queue, monkeypatch):
-    queue = make_queue(3)
+def test_who_begins_while_there_is_no_memory_for_a_further_thread_is_not_lost(open_queue, monkeypatch):
+    queue = open_queue(3)
     first = begin_turn(queue, 1)
     queue.hold(True)
     queue_up(queue, 2)
@@ -146,11 +146,11 @@ def test_who_begins_while_there_is_no_memory_for_a_further_thread_is_not_lost(ma
     wait_for(lambda: first.turns == 2, "the first to go on")
 
 
-def test_a_thread_outlives_what_goes_wrong_when_its_session_is_to_wait(make_queue, monkeypatch, caplog):
+def test_a_thread_outlives_what_goes_wrong_when_its_session_is_to_wait(open_queue, monkeypatch, caplog):
     """It has started processes, whose exit codes would be lost with it; and nobody replaces it."""
     def park(*_):
         raise MemoryError()
-    queue = make_queue(2)
+    queue = open_queue(2)
     with monkeypatch.context() as patch:
         patch.setattr(Course, "park", park)
         queue_up(queue, 1)
@@ -158,9 +158,9 @@ def test_a_thread_outlives_what_goes_wrong_when_its_session_is_to_wait(make_queu
     begin_turn(queue, 2)
 
 
-def test_a_queue_that_is_over_lets_go_on_who_was_called_before(make_queue, monkeypatch):
+def test_a_queue_that_is_over_lets_go_on_who_was_called_before(open_queue, monkeypatch):
     """As whose commit has failed with the end of its repository: that is told."""
-    queue = make_queue(3)
+    queue = open_queue(3)
     first, second = begin_turn(queue, 1), begin_turn(queue, 2, is_child=True)
     monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
     first.parking.call(first)
@@ -174,10 +174,10 @@ def test_a_queue_that_is_over_lets_go_on_who_was_called_before(make_queue, monke
     assert first.turns == 2
 
 
-def test_sessions_that_keep_their_threads_slow_the_others_down_once(make_queue, monkeypatch):
+def test_sessions_that_keep_their_threads_slow_the_others_down_once(open_queue, monkeypatch):
     """Not at each turn of each of them."""
     monkeypatch.setattr(program, "STALL_S", 0.3)
-    queue = make_queue(60)
+    queue = open_queue(60)
     keepers = [begin_turn(queue, number, is_child=True) for number in (1, 2)]
     begun = time.monotonic()
     for number in range(3, 43):
