@@ -2697,7 +2697,10 @@ class Worker(threading.Thread):
 
     def start(self):
         """Starts it. RuntimeError: the host has no thread to give."""
-        super().start()
+        try:
+            super().start()
+        except MemoryError:
+            raise RuntimeError("can't start new thread: no memory") from None
         if not self._begun.wait(BEGIN_S):
             with self._decision:
                 self._is_given_up = not self._begun.is_set()
@@ -13191,27 +13194,29 @@ class Process:
         if program is None:
             return False
         self._begin(command, output, lambda: program)
-        if command.is_near or not isinstance(self._error, OSError) or is_passing(self._error):
-            return True
-        programs.forget(command)
-        self._error = None
-        self._is_decided.clear()
-        return False
+        is_gone = not command.is_near and self._popen is None \
+            and isinstance(self._error, OSError) and not is_passing(self._error)
+        if is_gone:
+            programs.forget(command)
+            self._error = None
+        else:
+            self._is_decided.set()
+        return not is_gone
 
     def _begin_elsewhere(self, command, output):
         """For a thread of Starters."""
         self._begin(command, output, lambda: output.starters.programs.open(command))
+        self._is_decided.set()
         self._on_begun()
 
     def _begin(self, command, output, find_program):
-        """Starts it, and decides so what begun() says. The thread that does so has to live until
-        somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
+        """Starts it; who calls this decides so what begun() says. The thread that does so has to
+        live until somebody has waited for the exit: what is left behind counts as an orphan
+        (reap_orphans)."""
         try:
             self._begin_unless_abandoned(command, output, find_program)
         except BaseException as error:
             self._error = error
-        finally:
-            self._is_decided.set()
 
     def _begin_unless_abandoned(self, command, output, find_program):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
@@ -13370,7 +13375,8 @@ class Process:
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
         self._has_ended.wait(timeout_s)
-        self._is_read.wait(DRAIN_S)
+        if not self._is_complete:
+            self._is_read.wait(DRAIN_S)
         self.is_over = True
 
 
@@ -13441,9 +13447,12 @@ class Programs:
         self._near = {}                 # what asks for it -> (file, monotonic seconds)
 
     def find_near(self, command):
-        """The file of a Command's program that was found a moment ago, and is near; or None."""
+        """The file of a Command's program that was found a moment ago, is near, and can be started
+        still: what sets its limits before would tell otherwise too late. Or None."""
         path, until = self._near.get(_tell_wish(command), (None, 0.0))
-        return path if time.monotonic() < until else None
+        if time.monotonic() < until and os.access(_file_of(command, path), os.X_OK):
+            return path
+        return None
 
     def forget(self, command):
         """That is no more so."""
@@ -13452,12 +13461,16 @@ class Programs:
     def open(self, command):
         """open_program(), noted."""
         path, is_binary = _look_for(command)
-        if is_binary and _is_near(os.path.join(to_bytes(command.cwd or ""), path)) \
+        if is_binary and _is_near(_file_of(command, path)) \
                 and _is_near(to_bytes(command.cwd or "/")):
             if len(self._near) >= MAX_NEAR:
                 self._near = {}
             self._near[_tell_wish(command)] = path, time.monotonic() + NEAR_S
         return path
+
+
+def _file_of(command, path):
+    return os.path.join(to_bytes(command.cwd or ""), path)
 
 
 def _tell_wish(command):
@@ -14029,8 +14042,8 @@ class Output:
                     else:
                         count += self._take(pipe, process, stream, is_last)
                 for pipe, process in ended:         # behind the last that it has written
-                    self._watchlist.drop(pipe)
                     process.exited()
+                    self._watchlist.drop(pipe)
                 if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
@@ -14092,11 +14105,13 @@ class Watchlist:
         self._entries = {}              # descriptor -> (itself, process, stream)
 
     def add(self, descriptor, process, stream):
-        """One of a process. OSError."""
+        """One of a process, unless it is here. OSError."""
+        if descriptor in self._entries:
+            return
         self._entries[descriptor] = descriptor, process, stream     # first: it may be read at once
         try:
             self._poll.register(descriptor, select.POLLIN)
-        except OSError:
+        except Exception:
             del self._entries[descriptor]
             raise
 
@@ -18483,8 +18498,8 @@ class TaskWaits:
             self._control.linger(waiting)
 
     def _once_it_can(self, work, can_pass):
-        """work(), tried again while what it raises is passing -> its value. What else it raises;
-        Interrupted."""
+        """A generator that waits without a thread: work(), tried again while what it raises is
+        passing -> its value. What else it raises; Interrupted."""
         while True:
             try:
                 return work()
@@ -18492,7 +18507,7 @@ class TaskWaits:
                 if not can_pass(error):
                     raise
                 self._tell(error)
-            self._control.wait(lambda: False, TRY_S)
+            yield from await_in_slot(self._control, lambda: False, TRY_S)
 
     def _tell(self, error):
         """Says in the log, once, what it waits for."""
@@ -18589,7 +18604,7 @@ class Execution(TaskWaits):
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return (yield from self._run_minded(command))
-        process = self._start(command)
+        process = yield from self._start(command)
         try:
             process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
             yield from await_in_slot(self._control, process.has_exited)
@@ -18617,14 +18632,15 @@ class Execution(TaskWaits):
                      process.started)
 
     def _start(self, command, is_minder=False):
-        """Starts a process and notes it -> Process. TaskError, Interrupted."""
+        """A generator: starts a process -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
         command = command._replace(file_limit=around.file_limit.to_restore)
+        self.hand_over()                # what its process before has printed
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
-            process = self._once_it_can(
+            process = yield from self._once_it_can(
                 lambda: control.start(command, self._capture, around.output, is_minder),
                 is_passing)
         except (OSError, ValueError) as error:
@@ -18634,10 +18650,11 @@ class Execution(TaskWaits):
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
         of the agent's: what a task says of the environment is not for another user's."""
-        spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
+        spool = yield from self._once_it_can(
+            lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
-            minder = self._start(command._replace(
+            minder = yield from self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 environment=command.environment if command.user is None else
                 dict(os.environ, **{MARKER: command.environment[MARKER]}),
@@ -18660,7 +18677,7 @@ class Execution(TaskWaits):
         if spool is None:
             self._give_up("what its process wrote is gone")
         try:
-            state = self._once_it_can(spool.state, is_for_now)
+            state = yield from self._once_it_can(spool.state, is_for_now)
         except RepositoryGone as error:
             self._give_up("what its process wrote is gone: %s" % error)
         return (yield from self._follow(
@@ -18734,6 +18751,12 @@ class Execution(TaskWaits):
             return [], None
         self._around.output.forget(self._capture)       # it stores no more by itself
         return self._capture.take(is_end=True)
+
+    def hand_over(self):
+        """`close` where no end of a task has these rows."""
+        rows, omitted = self.close()
+        if rows or omitted:
+            self._journal.add_log(self._run, rows, omitted, lambda: None)
 
     @contextlib.contextmanager
     def noting_parts(self):
@@ -18895,7 +18918,7 @@ class EngineExecution(Execution):
         if row is not None and row["engine_stop"]:
             task.cancel()
         self._leave_if_asked(task)
-        self._once_it_can(functools.partial(self._post, watch, task), is_passing)
+        yield from self._once_it_can(functools.partial(self._post, watch, task), is_passing)
         try:
             if row is not None and row["engine_stop"]:
                 raise Interrupted(*json.loads(row["engine_stop"]))
@@ -20072,6 +20095,12 @@ class Parking:
 
     def put(self, session, until):
         """A session waits from now on, until then at most (monotonic seconds, or None)."""
+        self._hold(session, until)
+        if session.is_ready():          # it may have been called before
+            self.call(session)
+
+    def _hold(self, session, until):
+        """A session goes on when it is called, or at that time."""
         with self._changed:
             number = self._parked[session] = next(self._numbers)
             if until is not None:
@@ -20079,8 +20108,6 @@ class Parking:
                 heapq.heappush(self._times, (until, number, session))
                 if self._times[0][1] == number:
                     self._changed.notify()
-        if session.is_ready():          # it may have been called before
-            self.call(session)
 
     def _drop_past(self):
         """Most that waits long is called long before: its time must not keep it in memory."""
@@ -20121,15 +20148,18 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on -> whether the host has a thread to give."""
+        """Has a session go on -> whether the host has a thread, and memory for it."""
         if not session.is_apart:
             self._resume(session)
             return True
         with self._changed:
             if self._hand(session):
                 return True
-        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
-        self._threads.add(thread)       # first: close() waits for it
+        try:
+            thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
+            self._threads.add(thread)   # first: close() waits for it
+        except MemoryError:
+            return False
         is_started = thread.try_start()
         if not is_started:
             self._threads.discard(thread)
@@ -20159,7 +20189,7 @@ class Parking:
                 for session in self._take():
                     if not self._start(session):
                         log.error("no thread can be started for session %d", session.number)
-                        self.put(session, self._clock.monotonic() + TRY_S)
+                        self._hold(session, self._clock.monotonic() + TRY_S)
             except Exception:
                 log.exception("sessions that wait")
                 time.sleep(TRY_S)
@@ -21188,6 +21218,7 @@ class Question:
             log.error("a node of a plan\n%s", tell_traceback(error))
             self.fault = "fault of the agent: %s" % error
         self._on_answer(self)
+        self._execution.hand_over()
 
 
 class PlanQuestions:
@@ -21804,8 +21835,8 @@ class SessionQueue(OpenList):
         self._slots = SlotThreads(slots, self._serve, self._changed)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._resumed = collections.deque()     # those that are to go on in their slots
-        self._ending = 0                # of how many of _running the end is still to be recorded
+        self._resumed = collections.deque()     # of _running, that are to go on in their slots
+        self._ending = 0                # of how many of these the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
         self._parking = Parking(clock, self._go_on, self._resume)
 
@@ -21925,6 +21956,8 @@ class SessionQueue(OpenList):
                 give_way(lambda: self._is_flooded() and not self._is_closing)
             try:
                 self._run(session)
+            except Exception as error:  # likewise; its processes' ends are this thread's to tell
+                log.error("session %d\n%s", session.number, tell_traceback(error))
             finally:
                 with self._changed:
                     self._slots.end_turn()
@@ -21977,10 +22010,11 @@ class SessionQueue(OpenList):
         self._run(session)
 
     def _resume(self, session):
-        """A session that has parked goes on in its slot, by the next thread that is free."""
+        """A session that has parked goes on in its slot, by the next thread that is free. Whoever
+        wakes it, as the writer of its repository, must not fail by that."""
         with self._changed:
             self._resumed.append(session)
-            self._call_thread()
+            self._slots.call()
 
     def _has_due(self):
         """Whether there is something to run in a slot."""
@@ -22034,31 +22068,32 @@ class SlotThreads:
     """The threads of the slots: as many as are needed, and as the host has to give.
 
     ACTIVE of them are active. When there is something to run beside, one more stands guard: where
-    no turn begins for STALL_S the others are kept by something, so it is active, too. All but
-    join() is for who holds the lock, once.
+    no turn begins for STALL_S the others are kept by something, so they count no more until their
+    turn is over. All but join() is for who holds the lock, once.
     """
 
     def __init__(self, most, work, lock):
         self._most, self._work, self._threads, self._lock = most, work, [], lock
         self._is_short, self._told = False, Told()
-        self._active, self._turns = 0, 0        # threads that run a session; begun since the start
-        self._sleepers = []                     # a lock for each that sleeps, which wakes it
+        self._busy, self._turns = 0, 0          # threads that run a session; begun since the start
+        self._active = set()            # of the busy threads those that are not kept
+        self._sleepers = []             # a lock for each that sleeps, which wakes it
         self._is_guarded = self._is_joining = False
 
     def call(self):
         """There may be something to run: a thread looks for it. Where the host has no more to give,
         those that are there go on."""
-        while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
-            thread = SlotThread(self._work, name="slot %d" % (len(self._threads) + 1))
-            self._is_short = not has_started(thread, self._told)
-            if not self._is_short:
+        while not self._is_short and len(self._threads) < min(self._most, self._busy + 1):
+            thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
+            self._is_short = thread is None
+            if thread is not None:
                 self._threads.append(thread)
-        if self._sleepers and (self._active < ACTIVE or not self._is_guarded):
+        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
             self._sleepers.pop().release()
 
     def _sleep(self, timeout_s=-1):
-        """Until one calls, who wakes the one that has slept least, or for so many seconds. It costs
-        less than to wake them in turn: what it needs is still near."""
+        """Until one calls, who wakes the one that has slept least, or for so many seconds; whether
+        it was called. To wake them in turn costs more: what it needs is still near."""
         bell = threading.Lock()
         bell.acquire()
         self._sleepers.append(bell)
@@ -22067,8 +22102,10 @@ class SlotThreads:
             bell.acquire(timeout=timeout_s)
         finally:
             self._lock.acquire()
-            if bell in self._sleepers:
+            is_called = bell not in self._sleepers
+            if not is_called:
                 self._sleepers.remove(bell)
+        return is_called
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
@@ -22078,27 +22115,37 @@ class SlotThreads:
     def take_turn(self, find, has_any):
         """Waits until find() gives something to run -> that; None: no thread is needed any more.
         has_any() says whether it would."""
-        is_late = False
-        while not self._is_joining:
-            session = find() if self._active < ACTIVE or is_late else None
+        while True:
+            session = find() if len(self._active) < ACTIVE else None
             if session is not None:
-                self._active += 1
+                self._active.add(threading.current_thread())
+                self._busy += 1
                 self._turns += 1
                 if has_any():
                     self.call()
                 return session
-            turns, is_late = self._turns, False
+            if self._is_joining:
+                return None
             if has_any() and not self._is_guarded:
-                self._is_guarded = True
-                self._sleep(STALL_S)
-                self._is_guarded, is_late = False, turns == self._turns
+                self._stand_guard()
             else:
                 self._sleep()
-        return None
+
+    def _stand_guard(self):
+        """Waits for STALL_S, and sees then whether the active threads are kept by something."""
+        turns = self._turns
+        self._is_guarded = True
+        try:
+            is_called = self._sleep(STALL_S)
+        finally:
+            self._is_guarded = False
+        if not is_called and turns == self._turns:
+            self._active.clear()
 
     def end_turn(self):
         """What take_turn() gave to this thread has been run."""
-        self._active -= 1
+        self._active.discard(threading.current_thread())
+        self._busy -= 1
 
     def join(self):
         """Waits for their end."""
@@ -22110,12 +22157,17 @@ class SlotThreads:
             thread.join()
 
 
-def has_started(thread, troubles):
-    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
-    is_started = thread.try_start()
+def start_thread(work, name, troubles):
+    """A SlotThread that has started, or None: the host has none to give, or no memory for it.
+    `troubles`, a Told, has that said once."""
+    try:
+        thread = SlotThread(work, name)
+        is_started = thread.try_start()
+    except MemoryError:
+        is_started = False
     if troubles.is_new("threads", "" if is_started else "none"):
         log.error("no further thread can be started for sessions")
-    return is_started
+    return thread if is_started else None
 
 
 def give_way(is_flooded):

@@ -2,10 +2,12 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import pytest
@@ -485,6 +487,61 @@ def test_what_a_process_leaves_running_does_not_hold_its_end(tasks, output):
     process.finish()
     before, left = rows.end().texts
     assert before == "before" and is_alive(int(left))       # and holds the pipes
+
+
+def test_the_end_of_what_was_read_for_long_enough_is_waited_for_no_more(tasks, monkeypatch):
+    monkeypatch.setattr(agent, "DRAIN_S", 0.05)
+    process, _ = tasks("sleep 1000 & exit 3")
+    wait_for(process.is_complete, "its end")
+    monkeypatch.setattr(agent, "DRAIN_S", 50.0)
+    begun = time.monotonic()
+    process.finish()
+    assert process.rc == 3 and time.monotonic() < begun + 25
+
+
+def test_a_program_that_is_gone_since_it_was_found_is_looked_for_again(output, tmp_path, monkeypatch):
+    """Its standard input is fed, and its end waited for, by threads that were there before."""
+    monkeypatch.setattr(agent, "ROOT_PROGRAM", str(tmp_path))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(shutil.which("cat"), str(tmp_path / folder / "copy"))
+    environment = {"PATH": "%s:%s" % (tmp_path / "a", tmp_path / "b")}
+    for path in ("a", "b"):
+        rows, command = Rows(), Command(["copy"], environment, str(tmp_path), "text")
+        process = Process(command, rows.capture, output, lambda: None).begun()
+        wait_for(process.is_complete, "its end")
+        assert process.rc == 0 and rows.end().texts == ["text"]
+        assert output.starters.programs.find_near(command) == os.fsencode(str(tmp_path / path / "copy"))
+        (tmp_path / path / "copy").unlink()
+
+
+def test_a_program_that_is_busy_since_it_was_found_is_looked_for_again(output, tmp_path, monkeypatch):
+    """As above, where the system alone can tell."""
+    monkeypatch.setattr(agent, "ROOT_PROGRAM", str(tmp_path))
+    shutil.copy(shutil.which("cat"), str(tmp_path / "copy"))
+    command, rows = Command([str(tmp_path / "copy")], {}, str(tmp_path), "text"), Rows()
+    output.starters.programs.open(command)
+    writer, forget = open(str(tmp_path / "copy"), "r+b"), agent.Programs.forget
+
+    def forget_and_end_writing(programs, command):
+        forget(programs, command)
+        writer.close()
+    monkeypatch.setattr(agent.Programs, "forget", forget_and_end_writing)
+    process = Process(command, rows.capture, output, lambda: None).begun()
+    wait_for(process.is_complete, "its end")
+    writer.close()                      # some kernels start it all the same
+    assert process.rc == 0 and rows.end().texts == ["text"]
+
+
+def test_a_program_that_is_no_more_cannot_start_though_a_shell_sets_its_limits(output, tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "ROOT_PROGRAM", str(tmp_path))
+    shutil.copy(shutil.which("true"), str(tmp_path / "copy"))
+    command = Command([str(tmp_path / "copy")], {}, str(tmp_path), file_limit=100)
+    process = Process(command, Rows().capture, output, lambda: None).begun()
+    wait_for(process.is_complete, "its end")
+    (tmp_path / "copy").unlink()
+    with pytest.raises(FileNotFoundError):
+        Process(command, Rows().capture, output, lambda: None).begun()
 
 
 def test_a_pipe_of_each_task_is_closed_at_its_end(tasks):

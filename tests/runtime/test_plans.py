@@ -47,6 +47,15 @@ def test_a_case_takes_the_first_branch_that_fits(inside, value, place):
     assert node_states(lines) == {"1": "DONE", place: "DONE"}
 
 
+def test_nothing_is_kept_of_the_processes_of_a_question(inside):
+    """Or `output` would look at them until the agent ends."""
+    put_plan(inside, {"case": {"variable": "v", "when": [
+        {"operator": "matches", "value": "^x", "do": {"run": "B"}}, {"operator": "matches", "value": "^t", "do": {"run": "A"}}]}},
+        variables={"v": "text"})
+    assert node_states(run_plan(inside)[1]) == {"1": "DONE", "1.2": "DONE"}
+    wait_for(lambda: not inside.agent._output._processes, "them to be let go")
+
+
 def test_no_case_fits(inside):
     put_plan(inside, {"case": {"variable": "v", "when": [{"operator": "=", "value": "1", "do": {"run": "B"}}]}},
         variables={"v": "0"})

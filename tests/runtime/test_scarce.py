@@ -90,6 +90,22 @@ def test_a_stop_ends_the_waiting_for_a_thread(inside, scarce):
         assert inside.ok("STOP 1001 -IMMEDIATE")["status"] == "STOPPED"
 
 
+def test_sessions_that_wait_for_a_thread_keep_none_from_the_stop_of_another(inside, scarce):
+    inside.import_os("NAP", "exec sleep 300")
+    inside.import_document({"scenarios": [{"name": "W", "version": "1", "steps": [{"name": "s", "tasks": [
+        {"type": "wait_file", "path": str(inside.folder / "go"), "stable_s": 0},
+        {"type": "os", "command": "true", "stdin": "a thread has to write it"}]}]}]})
+    nap, *sessions = [inside.ok("EXEC " + name)["session"] for name in ["NAP"] + ["W"] * 6]
+    for session in sessions:
+        wait_for(lambda: any(row.get("type") == "wait_file" for row in inside.rows("STATUS " + session)), "its wait")
+    inside.wait_status(nap, "RUNNING")
+    with scarce:
+        (inside.folder / "go").touch()
+        wait_for(lambda: inside.log().count(" waits: ") == 6, "them to wait for a thread")
+        assert inside.ok("STOP %s -IMMEDIATE" % nap)["status"] == "STOPPED"
+    assert [inside.ok("WAIT " + session)["status"] for session in sessions] == ["DONE"] * 6
+
+
 def test_a_repository_without_an_owner_is_degraded_until_it_has_one(make_inside, scarce):
     inside = make_inside().start()
     (place,) = inside.agent.places.list_all()
@@ -173,6 +189,24 @@ def test_a_process_that_cannot_be_looked_after_is_ended(monkeypatch):
             wait_for(lambda: not program.start_time(STARTED[-1]), "it to be gone")
     finally:
         monkeypatch.undo()
+        output.close()
+
+
+@pytest.mark.skipif(not program.HAS_DESCRIPTORS, reason="a thread waits for each process")
+def test_an_end_that_there_is_no_memory_to_ask_for_is_asked_for_again(monkeypatch):
+    output, failures, wait = Output(), [], program.subprocess.Popen.wait
+
+    def wait_badly(popen, *arguments):
+        if not failures:
+            failures.append(popen)
+            raise MemoryError()
+        return wait(popen, *arguments)
+    monkeypatch.setattr(program.subprocess.Popen, "wait", wait_badly)
+    try:
+        process = Process(Command(["false"], {}), Capture(100, None, program.Clock()), output, lambda: None).begun()
+        wait_for(process.is_complete, "its end")
+        assert process.rc == 1 and failures
+    finally:
         output.close()
 
 

@@ -26,7 +26,10 @@ class Worker(threading.Thread):
 
     def start(self):
         """Starts it. RuntimeError: the host has no thread to give."""
-        super().start()
+        try:
+            super().start()
+        except MemoryError:
+            raise RuntimeError("can't start new thread: no memory") from None
         if not self._begun.wait(BEGIN_S):
             with self._decision:
                 self._is_given_up = not self._begun.is_set()

@@ -286,8 +286,8 @@ class Output:
                     else:
                         count += self._take(pipe, process, stream, is_last)
                 for pipe, process in ended:         # behind the last that it has written
-                    self._watchlist.drop(pipe)
                     process.exited()
+                    self._watchlist.drop(pipe)
                 if count > NOISY_PIPES:
                     time.sleep(NOISY_S)     # tasks that print without end leave others their turn
                 if time.monotonic() >= flush_at:
@@ -349,11 +349,13 @@ class Watchlist:
         self._entries = {}              # descriptor -> (itself, process, stream)
 
     def add(self, descriptor, process, stream):
-        """One of a process. OSError."""
+        """One of a process, unless it is here. OSError."""
+        if descriptor in self._entries:
+            return
         self._entries[descriptor] = descriptor, process, stream     # first: it may be read at once
         try:
             self._poll.register(descriptor, select.POLLIN)
-        except OSError:
+        except Exception:
             del self._entries[descriptor]
             raise
 

@@ -109,27 +109,29 @@ class Process:
         if program is None:
             return False
         self._begin(command, output, lambda: program)
-        if command.is_near or not isinstance(self._error, OSError) or is_passing(self._error):
-            return True
-        programs.forget(command)
-        self._error = None
-        self._is_decided.clear()
-        return False
+        is_gone = not command.is_near and self._popen is None \
+            and isinstance(self._error, OSError) and not is_passing(self._error)
+        if is_gone:
+            programs.forget(command)
+            self._error = None
+        else:
+            self._is_decided.set()
+        return not is_gone
 
     def _begin_elsewhere(self, command, output):
         """For a thread of Starters."""
         self._begin(command, output, lambda: output.starters.programs.open(command))
+        self._is_decided.set()
         self._on_begun()
 
     def _begin(self, command, output, find_program):
-        """Starts it, and decides so what begun() says. The thread that does so has to live until
-        somebody has waited for the exit: what is left behind counts as an orphan (reap_orphans)."""
+        """Starts it; who calls this decides so what begun() says. The thread that does so has to
+        live until somebody has waited for the exit: what is left behind counts as an orphan
+        (reap_orphans)."""
         try:
             self._begin_unless_abandoned(command, output, find_program)
         except BaseException as error:
             self._error = error
-        finally:
-            self._is_decided.set()
 
     def _begin_unless_abandoned(self, command, output, find_program):
         """OSError, and whatever Popen raises. When it is abandoned meanwhile, it is killed."""
@@ -288,7 +290,8 @@ class Process:
         What the process left running keeps its pipes; what it prints later is thrown away.
         """
         self._has_ended.wait(timeout_s)
-        self._is_read.wait(DRAIN_S)
+        if not self._is_complete:
+            self._is_read.wait(DRAIN_S)
         self.is_over = True
 
 

@@ -20,9 +20,12 @@ class Programs:
         self._near = {}                 # what asks for it -> (file, monotonic seconds)
 
     def find_near(self, command):
-        """The file of a Command's program that was found a moment ago, and is near; or None."""
+        """The file of a Command's program that was found a moment ago, is near, and can be started
+        still: what sets its limits before would tell otherwise too late. Or None."""
         path, until = self._near.get(_tell_wish(command), (None, 0.0))
-        return path if time.monotonic() < until else None
+        if time.monotonic() < until and os.access(_file_of(command, path), os.X_OK):
+            return path
+        return None
 
     def forget(self, command):
         """That is no more so."""
@@ -31,12 +34,16 @@ class Programs:
     def open(self, command):
         """open_program(), noted."""
         path, is_binary = _look_for(command)
-        if is_binary and _is_near(os.path.join(to_bytes(command.cwd or ""), path)) \
+        if is_binary and _is_near(_file_of(command, path)) \
                 and _is_near(to_bytes(command.cwd or "/")):
             if len(self._near) >= MAX_NEAR:
                 self._near = {}
             self._near[_tell_wish(command)] = path, time.monotonic() + NEAR_S
         return path
+
+
+def _file_of(command, path):
+    return os.path.join(to_bytes(command.cwd or ""), path)
 
 
 def _tell_wish(command):

@@ -118,7 +118,7 @@ class EngineExecution(Execution):
         if row is not None and row["engine_stop"]:
             task.cancel()
         self._leave_if_asked(task)
-        self._once_it_can(functools.partial(self._post, watch, task), is_passing)
+        yield from self._once_it_can(functools.partial(self._post, watch, task), is_passing)
         try:
             if row is not None and row["engine_stop"]:
                 raise Interrupted(*json.loads(row["engine_stop"]))

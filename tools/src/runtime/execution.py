@@ -106,7 +106,7 @@ class Execution(TaskWaits):
         command = self.bounds.bounded(command)
         if is_adoptable and self._is_adoptable:
             return (yield from self._run_minded(command))
-        process = self._start(command)
+        process = yield from self._start(command)
         try:
             process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
             yield from await_in_slot(self._control, process.has_exited)
@@ -134,14 +134,15 @@ class Execution(TaskWaits):
                      process.started)
 
     def _start(self, command, is_minder=False):
-        """Starts a process and notes it -> Process. TaskError, Interrupted."""
+        """A generator: starts a process -> Process. TaskError, Interrupted."""
         control, journal, around = self._control, self._journal, self._around
         control.interrupt_if_asked()
         command = command._replace(file_limit=around.file_limit.to_restore)
+        self.hand_over()                # what its process before has printed
         self._capture = Capture(around.max_output, functools.partial(journal.add_log, self._run),
                                 around.clock, command.is_captured, journal.secrets)
         try:
-            process = self._once_it_can(
+            process = yield from self._once_it_can(
                 lambda: control.start(command, self._capture, around.output, is_minder),
                 is_passing)
         except (OSError, ValueError) as error:
@@ -151,10 +152,11 @@ class Execution(TaskWaits):
     def _run_minded(self, command):
         """As `process`, by way of a minder, so that it outlives the agent. The minder is a process
         of the agent's: what a task says of the environment is not for another user's."""
-        spool = self._once_it_can(lambda: self._journal.make_spool(self._run), is_for_now)
+        spool = yield from self._once_it_can(
+            lambda: self._journal.make_spool(self._run), is_for_now)
         order = json.dumps([command, self._around.max_output, self._journal.secrets])
         try:
-            minder = self._start(command._replace(
+            minder = yield from self._start(command._replace(
                 words=program_command("-s") + ["--hold", spool.path], cwd=None, stdin=order,
                 environment=command.environment if command.user is None else
                 dict(os.environ, **{MARKER: command.environment[MARKER]}),
@@ -177,7 +179,7 @@ class Execution(TaskWaits):
         if spool is None:
             self._give_up("what its process wrote is gone")
         try:
-            state = self._once_it_can(spool.state, is_for_now)
+            state = yield from self._once_it_can(spool.state, is_for_now)
         except RepositoryGone as error:
             self._give_up("what its process wrote is gone: %s" % error)
         return (yield from self._follow(
@@ -251,6 +253,12 @@ class Execution(TaskWaits):
             return [], None
         self._around.output.forget(self._capture)       # it stores no more by itself
         return self._capture.take(is_end=True)
+
+    def hand_over(self):
+        """`close` where no end of a task has these rows."""
+        rows, omitted = self.close()
+        if rows or omitted:
+            self._journal.add_log(self._run, rows, omitted, lambda: None)
 
     @contextlib.contextmanager
     def noting_parts(self):

@@ -47,6 +47,12 @@ class Parking:
 
     def put(self, session, until):
         """A session waits from now on, until then at most (monotonic seconds, or None)."""
+        self._hold(session, until)
+        if session.is_ready():          # it may have been called before
+            self.call(session)
+
+    def _hold(self, session, until):
+        """A session goes on when it is called, or at that time."""
         with self._changed:
             number = self._parked[session] = next(self._numbers)
             if until is not None:
@@ -54,8 +60,6 @@ class Parking:
                 heapq.heappush(self._times, (until, number, session))
                 if self._times[0][1] == number:
                     self._changed.notify()
-        if session.is_ready():          # it may have been called before
-            self.call(session)
 
     def _drop_past(self):
         """Most that waits long is called long before: its time must not keep it in memory."""
@@ -96,15 +100,18 @@ class Parking:
             thread.join()
 
     def _start(self, session):
-        """Has a session go on -> whether the host has a thread to give."""
+        """Has a session go on -> whether the host has a thread, and memory for it."""
         if not session.is_apart:
             self._resume(session)
             return True
         with self._changed:
             if self._hand(session):
                 return True
-        thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
-        self._threads.add(thread)       # first: close() waits for it
+        try:
+            thread = Worker(self._serve, "parent %d" % next(self._numbers), session)
+            self._threads.add(thread)   # first: close() waits for it
+        except MemoryError:
+            return False
         is_started = thread.try_start()
         if not is_started:
             self._threads.discard(thread)
@@ -134,7 +141,7 @@ class Parking:
                 for session in self._take():
                     if not self._start(session):
                         log.error("no thread can be started for session %d", session.number)
-                        self.put(session, self._clock.monotonic() + TRY_S)
+                        self._hold(session, self._clock.monotonic() + TRY_S)
             except Exception:
                 log.exception("sessions that wait")
                 time.sleep(TRY_S)

@@ -61,6 +61,7 @@ class Question:
             log.error("a node of a plan\n%s", tell_traceback(error))
             self.fault = "fault of the agent: %s" % error
         self._on_answer(self)
+        self._execution.hand_over()
 
 
 class PlanQuestions:

@@ -35,8 +35,8 @@ class SessionQueue(OpenList):
         self._slots = SlotThreads(slots, self._serve, self._changed)
         self._is_closing = False
         self.delays = Delays()          # of sessions that could not begin
-        self._resumed = collections.deque()     # those that are to go on in their slots
-        self._ending = 0                # of how many of _running the end is still to be recorded
+        self._resumed = collections.deque()     # of _running, that are to go on in their slots
+        self._ending = 0                # of how many of these the end is still to be recorded
         self._max_ending = slots + MAX_ENDING   # all that ran may be of one locked repository
         self._parking = Parking(clock, self._go_on, self._resume)
 
@@ -156,6 +156,8 @@ class SessionQueue(OpenList):
                 give_way(lambda: self._is_flooded() and not self._is_closing)
             try:
                 self._run(session)
+            except Exception as error:  # likewise; its processes' ends are this thread's to tell
+                log.error("session %d\n%s", session.number, tell_traceback(error))
             finally:
                 with self._changed:
                     self._slots.end_turn()
@@ -208,10 +210,11 @@ class SessionQueue(OpenList):
         self._run(session)
 
     def _resume(self, session):
-        """A session that has parked goes on in its slot, by the next thread that is free."""
+        """A session that has parked goes on in its slot, by the next thread that is free. Whoever
+        wakes it, as the writer of its repository, must not fail by that."""
         with self._changed:
             self._resumed.append(session)
-            self._call_thread()
+            self._slots.call()
 
     def _has_due(self):
         """Whether there is something to run in a slot."""
@@ -265,31 +268,32 @@ class SlotThreads:
     """The threads of the slots: as many as are needed, and as the host has to give.
 
     ACTIVE of them are active. When there is something to run beside, one more stands guard: where
-    no turn begins for STALL_S the others are kept by something, so it is active, too. All but
-    join() is for who holds the lock, once.
+    no turn begins for STALL_S the others are kept by something, so they count no more until their
+    turn is over. All but join() is for who holds the lock, once.
     """
 
     def __init__(self, most, work, lock):
         self._most, self._work, self._threads, self._lock = most, work, [], lock
         self._is_short, self._told = False, Told()
-        self._active, self._turns = 0, 0        # threads that run a session; begun since the start
-        self._sleepers = []                     # a lock for each that sleeps, which wakes it
+        self._busy, self._turns = 0, 0          # threads that run a session; begun since the start
+        self._active = set()            # of the busy threads those that are not kept
+        self._sleepers = []             # a lock for each that sleeps, which wakes it
         self._is_guarded = self._is_joining = False
 
     def call(self):
         """There may be something to run: a thread looks for it. Where the host has no more to give,
         those that are there go on."""
-        while not self._is_short and len(self._threads) < min(self._most, self._active + 1):
-            thread = SlotThread(self._work, name="slot %d" % (len(self._threads) + 1))
-            self._is_short = not has_started(thread, self._told)
-            if not self._is_short:
+        while not self._is_short and len(self._threads) < min(self._most, self._busy + 1):
+            thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
+            self._is_short = thread is None
+            if thread is not None:
                 self._threads.append(thread)
-        if self._sleepers and (self._active < ACTIVE or not self._is_guarded):
+        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
             self._sleepers.pop().release()
 
     def _sleep(self, timeout_s=-1):
-        """Until one calls, who wakes the one that has slept least, or for so many seconds. It costs
-        less than to wake them in turn: what it needs is still near."""
+        """Until one calls, who wakes the one that has slept least, or for so many seconds; whether
+        it was called. To wake them in turn costs more: what it needs is still near."""
         bell = threading.Lock()
         bell.acquire()
         self._sleepers.append(bell)
@@ -298,8 +302,10 @@ class SlotThreads:
             bell.acquire(timeout=timeout_s)
         finally:
             self._lock.acquire()
-            if bell in self._sleepers:
+            is_called = bell not in self._sleepers
+            if not is_called:
                 self._sleepers.remove(bell)
+        return is_called
 
     def try_again(self):
         """The host may have some by now. Until that is said it is not asked once more, as each try
@@ -309,27 +315,37 @@ class SlotThreads:
     def take_turn(self, find, has_any):
         """Waits until find() gives something to run -> that; None: no thread is needed any more.
         has_any() says whether it would."""
-        is_late = False
-        while not self._is_joining:
-            session = find() if self._active < ACTIVE or is_late else None
+        while True:
+            session = find() if len(self._active) < ACTIVE else None
             if session is not None:
-                self._active += 1
+                self._active.add(threading.current_thread())
+                self._busy += 1
                 self._turns += 1
                 if has_any():
                     self.call()
                 return session
-            turns, is_late = self._turns, False
+            if self._is_joining:
+                return None
             if has_any() and not self._is_guarded:
-                self._is_guarded = True
-                self._sleep(STALL_S)
-                self._is_guarded, is_late = False, turns == self._turns
+                self._stand_guard()
             else:
                 self._sleep()
-        return None
+
+    def _stand_guard(self):
+        """Waits for STALL_S, and sees then whether the active threads are kept by something."""
+        turns = self._turns
+        self._is_guarded = True
+        try:
+            is_called = self._sleep(STALL_S)
+        finally:
+            self._is_guarded = False
+        if not is_called and turns == self._turns:
+            self._active.clear()
 
     def end_turn(self):
         """What take_turn() gave to this thread has been run."""
-        self._active -= 1
+        self._active.discard(threading.current_thread())
+        self._busy -= 1
 
     def join(self):
         """Waits for their end."""
@@ -341,12 +357,17 @@ class SlotThreads:
             thread.join()
 
 
-def has_started(thread, troubles):
-    """Worker.try_start; `troubles`, a Told, has it said once that there is none."""
-    is_started = thread.try_start()
+def start_thread(work, name, troubles):
+    """A SlotThread that has started, or None: the host has none to give, or no memory for it.
+    `troubles`, a Told, has that said once."""
+    try:
+        thread = SlotThread(work, name)
+        is_started = thread.try_start()
+    except MemoryError:
+        is_started = False
     if troubles.is_new("threads", "" if is_started else "none"):
         log.error("no further thread can be started for sessions")
-    return is_started
+    return thread if is_started else None
 
 
 def give_way(is_flooded):

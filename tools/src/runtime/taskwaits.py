@@ -30,8 +30,8 @@ class TaskWaits:
             self._control.linger(waiting)
 
     def _once_it_can(self, work, can_pass):
-        """work(), tried again while what it raises is passing -> its value. What else it raises;
-        Interrupted."""
+        """A generator that waits without a thread: work(), tried again while what it raises is
+        passing -> its value. What else it raises; Interrupted."""
         while True:
             try:
                 return work()
@@ -39,7 +39,7 @@ class TaskWaits:
                 if not can_pass(error):
                     raise
                 self._tell(error)
-            self._control.wait(lambda: False, TRY_S)
+            yield from await_in_slot(self._control, lambda: False, TRY_S)
 
     def _tell(self, error):
         """Says in the log, once, what it waits for."""
