@@ -161,8 +161,10 @@ class Night:
             for step, text, code in steps]}, **fields)
 
     def clock(self, hours, minutes, seconds=0):
-        """Lets time pass until then."""
+        """Lets time pass until then, and what came due begin: otherwise it is late at the next time."""
         self.running.let_pass_until(BEGIN - 6900 + 3600 * hours + 60 * minutes + seconds)
+        wait_for(lambda: all(row["waits_for"] != "slot" and row["status"] != "QUEUED" or row["scenario"] == "LOAD_WEATHER"
+                             for row in self.running.rows("SESSIONS -STATUS=WAITING,QUEUED")), "what is due to begin")
 
     def newest(self, scenario):
         """The number of the newest session, once it runs."""
