@@ -618,11 +618,18 @@ MEASURES = {"sessions": measure_sessions, "byte": measure_first_byte, "okays": m
 def print_comparison(table, path):
     """Beside each ratio that of an older run."""
     with open(path) as file:
-        before = {row["name"]: row["ratio"]["median"] for row in json.load(file)["rows"]}
-    print("\n%-34s %8s %8s" % ("ratios", "before", "now"))
-    for row in table:
-        print("%-34s %8s %8.2f" % (row["name"], "%.2f" % before[row["name"]] if row["name"] in before else "-",
-                                   row["ratio"]["median"]))
+        before = {name: row["ratio"]["median"] for name, row in with_whole_names(json.load(file)["rows"])}
+    print("\n%-50s %8s %8s" % ("ratios", "before", "now"))
+    for name, row in with_whole_names(table):
+        print("%-50s %8s %8.2f" % (name, "%.2f" % before[name] if name in before else "-", row["ratio"]["median"]))
+
+
+def with_whole_names(rows):
+    """Yields (name, row); the name of a row that begins with ... goes on with that of the row before."""
+    main = ""
+    for row in rows:
+        main = main if row["name"].startswith("...") else row["name"]
+        yield main if main == row["name"] else main + row["name"][3:], row
 
 
 def main():
