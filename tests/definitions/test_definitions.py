@@ -10,6 +10,8 @@ import agent
 import conftest
 from support.tasks import os_task
 
+pytestmark = pytest.mark.once
+
 
 def step_of(name="one", *tasks, **fields):
     return dict({"name": name, "tasks": list(tasks) or [os_task()]}, **fields)

@@ -17,6 +17,8 @@ from conftest import AGENT, LIMIT_S, wait_for
 from support.engines import LOOK_S, batch, begin_there, engines, exec_sync, wait_there      # noqa: F401 (fixtures)
 from support.outside import change, query
 
+pytestmark = pytest.mark.once
+
 # a run of --restore that is killed at a certain step: of put_in_place(), counted over all files
 KILLED = """
 import os, signal, sys
