@@ -17975,6 +17975,11 @@ class Control:
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
+    @property
+    def has_roots(self):
+        """Whether there is something left of the processes of the session."""
+        return bool(self._roots)
+
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""
@@ -18606,7 +18611,7 @@ class Execution(TaskWaits):
             return (yield from self._run_minded(command))
         process = yield from self._start(command)
         try:
-            process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
+            process.call_if_it_lives(self._note_life)
             yield from await_in_slot(self._control, process.has_exited)
             while not process.is_complete():        # its last words; no stop comes before them
                 yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
@@ -18617,10 +18622,12 @@ class Execution(TaskWaits):
         return process.rc
 
     def _finish(self, process):
-        """Waits for the end of a process, and tells how that was."""
+        """Waits for the end of a process, and tells how that was. What is over is noted no more,
+        but what it has left is."""
         process.finish()
-        self._note(process)
         self._control.drop_ended_roots()
+        if self._control.has_roots:
+            self._note(process)
         self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
 
     def _note_life(self, process):

@@ -225,6 +225,11 @@ class Control:
         self._minders = {pid: started for pid, started in self._minders.items()
                          if pid in self._roots}
 
+    @property
+    def has_roots(self):
+        """Whether there is something left of the processes of the session."""
+        return bool(self._roots)
+
     def sweep(self, interrupt):
         """Ends every process of the session, whatever has become of it; the message of what made
         it so says how many cannot be ended."""

@@ -108,7 +108,7 @@ class Execution(TaskWaits):
             return (yield from self._run_minded(command))
         process = yield from self._start(command)
         try:
-            process.call_if_it_lives(self._note_life)   # what is over before is noted with its end
+            process.call_if_it_lives(self._note_life)
             yield from await_in_slot(self._control, process.has_exited)
             while not process.is_complete():        # its last words; no stop comes before them
                 yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
@@ -119,10 +119,12 @@ class Execution(TaskWaits):
         return process.rc
 
     def _finish(self, process):
-        """Waits for the end of a process, and tells how that was."""
+        """Waits for the end of a process, and tells how that was. What is over is noted no more,
+        but what it has left is."""
         process.finish()
-        self._note(process)
         self._control.drop_ended_roots()
+        if self._control.has_roots:
+            self._note(process)
         self.exit = Exit(process.rc, self._capture.captured, self._capture.last_error)
 
     def _note_life(self, process):
