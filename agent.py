@@ -390,8 +390,8 @@ Threads, and what ends each:
     engine NAME       does all that for one engine, one call after the other, so that five hundred
     parking           has those go on that are called, or whose time is over; ends at
                       Parking.close().
-    parent N          runs sessions whose child has ended, each until it is over or waits again;
-                      ends
+    parent N          runs sessions that go on whatever the limits, such as those whose child has
+                      ended,
     question N        what may block of that for session N, such as a query; ends with it.
     slot N            runs one session after the other, each until it is over or waits for what
                       needs no
@@ -20065,8 +20065,8 @@ class Later(dict):
 # Sessions that wait for what takes long, a process or a child, without a thread.
 #
 # Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-# Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
-# when there was none for a second. N counts these threads.
+# Thread parent N: runs sessions that go on whatever the limits, such as those whose child has ended,
+# each until it is over or waits again; ends when there was none for a second. N counts these threads.
 # ======================================================================================
 
 SPARE_S = 1.0           # so long a thread waits for the next session that may go on
@@ -26958,7 +26958,7 @@ STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
 REAP_S = 2.0            # between two looks for orphans that have ended
 HANGUP = bytes([signal.SIGHUP])
-SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
+SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once
 
 
 def split_stop(data):
@@ -27108,10 +27108,11 @@ class Agent:
         ends would cost every session.
         """
         self._wake_main = wake
-        word, rest = None, b""
+        word, rest, poll = None, b"", select.poll()
+        poll.register(wake_fd, select.POLLIN)
         while word is None:
             reap_orphans()
-            if not select.select([wake_fd], [], [], REAP_S)[0]:
+            if not poll.poll(REAP_S * 1000):
                 continue
             data = os.read(wake_fd, SIGNALS_AT_ONCE)
             if HANGUP in data:

@@ -50,7 +50,7 @@ STOPS = {bytes([number]): signal.Signals(number).name
          for number in (signal.SIGTERM, signal.SIGINT)}
 REAP_S = 2.0            # between two looks for orphans that have ended
 HANGUP = bytes([signal.SIGHUP])
-SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once: a child's end is one
+SIGNALS_AT_ONCE = 4096             # bytes of signals that are read at once
 
 
 def split_stop(data):
@@ -200,10 +200,11 @@ class Agent:
         ends would cost every session.
         """
         self._wake_main = wake
-        word, rest = None, b""
+        word, rest, poll = None, b"", select.poll()
+        poll.register(wake_fd, select.POLLIN)
         while word is None:
             reap_orphans()
-            if not select.select([wake_fd], [], [], REAP_S)[0]:
+            if not poll.poll(REAP_S * 1000):
                 continue
             data = os.read(wake_fd, SIGNALS_AT_ONCE)
             if HANGUP in data:

@@ -1,8 +1,8 @@
 """Sessions that wait for what takes long, a process or a child, without a thread.
 
 Thread parking: has those go on that are called, or whose time is over; ends at Parking.close().
-Thread parent N: runs sessions whose child has ended, each until it is over or waits again; ends
-when there was none for a second. N counts these threads.
+Thread parent N: runs sessions that go on whatever the limits, such as those whose child has ended,
+each until it is over or waits again; ends when there was none for a second. N counts these threads.
 """
 import collections
 import heapq
