@@ -18025,12 +18025,17 @@ def await_in_slot(control, is_over, timeout_s=None, is_between=False):
         control.wait(is_over, 0.0, is_between)
 
 
+def await_deaf(is_over):
+    """The same for what comes soon in any case: no stop and no time-out ends it."""
+    while not is_over():
+        yield Waiting(is_over, None, is_deaf=True, has_slot=True)
+
+
 def await_flush(control, journal):
     """A generator, Journal.flush() without a thread."""
     pending, follow_up = journal.begin_flush()
     pending.call_when_done(control.wake)
-    while not pending.is_done:
-        yield Waiting(lambda: pending.is_done, None, is_deaf=True, has_slot=True)
+    yield from await_deaf(lambda: pending.is_done)
     pending.result()
     follow_up(pending)
 
@@ -18613,8 +18618,7 @@ class Execution(TaskWaits):
         try:
             process.call_if_it_lives(self._note_life)
             yield from await_in_slot(self._control, process.has_exited)
-            while not process.is_complete():        # its last words; no stop comes before them
-                yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
+            yield from await_deaf(process.is_complete)      # its last words go before a stop
         except Exception:
             self._finish(process)
             raise
@@ -21970,7 +21974,7 @@ class SessionQueue(OpenList):
                     self._slots.end_turn()
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. Its slot is another's then, also
+        """Runs a session, until it is over or waits. When it is over its slot is another's, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
             self._lend_slot(session, 1)
@@ -22017,11 +22021,11 @@ class SessionQueue(OpenList):
         self._run(session)
 
     def _resume(self, session):
-        """A session that has parked goes on in its slot, by the next thread that is free. Whoever
-        wakes it, as the writer of its repository, must not fail by that."""
+        """A session that has parked goes on in its slot, by the next thread that is free. It may be
+        the writer of its repository that calls this."""
         with self._changed:
             self._resumed.append(session)
-            self._slots.call()
+            self._slots.wake()
 
     def _has_due(self):
         """Whether there is something to run in a slot."""
@@ -22088,15 +22092,23 @@ class SlotThreads:
         self._is_guarded = self._is_joining = False
 
     def call(self):
-        """There may be something to run: a thread looks for it. Where the host has no more to give,
-        those that are there go on."""
+        """There may be something to run: a thread looks for it, a new one if all are busy."""
+        self._grow()
+        self.wake()
+
+    def wake(self):
+        """The same, for whoever must neither wait for a thread to start, nor fail by that."""
+        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
+            self._sleepers.pop().release()
+
+    def _grow(self):
+        """One thread more than are busy. Where the host has no more to give, those that are there
+        go on."""
         while not self._is_short and len(self._threads) < min(self._most, self._busy + 1):
             thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
             self._is_short = thread is None
             if thread is not None:
                 self._threads.append(thread)
-        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
-            self._sleepers.pop().release()
 
     def _sleep(self, timeout_s=-1):
         """Until one calls, who wakes the one that has slept least, or for so many seconds; whether
@@ -22128,8 +22140,9 @@ class SlotThreads:
                 self._active.add(threading.current_thread())
                 self._busy += 1
                 self._turns += 1
+                self._grow()
                 if has_any():
-                    self.call()
+                    self.wake()
                 return session
             if self._is_joining:
                 return None
@@ -29887,9 +29900,10 @@ Runs a command of the operating system. Its exit code decides.
 
 <<task os>>
 
-A text is run by `/bin/sh -c`. A list is run without a shell: program, then arguments. A code
-below 0 means that the process was ended by that signal. See `variables` for `${name}` in
-commands, and for how much `capture` takes.
+A text is run by `/bin/sh -c`. A list is run without a shell: program, then arguments. Where in the
+`PATH` a program was found holds for a second; only then is a new one of its name in an earlier
+folder seen. A code below 0 means that the process was ended by that signal. See `variables` for
+`${name}` in commands, and for how much `capture` takes.
 
 ### python
 
@@ -31929,8 +31943,8 @@ MANUAL_GUARANTEES = r"""
   (macOS), the process group is ended.
 - **What a session leaves running goes on.** What a task that ended left on purpose (`nohup x &`)
   is ended neither by a stop of another session nor with the agent. On Linux it becomes the
-  agent's child when its parent ends, and leaves no zombie: also in a container whose process 1 is
-  the agent.
+  agent's child when its parent ends, and is a zombie for two seconds at most: also in a container
+  whose process 1 is the agent.
 - **A host in trouble ends nothing.** When it has no further thread, process, memory or
   descriptor to give, tasks and sessions wait for them, and go on when they are there again.
 - **A repository in trouble delays nothing else.** When it is locked, full or gone, running

@@ -7,6 +7,7 @@ import pytest
 
 import agent as program
 from conftest import wait_for
+from support.queues import QueuedSession, WellRepository
 
 
 class Called:
@@ -24,10 +25,11 @@ class Refusals:
     """In place of Worker: threads that the host does not give, with how many it was asked for."""
 
     def __init__(self, error):
-        self.error, self.times = error, []
+        self.error, self.times, self.askers = error, [], []
 
     def __call__(self, *_):
         self.times.append(time.monotonic())
+        self.askers.append(threading.current_thread())
         if self.error is not None:
             raise self.error
         return self
@@ -60,38 +62,18 @@ def test_a_thread_without_memory_for_it_is_one_that_the_host_does_not_give(monke
     assert not program.Worker(print, "worker").try_start()
 
 
-class Course:
-    """A session of a queue: it waits in its slot once, and is over when it has been called."""
-    is_apart = lends_slot = has_parked = is_ready_now = False
-    is_begun = True
+class Course(QueuedSession):
+    """It waits in its slot once, and is over when it has been called."""
 
     def __init__(self, ticket, repository):
-        self.number, self.ticket, self.repository = ticket.session, ticket, repository
+        super().__init__(ticket, repository)
         self.turns, self.go = 0, threading.Event()
-
-    def is_ready(self):
-        return self.is_ready_now
-
-    def park(self, parking):
-        self.parking, self.has_parked = parking, True
-        parking.put(self, None)
 
     def run(self):
         self.turns += 1
         if self.ticket.is_child:        # one that keeps its thread
             self.go.wait(60)
         return self.turns > 1
-
-    def record_end(self, on_recorded):
-        on_recorded(None)
-
-
-class WellRepository:
-    """One that is well."""
-    id, hold = 1, None
-
-    class db:
-        trouble = ""
 
 
 @pytest.fixture
@@ -122,12 +104,13 @@ def begin_turn(queue, number, is_child=False):
     return session
 
 
-def test_who_wakes_a_session_needs_no_memory_for_a_thread(open_queue, monkeypatch):
-    """It may be the writer of a repository: that must not end by it."""
-    queue = open_queue(3)
+def test_who_wakes_a_session_starts_no_thread(open_queue, monkeypatch):
+    """It may be the writer of a repository: that must not wait, nor end, by it."""
+    queue, refusals = open_queue(3), Refusals(MemoryError())
     first, second = begin_turn(queue, 1), begin_turn(queue, 2, is_child=True)
-    monkeypatch.setattr(program, "SlotThread", Refusals(MemoryError()))
+    monkeypatch.setattr(program, "SlotThread", refusals)
     first.parking.call(first)
+    assert threading.current_thread() not in refusals.askers
     second.go.set()
     wait_for(lambda: first.turns == 2, "it to go on")
 
@@ -176,13 +159,19 @@ def test_a_queue_that_is_over_lets_go_on_who_was_called_before(open_queue, monke
 
 def test_sessions_that_keep_their_threads_slow_the_others_down_once(open_queue, monkeypatch):
     """Not at each turn of each of them."""
+    sleep, stalls = program.SlotThreads._sleep, []
+
+    def count(threads, timeout_s=-1):
+        is_called = sleep(threads, timeout_s)
+        stalls.extend([timeout_s] if timeout_s > 0 and not is_called else [])
+        return is_called
     monkeypatch.setattr(program, "STALL_S", 0.3)
+    monkeypatch.setattr(program.SlotThreads, "_sleep", count)
     queue = open_queue(60)
     keepers = [begin_turn(queue, number, is_child=True) for number in (1, 2)]
-    begun = time.monotonic()
     for number in range(3, 43):
         queue_up(queue, number)
     wait_for(lambda: all(queue.find(number) and queue.find(number).has_parked for number in range(3, 43)), "all to begin")
-    assert time.monotonic() < begun + 6
+    assert len(stalls) < 20
     for keeper in keepers:
         keeper.go.set()

@@ -8,6 +8,7 @@ import agent as program
 from agent import Capture, Command, Output, Process, RepositoryError, Worker
 from conftest import wait_for
 from support.outside import query
+from support.queues import QueuedSession, WellRepository
 
 
 class Scarce:
@@ -133,28 +134,16 @@ def test_a_writer_without_a_thread_opens_no_repository(tmp_path, scarce):
 
 def test_an_adopted_session_without_a_thread_goes_on_when_there_is_one(scarce):
     """It counts as running meanwhile: nobody begins it once more."""
-    class Adopted:
-        is_apart, lends_slot, is_begun, number, has_run = True, False, True, 1001, False
-
-        def __init__(self):
-            self.ticket = ticket
-
-        def is_ready(self):
-            return False
+    class Adopted(QueuedSession):
+        is_apart, has_run = True, False
 
         def run(self):
             self.has_run = True
             return True
-
-        def record_end(self, on_recorded):
-            on_recorded(None)
-
-    class Repository:
-        id = 1
-    queue = program.SessionQueue(1, lambda ticket, repository: Adopted(), lambda: False, program.Clock())
+    queue = program.SessionQueue(1, Adopted, lambda: False, program.Clock())
     ticket = program.Ticket(1001, "RUNNING", "AGENT", 0, None, None, scenario="S", is_parallel=False)
     with scarce:
-        queue.adopt(ticket, Repository())
+        queue.adopt(ticket, WellRepository)
         wait_for(lambda: scarce.refusals > 2, "further tries")
         assert queue.counts() == (1, 0)
         session = queue.find(1001)

@@ -8,20 +8,18 @@ import pytest
 
 import agent as program
 from conftest import wait_for
+from support.queues import QueuedSession, WellRepository
 
 pytestmark = pytest.mark.once
 
 
-class Waiter:
+class Waiter(QueuedSession):
     """A session that waits and goes on as often as it is told."""
-    lends_slot, is_begun, has_parked, repository = False, True, False, None
 
     def __init__(self, number, turns=1, is_apart=False, until=None, work=lambda: None):
-        self.number, self.is_apart, self.turns, self.until, self.work = number, is_apart, turns, until, work
-        self.runs, self.is_inside, self.ticket = 0, 0, program.Ticket(number, "QUEUED", "AGENT")
-
-    def is_ready(self):
-        return False
+        super().__init__(program.Ticket(number, "QUEUED", "AGENT"))
+        self.is_apart, self.turns, self.until, self.work = is_apart, turns, until, work
+        self.runs, self.is_inside = 0, 0
 
     def run(self):
         self.is_inside += 1
@@ -32,18 +30,7 @@ class Waiter:
         return self.runs > self.turns
 
     def park(self, parking):
-        self.parking = parking
-        parking.put(self, self.until)
-
-    def record_end(self, on_recorded):
-        on_recorded(None)
-
-
-class Repository:
-    id, hold = 1, None
-
-    class db:
-        trouble = ""
+        super().park(parking, self.until)
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def make_queue():
         queue = program.SessionQueue(slots, lambda ticket, _: by_number[ticket.session], lambda: False, program.Clock())
         queues.append(queue)
         for session in sessions:
-            queue.add(session.ticket, Repository)
+            queue.add(session.ticket, WellRepository)
         return queue
     yield make
     for queue in queues:

@@ -12,6 +12,7 @@ import pytest
 
 import agent as agent_module
 from conftest import ahead, fields_of, is_alive, local, wait_for
+from support.queues import QueuedSession, WellRepository
 from support.tasks import add_steps, step
 
 NUMBERS = itertools.count(1)
@@ -861,29 +862,16 @@ def test_a_ticket_that_comes_while_its_session_still_runs_is_not_lost():
     """The same without luck: the queue is told of the RESTART before the slot is free."""
     begun = []
 
-    class Ended:
+    class Ended(QueuedSession):
         """A session at its very end."""
-        has_parked, is_apart, is_begun = False, False, True
-
-        def __init__(self, ticket, repository):
-            self.number, self.ticket, self.repository = ticket.session, ticket, repository
 
         def run(self):
             begun.append(self.number)
             if len(begun) == 1:
                 queue.add(self.ticket, self.repository)
             return True
-
-        def record_end(self, on_recorded):
-            on_recorded(None)
-
-    class Repository:
-        id, hold = 1, None
-
-        class db:
-            trouble = ""
     queue = agent_module.SessionQueue(1, Ended, lambda: 0, agent_module.Clock())
-    queue.add(agent_module.Ticket(1001, "QUEUED", "AGENT"), Repository)
+    queue.add(agent_module.Ticket(1001, "QUEUED", "AGENT"), WellRepository)
     try:
         wait_for(lambda: begun == [1001, 1001], "the second run")
         wait_for(lambda: queue.counts() == (0, 0))

@@ -28,12 +28,17 @@ def await_in_slot(control, is_over, timeout_s=None, is_between=False):
         control.wait(is_over, 0.0, is_between)
 
 
+def await_deaf(is_over):
+    """The same for what comes soon in any case: no stop and no time-out ends it."""
+    while not is_over():
+        yield Waiting(is_over, None, is_deaf=True, has_slot=True)
+
+
 def await_flush(control, journal):
     """A generator, Journal.flush() without a thread."""
     pending, follow_up = journal.begin_flush()
     pending.call_when_done(control.wake)
-    while not pending.is_done:
-        yield Waiting(lambda: pending.is_done, None, is_deaf=True, has_slot=True)
+    yield from await_deaf(lambda: pending.is_done)
     pending.result()
     follow_up(pending)
 

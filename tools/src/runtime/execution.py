@@ -18,7 +18,7 @@ from ..processes.output import Capture, Output, cut_error
 from ..processes.process import exit_text, is_passing, start_error
 from ..processes.remains import clear_notes
 from ..tasks.task import TaskError
-from .awaiting import Waiting, await_child, await_in_slot
+from .awaiting import await_child, await_deaf, await_in_slot
 from .bounds import Bounds
 from .control import Interrupted, Left
 from .sources import is_blocking, resolve_server
@@ -110,8 +110,7 @@ class Execution(TaskWaits):
         try:
             process.call_if_it_lives(self._note_life)
             yield from await_in_slot(self._control, process.has_exited)
-            while not process.is_complete():        # its last words; no stop comes before them
-                yield Waiting(process.is_complete, None, is_deaf=True, has_slot=True)
+            yield from await_deaf(process.is_complete)      # its last words go before a stop
         except Exception:
             self._finish(process)
             raise

@@ -163,7 +163,7 @@ class SessionQueue(OpenList):
                     self._slots.end_turn()
 
     def _run(self, session):
-        """Runs a session, until it is over or waits for a child. Its slot is another's then, also
+        """Runs a session, until it is over or waits. When it is over its slot is another's, also
         while its end is still to be recorded."""
         if self.delays.run(session, session.run) is False:
             self._lend_slot(session, 1)
@@ -210,11 +210,11 @@ class SessionQueue(OpenList):
         self._run(session)
 
     def _resume(self, session):
-        """A session that has parked goes on in its slot, by the next thread that is free. Whoever
-        wakes it, as the writer of its repository, must not fail by that."""
+        """A session that has parked goes on in its slot, by the next thread that is free. It may be
+        the writer of its repository that calls this."""
         with self._changed:
             self._resumed.append(session)
-            self._slots.call()
+            self._slots.wake()
 
     def _has_due(self):
         """Whether there is something to run in a slot."""
@@ -281,15 +281,23 @@ class SlotThreads:
         self._is_guarded = self._is_joining = False
 
     def call(self):
-        """There may be something to run: a thread looks for it. Where the host has no more to give,
-        those that are there go on."""
+        """There may be something to run: a thread looks for it, a new one if all are busy."""
+        self._grow()
+        self.wake()
+
+    def wake(self):
+        """The same, for whoever must neither wait for a thread to start, nor fail by that."""
+        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
+            self._sleepers.pop().release()
+
+    def _grow(self):
+        """One thread more than are busy. Where the host has no more to give, those that are there
+        go on."""
         while not self._is_short and len(self._threads) < min(self._most, self._busy + 1):
             thread = start_thread(self._work, "slot %d" % (len(self._threads) + 1), self._told)
             self._is_short = thread is None
             if thread is not None:
                 self._threads.append(thread)
-        if self._sleepers and (len(self._active) < ACTIVE or not self._is_guarded):
-            self._sleepers.pop().release()
 
     def _sleep(self, timeout_s=-1):
         """Until one calls, who wakes the one that has slept least, or for so many seconds; whether
@@ -321,8 +329,9 @@ class SlotThreads:
                 self._active.add(threading.current_thread())
                 self._busy += 1
                 self._turns += 1
+                self._grow()
                 if has_any():
-                    self.call()
+                    self.wake()
                 return session
             if self._is_joining:
                 return None
